@@ -1,0 +1,77 @@
+"""The values that hbcore's calls return, shared by the native core and the reference."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Status(IntEnum):
+    """The answer to a claim (or, later, to a reservation)."""
+
+    GRANTED = 0
+    """The packet was free and is now the user's."""
+    REPEATED = 1
+    """The user already holds a packet of this envelope: the same answer as the first time."""
+    SOLD_OUT = 2
+    """No packet is free."""
+    CLOSED = 3
+    """The envelope was closed or has expired."""
+    INSUFFICIENT = 4
+    """The budget cannot cover the amount (budgets only)."""
+
+
+class State(IntEnum):
+    """What became of a packet that somebody holds."""
+
+    GRANTED = 2
+    """Given to a user, the payout still open."""
+    SETTLED = 3
+    """Paid out: final."""
+
+
+class Amounts(NamedTuple):
+    """Sums of money in minor units."""
+
+    total: int
+    granted: int
+    settled: int
+    remaining: int
+
+
+class EnvelopeStats(NamedTuple):
+    """What an envelope holds, counted from its slots.
+
+    ``granted`` counts the packets given out and not settled, ``settled`` those paid out, ``remaining`` those that
+    can still be claimed (none once the envelope is closed). ``amounts`` has the same fields in minor units.
+    """
+
+    packets: int
+    granted: int
+    settled: int
+    remaining: int
+    amounts: Amounts
+
+
+class AuditReport(NamedTuple):
+    """What an audit that found nothing wrong has counted."""
+
+    envelopes: int
+    packets: int
+    granted: int
+    settled: int
+    refunded: int
+    amount_total: int
+    amount_granted: int
+    amount_settled: int
+
+
+CLAIM_DTYPE = np.dtype([("status", "u1"), ("amount", "i8"), ("packet", "i8")], align=True)
+"""One answer of ``claim_many``: ``status`` is a ``Status``; without a packet ``amount`` is 0 and ``packet`` -1."""
+
+SNAPSHOT_DTYPE = np.dtype(
+    [("packet", "i8"), ("user", "V16"), ("amount", "i8"), ("state", "u1"), ("granted_at", "M8[ms]")],
+    align=True,
+)
+"""One live claim of ``Envelope.claims()``: ``user`` is the keyed hash (``Engine.user_hash``), ``state`` a ``State``,
+``granted_at`` UTC."""

@@ -1,0 +1,33 @@
+"""The list of extensions; everything else about the package is in pyproject.toml."""
+
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+if not sys.platform.startswith("linux"):
+    raise SystemExit(
+        f"hbcore runs on Linux only, not on {sys.platform}: it stands on memfd, OFD locks and fallocate, which have no "
+        "equivalent there. Use a Linux machine, a container or WSL 2."
+    )
+
+MODULES = ["stream", "law", "user", "region", "index", "vacancy", "ledger", "envelope", "engine"]
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=["-O3", "-fno-strict-aliasing"])
+            for name in MODULES
+        ],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "freethreading_compatible": True,
+            "embedsignature": False,
+        },
+    )
+)

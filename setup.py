@@ -11,7 +11,7 @@ if not sys.platform.startswith("linux"):
         "equivalent there. Use a Linux machine, a container or WSL 2."
     )
 
-MODULES = ["stream", "law", "user", "region", "index", "vacancy", "ledger", "envelope", "engine"]
+MODULES = ["stream", "law"]
 
 setup(
     ext_modules=cythonize(

@@ -263,6 +263,23 @@ def resplit(stream: Stream, excess: int, count: int, cap: int, concentration: in
     return shares
 
 
+def split(
+    total: int,
+    packets: int,
+    law: str = "double_mean",
+    min: int = 1,
+    max: int | None = None,
+    concentration: int = 3,
+    seed: bytes | None = None,
+) -> np.ndarray:
+    """Return the amounts of all packets of an envelope, by packet number, as an int64 array."""
+    terms = envelope_terms(total, packets, law, min, max, concentration, seed)
+    if terms.seed is None:
+        terms = terms._replace(seed=urandom(32))
+    amounts = [amount for stratum in range(stratum_count(packets)) for amount in split_stratum(terms, stratum)]
+    return np.roll(np.array(amounts, np.int64), -rotation(terms))
+
+
 # ---- user: users to keyed hashes --------------------------------------------------------------------------------
 
 

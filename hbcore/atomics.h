@@ -1,0 +1,72 @@
+/* Every atomic operation of hbcore, and the few other things that Cython has no words for.
+ *
+ * The mapping is shared by processes, so everything here must be address-free: true of lock-free 64-bit atomics.
+ * A build with -DHBCORE_SCHEDULE calls hb_schedule() before each operation on shared memory, so that a test can
+ * choose every interleaving and every death.
+ */
+#ifndef HBCORE_ATOMICS_H
+#define HBCORE_ATOMICS_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "hbcore needs 64-bit atomics that are always lock-free");
+static_assert(sizeof(uint64_t) == sizeof(unsigned long long), "uint64_t must be the type the assertion above speaks of");
+
+#ifdef HBCORE_SCHEDULE
+void hb_schedule(const char *operation, const void *address);
+#define HB_STEP(operation, address) hb_schedule(operation, address)
+#else
+#define HB_STEP(operation, address) ((void)0)
+#endif
+
+/* Relaxed: for hints, and for data that another operation publishes. */
+static inline uint64_t hb_load_relaxed(const uint64_t *p)
+{
+    HB_STEP("load_relaxed", p);
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+
+static inline void hb_store_relaxed(uint64_t *p, uint64_t value)
+{
+    HB_STEP("store_relaxed", p);
+    __atomic_store_n(p, value, __ATOMIC_RELAXED);
+}
+
+/* Acquire: pairs with the release half of the hb_cas that wrote the value. */
+static inline uint64_t hb_load_acquire(const uint64_t *p)
+{
+    HB_STEP("load_acquire", p);
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static inline void hb_store_release(uint64_t *p, uint64_t value)
+{
+    HB_STEP("store_release", p);
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
+
+/* Acquire and release, and part of the single total order: the only way a state changes. Returns 1 if it did. */
+static inline int hb_cas(uint64_t *p, uint64_t expected, uint64_t desired)
+{
+    HB_STEP("cas", p);
+    return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
+}
+
+/* Relaxed counters are hints: nothing is decided by them alone. */
+static inline uint64_t hb_fetch_add_relaxed(uint64_t *p, uint64_t value)
+{
+    HB_STEP("fetch_add_relaxed", p);
+    return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
+}
+
+/* The two halves of a sequence lock: between a state word and the data that it guards. */
+static inline void hb_fence_acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+static inline void hb_fence_release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+static inline void hb_fence_full(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+static inline void hb_prefetch_read(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline void hb_prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); }
+
+#endif

@@ -1,0 +1,72 @@
+# The keyed random stream: ChaCha20 (RFC 8439) and unbiased integers drawn from it.
+from libc.stdint cimport uint32_t, uint64_t
+
+from hbcore.wide cimport hb_multiply
+
+cdef enum:
+    LANES = 8               # blocks that are computed side by side, so that the compiler can use vector registers
+    WORDS_PER_FILL = 128    # LANES blocks of 16 words
+
+cdef enum:
+    DOMAIN_SPLIT = 0
+    DOMAIN_ROTATION = 1
+
+
+cdef struct Stream:
+    uint32_t start[16]      # the state of RFC 8439, section 2.3: constants, key, counter, nonce
+    unsigned int next       # first word of the buffer that has not been drawn
+    uint32_t buffer[WORDS_PER_FILL]
+
+
+cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain, uint64_t index) noexcept nogil
+cdef void stream_refill(Stream *stream) noexcept nogil
+
+
+cdef inline uint32_t stream_word(Stream *stream) noexcept nogil:
+    if stream.next == WORDS_PER_FILL:
+        stream_refill(stream)
+    cdef uint32_t word = stream.buffer[stream.next]
+    stream.next += 1
+    return word
+
+
+cdef inline uint32_t stream_below32(Stream *stream, uint32_t bound) noexcept nogil:
+    # Lemire 2019: the high half of word * bound is uniform once low halves under 2**32 % bound are refused.
+    # The refusals are a chain of independent events of probability under 1/2: no bound can be written down.
+    cdef uint64_t product = <uint64_t>stream_word(stream) * bound
+    cdef uint32_t refused
+    if <uint32_t>product < bound:
+        refused = <uint32_t>(-bound) % bound
+        while <uint32_t>product < refused:
+            product = <uint64_t>stream_word(stream) * bound
+    return <uint32_t>(product >> 32)
+
+
+cdef inline uint64_t stream_below(Stream *stream, uint64_t bound) noexcept nogil:
+    # 1 <= bound. One word for bounds up to 2**32, else two, the low one first.
+    cdef uint64_t word, low, high, refused
+    if bound < <uint64_t>1 << 32:
+        return stream_below32(stream, <uint32_t>bound)
+    if bound == <uint64_t>1 << 32:
+        return stream_word(stream)
+    word = stream_word(stream)
+    word |= <uint64_t>stream_word(stream) << 32
+    high = hb_multiply(word, bound, &low)
+    if low < bound:
+        refused = (0 - bound) % bound
+        while low < refused:
+            word = stream_word(stream)
+            word |= <uint64_t>stream_word(stream) << 32
+            high = hb_multiply(word, bound, &low)
+    return high
+
+
+cdef inline void stream_shuffle(Stream *stream, uint64_t *values, uint32_t count) noexcept nogil:
+    # Fisher and Yates, from the last to the second.
+    cdef uint32_t i, j
+    cdef uint64_t value
+    for i in range(count - 1, 0, -1):
+        j = stream_below32(stream, i + 1)
+        value = values[i]
+        values[i] = values[j]
+        values[j] = value

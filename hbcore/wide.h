@@ -1,0 +1,26 @@
+/* Products of two 64-bit integers, which C has no portable words for and Cython none at all. */
+#ifndef HBCORE_WIDE_H
+#define HBCORE_WIDE_H
+
+#include <stdint.h>
+
+typedef unsigned __int128 hb_u128;
+
+/* The high half of a * b; *low receives the low half. */
+static inline uint64_t hb_multiply(uint64_t a, uint64_t b, uint64_t *low)
+{
+    hb_u128 product = (hb_u128)a * b;
+    *low = (uint64_t)product;
+    return (uint64_t)(product >> 64);
+}
+
+/* floor(a * b / divisor), which must fit in 64 bits. */
+static inline uint64_t hb_multiply_divide(uint64_t a, uint64_t b, uint64_t divisor)
+{
+    return (uint64_t)((hb_u128)a * b / divisor);
+}
+
+/* Whether a * b < c. */
+static inline int hb_product_below(uint64_t a, uint64_t b, uint64_t c) { return (hb_u128)a * b < c; }
+
+#endif

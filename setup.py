@@ -11,7 +11,20 @@ if not sys.platform.startswith("linux"):
         "equivalent there. Use a Linux machine, a container or WSL 2."
     )
 
-MODULES = ["stream", "law"]
+MODULES = [
+    "stream",
+    "law",
+    "user",
+    "region",
+    "directory",
+    "index",
+    "vacancy",
+    "ledger",
+    "deck",
+    "envelope",
+    "audit",
+    "engine",
+]
 
 setup(
     ext_modules=cythonize(

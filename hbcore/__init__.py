@@ -1,0 +1,62 @@
+"""hbcore: red envelopes for millions of people at once.
+
+An engine holds envelopes, an envelope splits a sum at random into packets, and ``envelope.claim(user)`` gives each user
+at most one of them: lock-free, in memory or in a file that many processes share, exact to the last minor unit.
+"""
+
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(
+        f"hbcore runs on Linux only, not on {sys.platform}: it stands on memfd, OFD locks and fallocate, which have no "
+        "equivalent there. Use a Linux machine, a container or WSL 2."
+    )
+
+try:
+    from hbcore.engine import Engine
+    from hbcore.envelope import Claim, Envelope
+    from hbcore.law import split
+except ImportError as error:
+    raise ImportError(
+        f"the native core of hbcore cannot be loaded ({error}); build it with: "
+        "python -m pip install --force-reinstall --no-deps hbcore (in a clone: python -m pip install .)"
+    ) from error
+
+from hbcore.errors import (
+    AuditError,
+    ConflictError,
+    CorruptFileError,
+    EngineClosedError,
+    EngineFullError,
+    HbcoreError,
+    IncompatibleFileError,
+    InsufficientBudgetError,
+    NotFoundError,
+)
+from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, AuditReport, EnvelopeStats, State, Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLAIM_DTYPE",
+    "SNAPSHOT_DTYPE",
+    "Amounts",
+    "AuditError",
+    "AuditReport",
+    "Claim",
+    "ConflictError",
+    "CorruptFileError",
+    "Engine",
+    "EngineClosedError",
+    "EngineFullError",
+    "Envelope",
+    "EnvelopeStats",
+    "HbcoreError",
+    "IncompatibleFileError",
+    "InsufficientBudgetError",
+    "NotFoundError",
+    "State",
+    "Status",
+    "__version__",
+    "split",
+]

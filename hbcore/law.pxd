@@ -24,6 +24,7 @@ cdef bint terms_valid(const Terms *terms) noexcept nogil
 cdef void terms_prepare(Terms *terms) noexcept nogil
 cdef uint64_t stratum_share(const Terms *terms, uint64_t stratum) noexcept nogil
 cdef int split_stratum(const Terms *terms, uint64_t stratum, uint64_t *amounts) noexcept nogil
+cdef int terms_from_python(Terms *terms, object checked) except -1
 
 
 cdef inline uint64_t stratum_start(const Terms *terms, uint64_t stratum) noexcept nogil:

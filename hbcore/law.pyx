@@ -14,14 +14,14 @@ from hbcore.wide cimport hb_multiply_divide, hb_product_below
 import numpy as np
 from os import urandom
 
-from hbcore.terms import envelope_terms
+from hbcore.terms import envelope_terms, integer
 
 cdef enum:
     EQUAL = 0
     DOUBLE_MEAN = 1
     DIRICHLET = 2
-    REJECTION_CELLS = 16384
-    SWEEPS = 64
+    REJECTION_CELLS = 2048
+    ROUNDS = 48
     CONCENTRATION_LIMIT = 64
     SMALL_SORT = 24
 
@@ -143,7 +143,7 @@ cdef int split_dirichlet(
         if fits:
             break
     if not fits:
-        resplit(stream, excess, count, cap, concentration, cells, shares)
+        resplit(stream, excess, count, cap, concentration, shares)
     elif mirrored:
         for i in range(count):
             shares[i] = cap - shares[i]
@@ -243,39 +243,49 @@ cdef inline void insertion_sort(uint64_t *values, uint32_t count) noexcept nogil
 
 
 cdef void resplit(
-    Stream *stream, uint64_t excess, uint32_t count, uint64_t cap, uint32_t concentration,
-    uint64_t *cells, uint64_t *shares
+    Stream *stream, uint64_t excess, uint32_t count, uint64_t cap, uint32_t concentration, uint64_t *shares
 ) noexcept nogil:
-    cdef uint32_t cell_count = count * concentration
-    cdef uint32_t sweep, i, j, a, b
-    cdef uint64_t both, low, high, room, cell
+    cdef uint32_t i, round, fold
     for i in range(count):
         shares[i] = excess // count + (1 if i < excess % count else 0)
-        for j in range(concentration):
-            cells[i * concentration + j] = shares[i] // concentration + (1 if j < shares[i] % concentration else 0)
-    for sweep in range(SWEEPS):
-        for i in range(cell_count):
-            j = stream_below32(stream, cell_count)
-            if i == j:
-                continue
-            both = cells[i] + cells[j]
-            a = i // concentration
-            b = j // concentration
-            low = 0
-            high = both
-            if a != b:
-                room = cap - shares[b] + cells[j]
-                if both > room:
-                    low = both - room
-                room = cap - shares[a] + cells[i]
-                if high > room:
-                    high = room
-            cell = low + stream_below(stream, high - low + 1)
-            shares[a] = shares[a] - cells[i] + cell
-            shares[b] = shares[b] - cells[j] + (both - cell)
-            cells[i] = cell
-            cells[j] = both - cell
+    for round in range(ROUNDS):
+        fold = stream_below32(stream, count)
+        resplit_folded(stream, shares, fold + 1, cap, concentration)
+        resplit_folded(stream, shares + fold + 1, count - fold - 1, cap, concentration)
     stream_shuffle(stream, shares, count)
+
+
+cdef inline void resplit_folded(
+    Stream *stream, uint64_t *shares, uint32_t count, uint64_t cap, uint32_t concentration
+) noexcept nogil:
+    # The first meets the last, and so on inwards.
+    cdef uint32_t i
+    cdef uint64_t both
+    for i in range(count // 2):
+        both = shares[i] + shares[count - 1 - i]
+        shares[i] = pair_share(stream, both, cap, concentration)
+        shares[count - 1 - i] = both - shares[i]
+
+
+cdef inline uint64_t pair_share(
+    Stream *stream, uint64_t both, uint64_t cap, uint32_t concentration
+) noexcept nogil:
+    # Proposals are refused independently of each other with a probability under 9/10 (c = 64, no cap): no bound can be
+    # written down.
+    cdef uint64_t low = both - cap if both > cap else 0
+    cdef uint64_t high = both if both < cap else cap
+    cdef uint64_t half = both // 2
+    cdef uint64_t other = both - half
+    cdef uint64_t share, x
+    cdef uint32_t k
+    while True:
+        share = low + stream_below(stream, high - low + 1)
+        x = share if share < both - share else both - share
+        for k in range(1, concentration):
+            if stream_below(stream, half + k) < half - x and stream_below(stream, other + k) < other - x:
+                break
+        else:
+            return share
 
 
 cdef int terms_from_python(Terms *terms, object checked) except -1:
@@ -291,15 +301,18 @@ cdef int terms_from_python(Terms *terms, object checked) except -1:
     return 0
 
 
+def checked_terms(total, packets, law, min, max, concentration, seed):
+    checked = envelope_terms(total, packets, law, min, max, concentration, seed)
+    return checked if checked.seed is not None else checked._replace(seed=urandom(32))
+
+
 def split(total, packets, law="double_mean", min=1, max=None, concentration=3, seed=None):
     """Return the amounts of all packets of an envelope, by packet number: an int64 array of ``packets`` amounts.
 
     The same pure function of the terms that envelopes use, so an auditor who knows the seed can recompute every
     amount. ``seed=None`` draws a fresh one. Arguments and errors are those of ``Engine.envelope``.
     """
-    checked = envelope_terms(total, packets, law, min, max, concentration, seed)
-    if checked.seed is None:
-        checked = checked._replace(seed=urandom(32))
+    checked = checked_terms(total, packets, law, min, max, concentration, seed)
     amounts = np.empty(checked.packets, np.int64)
     cdef Terms terms
     cdef Py_buffer view
@@ -323,3 +336,22 @@ def split(total, packets, law="double_mean", min=1, max=None, concentration=3, s
     if count < 0:
         raise MemoryError(f"no memory to split an envelope of {packets} packets")
     return amounts
+
+
+def packet_amount(packet, total, packets, law="double_mean", min=1, max=None, concentration=3, seed=None):
+    """Return the amount of one packet, as ``split`` would give it, from its stratum alone: O(1) in ``packets``.
+
+    Raises:
+        TypeError, ValueError: as ``split``, or ``packet`` is not an integer within ``0 .. packets - 1``.
+    """
+    checked = checked_terms(total, packets, law, min, max, concentration, seed)
+    cdef uint64_t packet_number = integer("packet", packet, 0, checked.packets - 1)
+    cdef Terms terms
+    cdef uint64_t position, stratum
+    cdef uint64_t shares[STRATUM_SIZE]
+    terms_from_python(&terms, checked)
+    position = position_of(&terms, packet_number)
+    stratum = stratum_of(&terms, position)
+    if split_stratum(&terms, stratum, shares) < 0:
+        raise MemoryError(f"no memory to split an envelope of {packets} packets")
+    return shares[position - stratum_start(&terms, stratum)]

@@ -12,6 +12,10 @@ cdef enum:
     DOMAIN_ROTATION = 1
 
 
+cdef enum:
+    SHUFFLE_STEPS = 6
+
+
 cdef struct Stream:
     uint32_t start[16]      # the state of RFC 8439, section 2.3: constants, key, counter, nonce
     unsigned int next       # first word of the buffer that has not been drawn
@@ -61,12 +65,42 @@ cdef inline uint64_t stream_below(Stream *stream, uint64_t bound) noexcept nogil
     return high
 
 
+cdef inline uint64_t stream_fraction(Stream *stream, uint64_t bound) noexcept nogil:
+    # A 64-bit fraction of one that, multiplied by bound (1 <= bound), has a uniform integer part. The same words and
+    # refusals as stream_below.
+    cdef uint64_t word, refused
+    if bound <= <uint64_t>1 << 32:
+        word = stream_word(stream)
+        if <uint32_t>(word * bound) < bound:
+            refused = (<uint64_t>1 << 32) % bound
+            while <uint32_t>(word * bound) < refused:
+                word = stream_word(stream)
+        return word << 32
+    word = stream_word(stream)
+    word |= <uint64_t>stream_word(stream) << 32
+    if word * bound < bound:
+        refused = (0 - bound) % bound
+        while word * bound < refused:
+            word = stream_word(stream)
+            word |= <uint64_t>stream_word(stream) << 32
+    return word
+
+
 cdef inline void stream_shuffle(Stream *stream, uint64_t *values, uint32_t count) noexcept nogil:
-    # Fisher and Yates, from the last to the second.
-    cdef uint32_t i, j
-    cdef uint64_t value
-    for i in range(count - 1, 0, -1):
-        j = stream_below32(stream, i + 1)
-        value = values[i]
-        values[i] = values[j]
-        values[j] = value
+    # Fisher and Yates, from the last to the second; count is at most 1,024. One fraction serves SHUFFLE_STEPS steps,
+    # as the digits of an integer in mixed radix (Brackett-Rozinsky and Lemire 2024); their product is below 2**60.
+    cdef uint32_t last = count - 1
+    cdef uint32_t steps, i, j
+    cdef uint64_t bound, fraction, value
+    while last > 0:
+        steps = SHUFFLE_STEPS if last > SHUFFLE_STEPS else last
+        bound = 1
+        for i in range(last, last - steps, -1):
+            bound *= i + 1
+        fraction = stream_fraction(stream, bound)
+        for i in range(last, last - steps, -1):
+            j = <uint32_t>hb_multiply(fraction, i + 1, &fraction)
+            value = values[i]
+            values[i] = values[j]
+            values[j] = value
+        last -= steps

@@ -87,3 +87,19 @@ def draws(bytes seed not None, unsigned int domain, unsigned long long index, bo
             raise ValueError("bound must be at least 1, not 0")
         values.append(stream_below(&stream, bound))
     return values
+
+
+def shuffled(bytes seed not None, unsigned int domain, unsigned long long index, unsigned int count):
+    """Return ``0 .. count - 1`` shuffled; ``count`` is 1 .. 1,024: for tests against the reference."""
+    if len(seed) != 32:
+        raise ValueError(f"seed must be 32 bytes, not {len(seed)}")
+    if not 1 <= count <= 1024:
+        raise ValueError(f"count must be within 1 .. 1024, not {count}")
+    cdef Stream stream
+    cdef uint64_t values[1024]
+    cdef unsigned int i
+    for i in range(count):
+        values[i] = i
+    stream_init(&stream, seed, domain, index)
+    stream_shuffle(&stream, values, count)
+    return [values[i] for i in range(count)]

@@ -7,6 +7,8 @@ import operator
 from datetime import datetime
 from typing import NamedTuple
 
+from hbcore.errors import ConflictError
+
 TOTAL_LIMIT = 1 << 62
 PACKET_LIMIT = 1 << 40
 CONCENTRATION_LIMIT = 64
@@ -127,3 +129,13 @@ def envelope_terms(
         seed=None if seed is None else exact_bytes("seed", seed, SEED_SIZE),
         expires_at_ms=expiry_ms(expires_at),
     )
+
+
+def check_same_terms(name: str, existing: Terms, wanted: Terms) -> None:
+    """Raise ConflictError if an envelope exists with other terms than those asked for."""
+    for field, is_value, wanted_value in zip(Terms._fields, existing, wanted, strict=True):
+        if is_value != wanted_value and not (field == "seed" and wanted_value is None):
+            if field == "seed":
+                raise ConflictError(f"envelope {name!r} exists with another seed")
+            shown = (LAWS[existing.law], LAWS[wanted.law]) if field == "law" else (is_value, wanted_value)
+            raise ConflictError(f"envelope {name!r} exists with {field} = {shown[0]}, not {shown[1]}")

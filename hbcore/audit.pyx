@@ -1,0 +1,240 @@
+"""The audit: proof from the slots that nothing was given twice and nothing is missing.
+
+For every envelope: the strata's shares sum to its total; the amounts in the slots are those that law and seed give; each
+live slot is found by its user's key and by one index word only; each index word names a live slot. Counters and hints
+are not believed.
+
+On a quiet engine it is exact. While others claim, what is in motion is looked at again and left out if it moved, so
+that a sound engine is never called unsound, and damage is found unless it moves as well.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
+from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Counts, Deck
+from hbcore.envelope cimport Envelope
+from hbcore.index cimport ENTRY, PHASE_BITS, Index, entry_prefix, index_help, slot_mask, word_kind
+from hbcore.law cimport STRATUM_SIZE, packet_at, split_stratum, stratum_share, stratum_start
+from hbcore.ledger cimport REPEATED, Found, ledger_find, ledger_read
+from hbcore.region cimport Region, hb_now_ms
+from hbcore.slot cimport FREE, GRANTED, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore.user cimport UserKey
+
+from hbcore.errors import AuditError
+
+cdef extern from "<unistd.h>" nogil:
+    int64_t lseek(int fd, int64_t offset, int whence)
+    int SEEK_DATA, SEEK_HOLE
+
+cdef enum:
+    SOUND = 0
+    BAD_MEMORY = 1
+    BAD_SUM = 2
+    BAD_STRATUM = 3
+    BAD_KIND = 4
+    BAD_AMOUNT = 5
+    BAD_REFUND = 6
+    NOT_INDEXED = 7
+    BAD_WORD = 8
+    BAD_COUNT = 9
+
+cdef struct Finding:
+    uint64_t packet     # or stratum, or index word
+    uint64_t expected
+    uint64_t present
+
+cdef struct Sums:
+    uint64_t total
+    uint64_t granted
+    uint64_t settled
+    uint64_t refunded
+    uint64_t amount_granted
+    uint64_t amount_settled
+    uint64_t moving         # slots in motion: held or being released
+
+
+cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding) noexcept nogil:
+    cdef UserKey key
+    cdef Found found
+    cdef uint64_t state = ledger_read(&deck.ledger, packet, hb_now_ms(), &key)
+    cdef uint64_t present = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef int kind = slot_kind(state)
+    finding.packet = packet
+    finding.expected = amount
+    finding.present = present
+    # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
+    if present != amount and not (present == 0 and kind == FREE):
+        return BAD_AMOUNT
+    if kind == GRANTED or kind == SETTLED:
+        if ledger_find(&deck.ledger, &key, &found) != REPEATED or found.slot != packet:
+            if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
+                return NOT_INDEXED
+            sums.moving += 1
+            return SOUND
+        if kind == GRANTED:
+            sums.granted += 1
+            sums.amount_granted += amount
+        else:
+            sums.settled += 1
+            sums.amount_settled += amount
+    elif kind == REFUNDED:
+        sums.refunded += 1
+        if hb_load_acquire(deck.ledger.closed) == 0:
+            return BAD_REFUND
+    elif kind == RELEASING or slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state)) != FREE:
+        sums.moving += 1
+    elif kind != FREE:
+        finding.present = <uint64_t>kind
+        return BAD_KIND
+    return SOUND
+
+
+cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
+    # Strata that nobody has touched are not touched now either.
+    cdef uint64_t amounts[STRATUM_SIZE]
+    cdef uint64_t stratum, share, sum, start, word
+    cdef int count, i, status
+    for stratum in range(deck.terms.stratum_count):
+        share = stratum_share(&deck.terms, stratum)
+        sums.total += share
+        word = hb_load_acquire(&deck.strata[stratum])
+        start = stratum_start(&deck.terms, stratum)
+        finding.packet = stratum
+        if word == STRATUM_REFUNDED:
+            if hb_load_acquire(deck.ledger.closed) == 0:
+                return BAD_REFUND
+            sums.refunded += stratum_start(&deck.terms, stratum + 1) - start
+            continue
+        if word == STRATUM_UNTOUCHED:
+            continue
+        if word != STRATUM_OPEN:
+            finding.present = word
+            return BAD_STRATUM
+        count = split_stratum(&deck.terms, stratum, amounts)
+        if count < 0:
+            return BAD_MEMORY
+        sum = 0
+        for i in range(count):
+            sum += amounts[i]
+            status = audit_packet(deck, packet_at(&deck.terms, start + <uint64_t>i), amounts[i], sums, finding)
+            if status != SOUND:
+                return status
+        if sum != share:
+            finding.packet = stratum
+            finding.expected = share
+            finding.present = sum
+            return BAD_SUM
+    finding.expected = deck.terms.total
+    finding.present = sums.total
+    return SOUND if sums.total == deck.terms.total else BAD_SUM
+
+
+cdef int audit_words(
+    Deck *deck, uint64_t *table, uint64_t first, uint64_t end, uint64_t generation, uint64_t *entries, Finding *finding
+) noexcept nogil:
+    cdef Index *index = &deck.ledger.index
+    cdef uint64_t i, word, slot, key_high
+    for i in range(first, end):
+        word = hb_load_acquire(&table[i])
+        if word_kind(word) != ENTRY:
+            continue
+        entries[0] += 1
+        slot = word & slot_mask(index)
+        finding.packet = i
+        finding.present = slot
+        if slot >= index.slot_count:
+            return BAD_WORD
+        key_high = hb_load_relaxed(&index.slots[slot].user[1])
+        if (slot_kind(hb_load_acquire(&index.slots[slot].state)) not in (FREE, REFUNDED)
+                and word == entry_prefix(index, generation, key_high) | slot):
+            continue
+        if hb_load_acquire(&table[i]) == word:      # it has not moved meanwhile
+            return BAD_WORD
+    return SOUND
+
+
+cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *finding) noexcept nogil:
+    # Pages of the table that were never touched are holes of the file, and left so.
+    cdef Index *index = &deck.ledger.index
+    cdef uint64_t state = hb_load_acquire(index.state)
+    cdef uint64_t *table = index.tables[state >> PHASE_BITS & 1]
+    cdef int64_t base = <char *>table - region.base
+    cdef int64_t end = base + <int64_t>(8 * index.word_count)
+    cdef int64_t data = base
+    cdef int64_t hole
+    cdef int status
+    while data < end:
+        data = lseek(region.fd, data, SEEK_DATA)
+        if data < 0 or data >= end:
+            break
+        hole = lseek(region.fd, data, SEEK_HOLE)
+        if hole < 0 or hole > end:
+            hole = end
+        status = audit_words(deck, table, <uint64_t>(max(data, base) - base) // 8, <uint64_t>(hole - base + 7) // 8,
+                             state >> PHASE_BITS, entries, finding)
+        if status != SOUND:
+            # A table that was replaced meanwhile says nothing.
+            return status if hb_load_acquire(index.state) == state else SOUND
+        data = hole
+    return SOUND
+
+
+cdef object describe(Envelope envelope, int status, const Finding *finding):
+    where = f"envelope {envelope.name!r}"
+    return {
+        BAD_SUM: f"{where}: stratum {finding.packet} sums to {finding.present}, not {finding.expected}",
+        BAD_STRATUM: f"{where}: stratum {finding.packet} has the impossible state {finding.present}",
+        BAD_KIND: f"{where}: packet {finding.packet} has the impossible state {finding.present}",
+        BAD_AMOUNT: f"{where}: packet {finding.packet} holds {finding.present}; law and seed give {finding.expected}",
+        BAD_REFUND: f"{where}: packet or stratum {finding.packet} is refunded, but the envelope is open",
+        NOT_INDEXED: f"{where}: packet {finding.packet} is granted, but the index does not lead from its user to it",
+        BAD_WORD: f"{where}: index word {finding.packet} names packet {finding.present}, which is not its user's",
+        BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
+    }[status]
+
+
+cdef tuple audit_envelope(Envelope envelope):
+    # Returns its sums, or raises AuditError for the first thing that is wrong.
+    cdef Sums sums
+    cdef Finding finding
+    cdef Counts counts
+    cdef uint64_t entries = 0
+    cdef uint64_t before, live
+    cdef int status
+    cdef Deck *deck = &envelope.deck
+    cdef Region region = envelope.region
+    sums.total = sums.granted = sums.settled = sums.refunded = 0
+    sums.amount_granted = sums.amount_settled = sums.moving = 0
+    finding.packet = finding.expected = finding.present = 0
+    with nogil:
+        before = hb_load_acquire(deck.ledger.index.state)
+        if before & ((1 << PHASE_BITS) - 1):
+            index_help(&deck.ledger.index, before)
+        status = audit_slots(deck, &sums, &finding)
+        if status == SOUND:
+            status = audit_index(deck, region, &entries, &finding)
+    if status == BAD_MEMORY:
+        raise MemoryError(f"no memory to audit envelope {envelope.name!r}")
+    live = sums.granted + sums.settled
+    if status == SOUND and sums.moving == 0 and entries != live:
+        # Exact only if nobody has claimed or released between the two looks; then a second count agrees with the first.
+        envelope.count(&counts)
+        if counts.granted + counts.settled == live:
+            finding.expected = live
+            finding.present = entries
+            status = BAD_COUNT
+    if status != SOUND:
+        raise AuditError(describe(envelope, status, &finding))
+    return (
+        deck.terms.packets, sums.granted, sums.settled, sums.refunded, deck.terms.total, sums.amount_granted,
+        sums.amount_settled,
+    )
+
+
+def audit_all(envelopes):
+    """Audit envelopes in turn; return the sums of ``AuditReport``, the number of envelopes first."""
+    sums = [0] * 8
+    for envelope in envelopes:
+        sums[0] += 1
+        for i, value in enumerate(audit_envelope(envelope)):
+            sums[i + 1] += value
+    return sums

@@ -1,0 +1,16 @@
+/* The clock of grants and expiries. */
+#ifndef HBCORE_CLOCK_H
+#define HBCORE_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+/* Milliseconds since 1970, from the kernel's coarse clock: 5 ns to read, and no older than one tick (1 to 10 ms). */
+static inline uint64_t hb_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+#endif

@@ -1,0 +1,87 @@
+# The deck of an envelope: its packets, as pointers and counts, without Python.
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
+from hbcore.format cimport HB_UNIT, hb_envelope
+from hbcore.law cimport Terms
+from hbcore.ledger cimport Found, Ledger, ledger_claim, ledger_size
+from hbcore.user cimport HashKey, UserKey
+
+cdef enum:
+    # the word of a stratum [atomic]
+    STRATUM_UNTOUCHED = 0
+    STRATUM_OPEN = 1        # its amounts are computed, or are about to be
+    STRATUM_REFUNDED = 2    # the envelope was closed before any of its packets was asked for
+
+
+cdef struct Deck:
+    Ledger ledger
+    Terms terms             # a private copy, checked once
+    hb_envelope *shared
+    uint64_t *strata        # [shared]
+    uint64_t expires_at_ms
+
+
+cdef struct Counts:
+    uint64_t granted
+    uint64_t settled
+    uint64_t refunded
+    uint64_t amount_granted
+    uint64_t amount_settled
+
+
+cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
+    uint8_t status
+    int64_t amount
+    int64_t packet
+
+
+cdef struct SnapshotRow:    # hbcore.SNAPSHOT_DTYPE
+    int64_t packet
+    UserKey user
+    int64_t amount
+    uint8_t state
+    int64_t granted_at_ms
+
+
+cdef struct Batch:
+    const UserKey *keys         # or NULL, and then the users are integers:
+    const HashKey *hash_key
+    const char *integers
+    Py_ssize_t stride
+    int size
+    bint is_signed
+
+
+cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil
+cdef int deck_claim_many(Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows) noexcept nogil
+cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil
+cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
+cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
+
+
+cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
+    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
+
+
+cdef inline uint64_t memory_offset(uint64_t name_length) noexcept nogil:
+    return sizeof(hb_envelope) + whole_units(name_length)
+
+
+cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count, uint64_t packets) noexcept nogil:
+    return memory_offset(name_length) + whole_units(8 * stratum_count) + ledger_size(packets)
+
+
+cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
+    return hb_load_acquire(deck.ledger.closed) != 0 or (deck.expires_at_ms != 0 and now_ms >= deck.expires_at_ms)
+
+
+cdef inline int deck_claim(Deck *deck, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil:
+    return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
+
+
+cdef inline bint deck_amount(const Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
+    # False: damage.
+    cdef uint64_t value = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    amount[0] = <int64_t>value
+    return deck.terms.min <= value <= deck.terms.max

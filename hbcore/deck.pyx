@@ -1,0 +1,191 @@
+"""The deck of an envelope: its packets, as pointers and counts, without Python.
+
+A deck is a ledger whose slots are the packets, and a law that says what each is worth. The amounts of a stratum (at most
+1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so writing
+them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
+"""
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.format cimport hb_envelope
+from hbcore.law cimport (
+    STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_start,
+)
+from hbcore.ledger cimport (
+    CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
+    ledger_refund,
+)
+from hbcore.region cimport hb_now_ms
+from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
+from hbcore.user cimport UserKey, integer_key
+
+cdef enum:
+    GROUP = 16      # users of a batch whose index words are fetched before the first is looked at
+
+
+cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil:
+    # deck.terms is set. Only this private copy says where things are; the shared header is not trusted again.
+    cdef char *memory = <char *>shared + memory_offset(shared.extent.name_length)
+    deck.shared = shared
+    deck.strata = <uint64_t *>memory
+    ledger_attach(&deck.ledger, memory + whole_units(8 * deck.terms.stratum_count), deck.terms.packets,
+                  &shared.closed, &shared.index_state, &shared.tombstones)
+    deck.ledger.prepare = prepare_packet
+    deck.ledger.context = deck
+
+
+cdef int prepare_packet(void *context, uint64_t packet) noexcept nogil:
+    # Called for a packet that this worker holds: make sure that its amount is there.
+    cdef Deck *deck = <Deck *>context
+    cdef uint64_t amount = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef int answer
+    if amount == 0:
+        answer = deck_open_stratum(deck, stratum_of(&deck.terms, position_of(&deck.terms, packet)))
+        if answer != 0:
+            return answer
+        amount = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    # An amount that the law cannot have given is damage, and never handed out.
+    return 0 if deck.terms.min <= amount <= deck.terms.max else CORRUPT
+
+
+cdef int deck_open_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
+    # Compute the amounts of a stratum. The stratum's word decides between the first claim and a close: exactly one of
+    # them moves it on.
+    cdef uint64_t amounts[STRATUM_SIZE]
+    cdef uint64_t start, packet
+    cdef int count, i
+    if hb_load_acquire(&deck.strata[stratum]) == STRATUM_UNTOUCHED:
+        hb_cas(&deck.strata[stratum], STRATUM_UNTOUCHED, STRATUM_OPEN)
+    if hb_load_acquire(&deck.strata[stratum]) != STRATUM_OPEN:
+        return CLOSED
+    count = split_stratum(&deck.terms, stratum, amounts)
+    if count < 0:
+        return NO_MEMORY
+    start = stratum_start(&deck.terms, stratum)
+    for i in range(count):
+        packet = packet_at(&deck.terms, start + <uint64_t>i)
+        hb_store_relaxed(&deck.ledger.slots[packet].amount, amounts[i])
+    return 0
+
+
+cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bint *negative) noexcept nogil:
+    # An element of an integer array as 64 bits of two's complement; memcpy because a view may be unaligned.
+    cdef int64_t number = 0
+    cdef int8_t number8
+    cdef int16_t number16
+    cdef int32_t number32
+    if size == 8:
+        memcpy(&number, place, 8)
+    elif size == 4:
+        memcpy(&number32, place, 4)
+        number = number32 if is_signed else <uint32_t>number32
+    elif size == 2:
+        memcpy(&number16, place, 2)
+        number = number16 if is_signed else <uint16_t>number16
+    else:
+        memcpy(&number8, place, 1)
+        number = number8 if is_signed else <uint8_t>number8
+    negative[0] = is_signed and number < 0
+    return <uint64_t>number
+
+
+cdef int deck_claim_many(
+    Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
+) noexcept nogil:
+    # Claim for each user in order. Returns 0, NO_MEMORY or CORRUPT; what was granted before that stays granted.
+    cdef UserKey group[GROUP]
+    cdef const UserKey *keys
+    cdef Found found
+    cdef Py_ssize_t base = 0
+    cdef Py_ssize_t i, size
+    cdef uint64_t number, now_ms
+    cdef bint negative
+    cdef int status
+    while base < count:
+        size = min(count - base, <Py_ssize_t>GROUP)
+        if batch.keys != NULL:
+            keys = batch.keys + base
+        else:
+            keys = group
+            for i in range(size):
+                number = integer_at(batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative)
+                integer_key(batch.hash_key, number, negative, &group[i])
+        for i in range(size):
+            ledger_prefetch(&deck.ledger, &keys[i])
+        now_ms = hb_now_ms()
+        for i in range(size):
+            status = deck_claim(deck, worker, &keys[i], now_ms, &found)
+            rows[base + i].amount = 0
+            rows[base + i].packet = -1
+            if status == GRANTED_NOW or status == REPEATED:
+                rows[base + i].packet = <int64_t>found.slot
+                if not deck_amount(deck, found.slot, &rows[base + i].amount):
+                    return CORRUPT
+            elif status < 0:
+                return status
+            rows[base + i].status = <uint8_t>status
+        base += size
+    return 0
+
+
+cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil:
+    # Strata that nobody has touched are not touched now either.
+    cdef uint64_t stratum, position, packet, state, word
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef UserKey key
+    counts.granted = counts.settled = counts.refunded = counts.amount_granted = counts.amount_settled = 0
+    for stratum in range(deck.terms.stratum_count):
+        word = hb_load_acquire(&deck.strata[stratum])
+        if word == STRATUM_REFUNDED:
+            counts.refunded += stratum_start(&deck.terms, stratum + 1) - stratum_start(&deck.terms, stratum)
+        if word != STRATUM_OPEN:
+            continue
+        for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+            packet = packet_at(&deck.terms, position)
+            state = ledger_read(&deck.ledger, packet, now_ms, &key)
+            if slot_kind(state) == GRANTED:
+                counts.granted += 1
+                counts.amount_granted += hb_load_relaxed(&deck.ledger.slots[packet].amount)
+            elif slot_kind(state) == SETTLED:
+                counts.settled += 1
+                counts.amount_settled += hb_load_relaxed(&deck.ledger.slots[packet].amount)
+            elif slot_kind(state) == REFUNDED:
+                counts.refunded += 1
+
+
+cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
+    # Write up to `limit` live claims, by stratum; return how many.
+    cdef uint64_t stratum, position, packet, state
+    cdef uint64_t count = 0
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef UserKey key
+    for stratum in range(deck.terms.stratum_count):
+        if hb_load_acquire(&deck.strata[stratum]) != STRATUM_OPEN:
+            continue
+        for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+            packet = packet_at(&deck.terms, position)
+            state = ledger_read(&deck.ledger, packet, now_ms, &key)
+            if slot_kind(state) != GRANTED and slot_kind(state) != SETTLED:
+                continue
+            if count == limit:
+                return count
+            rows[count].packet = <int64_t>packet
+            rows[count].user = key
+            rows[count].amount = <int64_t>hb_load_relaxed(&deck.ledger.slots[packet].amount)
+            rows[count].state = <uint8_t>slot_kind(state)
+            rows[count].granted_at_ms = <int64_t>slot_payload(state)
+            count += 1
+    return count
+
+
+cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
+    # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins.
+    cdef uint64_t stratum, position
+    hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
+    for stratum in range(deck.terms.stratum_count):
+        if hb_cas(&deck.strata[stratum], STRATUM_UNTOUCHED, STRATUM_REFUNDED):
+            continue
+        if hb_load_acquire(&deck.strata[stratum]) == STRATUM_OPEN:
+            for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+                ledger_refund(&deck.ledger, packet_at(&deck.terms, position))

@@ -1,0 +1,148 @@
+"""The directory: from the kind, the parent and the name of an object to its extent.
+
+Lock-free and only ever added to. Making an object is one CAS, the one that puts its extent into the directory: who dies
+before it leaves a MAKING extent that nothing names, who dies after it leaves a whole object that anyone may call LIVE.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire
+from hbcore.format cimport (
+    HB_DIRECTORY_LEVELS, HB_KIND_DIRECTORY, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT, hb_extent,
+)
+from hbcore.region cimport DIRECTORY_OFFSET, Region, extent_phase
+from hbcore.user cimport UserKey, siphash128
+from hbcore.wide cimport hb_multiply
+
+from hbcore.errors import CorruptFileError, EngineFullError
+
+cdef enum:
+    BUCKET_WORDS = 8
+    FIRST_BUCKETS = 512
+    GROWTH_BITS = 3             # each level has 8 times the buckets of the one before
+    OFFSET_BITS = 36
+    RESERVED = 64               # a level is an extent; its buckets begin after the header
+
+
+cdef uint64_t *level_buckets(Region region, int level) except? NULL:
+    # The buckets of a level, or NULL if it was not made yet.
+    cdef uint64_t size, offset
+    if level == 0:
+        return <uint64_t *>(region.base + DIRECTORY_OFFSET)
+    offset = hb_load_acquire(&region.header.directory[level])
+    if offset == 0:
+        return NULL
+    size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
+    if region.extent(offset, HB_KIND_DIRECTORY, size) == NULL:
+        raise CorruptFileError(f"level {level} of the directory of {region.path!r} is damaged")
+    return <uint64_t *>(region.base + offset + RESERVED)
+
+
+cdef int make_level(Region region, int level) except -1:
+    # Of several makers one wins, and all go on with its level.
+    cdef uint64_t size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
+    cdef int64_t offset = region.allocate(size)
+    if offset < 0:
+        region.raise_for_space(offset, size)
+    (<hb_extent *>(region.base + offset)).kind = HB_KIND_DIRECTORY
+    if hb_cas(&region.header.directory[level], 0, <uint64_t>offset):
+        publish_extent(region, <uint64_t>offset)
+    else:
+        retire_extent(region, <uint64_t>offset)
+    return 0
+
+
+cdef int publish_extent(Region region, uint64_t offset) except -1:
+    # Its maker does this, or anyone who finds it named: the object is whole.
+    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef uint64_t state = hb_load_acquire(&extent.state)
+    if extent_phase(state) == HB_PHASE_MAKING:
+        hb_cas(&extent.state, state, state ^ HB_PHASE_MAKING ^ HB_PHASE_LIVE)
+    return 0
+
+
+cdef int retire_extent(Region region, uint64_t offset) except -1:
+    # Only the maker does this while it lives. The space is not used again yet.
+    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef uint64_t state = hb_load_acquire(&extent.state)
+    hb_cas(&extent.state, state, state ^ HB_PHASE_MAKING ^ HB_PHASE_RETIRED)
+    return 0
+
+
+cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name):
+    cdef UserKey out
+    cdef bytes message = kind.to_bytes(4, "little") + parent.to_bytes(8, "little") + name
+    siphash128(region.header.directory_key, <const unsigned char *>PyBytes_AS_STRING(message),
+               <size_t>PyBytes_GET_SIZE(message), &out)
+    return out
+
+
+cdef bint names(Region region, uint64_t offset, uint32_t kind, uint64_t parent, bytes name) except -1:
+    # Whether the object at an offset that the directory holds is the one looked for.
+    cdef hb_extent *extent = region.extent(offset, kind, sizeof(hb_extent))
+    if extent == NULL or extent.parent != parent or extent.name_length != PyBytes_GET_SIZE(name):
+        return False    # another kind of object, or damage: then the name is not found
+    if not region.contains(offset + extent.name_offset, extent.name_length):
+        return False
+    return memcmp(region.base + offset + extent.name_offset, PyBytes_AS_STRING(name), extent.name_length) == 0
+
+
+cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
+    # Follow the path of a name to its object, or to the first empty word, and put `offset` there unless it is 0.
+    # Returns the offset of the object that has the name, or 0.
+    cdef UserKey key = name_hash(region, kind, parent, name)
+    cdef uint64_t tag = key.high << OFFSET_BITS
+    cdef uint64_t word, hash, low, bucket, found
+    cdef uint64_t *words
+    cdef int level, i
+    for level in range(HB_DIRECTORY_LEVELS):
+        words = level_buckets(region, level)
+        if words == NULL:
+            if offset == 0:
+                return 0
+            make_level(region, level)
+            words = level_buckets(region, level)
+        # Every level has a hash of its own, so that names that crowd a bucket part on the next.
+        hash = key.low + <uint64_t>level * (key.high | 1)
+        bucket = hb_multiply(hash, <uint64_t>FIRST_BUCKETS << GROWTH_BITS * level, &low)
+        words += bucket * BUCKET_WORDS
+        for i in range(BUCKET_WORDS):
+            word = hb_load_acquire(&words[i])
+            if word == 0:
+                if offset == 0:
+                    return 0
+                # This CAS makes the object. Release: whoever reads the word sees all of it.
+                if hb_cas(&words[i], 0, tag | offset // HB_UNIT):
+                    return <int64_t>offset
+                word = hb_load_acquire(&words[i])
+            if word >> OFFSET_BITS == tag >> OFFSET_BITS:
+                found = (word & ((<uint64_t>1 << OFFSET_BITS) - 1)) * HB_UNIT
+                if names(region, found, kind, parent, name):
+                    return <int64_t>found
+    if offset == 0:
+        return 0
+    raise EngineFullError(f"the directory has no room for another name in the bucket of {name!r}")
+
+
+cdef int64_t directory_find(Region region, uint32_t kind, uint64_t parent, bytes name) except? -1:
+    # The offset of the object, or 0.
+    cdef int64_t offset = walk(region, kind, parent, name, 0)
+    if offset > 0:
+        publish_extent(region, <uint64_t>offset)
+    return offset
+
+
+cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
+    # Name the finished MAKING extent at `offset`. Returns the offset of whatever has the name now: that extent, or the
+    # one of somebody who was first, and then ours is retired.
+    cdef int64_t winner
+    try:
+        winner = walk(region, kind, parent, name, offset)
+    except BaseException:
+        retire_extent(region, offset)
+        raise
+    if <uint64_t>winner != offset:
+        retire_extent(region, offset)
+    publish_extent(region, <uint64_t>winner)
+    return winner

@@ -1,0 +1,7 @@
+# The engine: the public class.
+from hbcore.region cimport Region
+
+
+cdef class Engine:
+    cdef Region region
+    cdef object __weakref__

@@ -1,0 +1,464 @@
+"""Envelopes: a fixed sum split at random into a fixed number of packets, and the claims of them.
+
+The public classes ``Claim`` and ``Envelope``: check and convert the Python arguments, then a pointer and a count, then
+``deck.pyx``.
+"""
+cimport cython
+from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.string cimport memcpy
+
+from hbcore.atomics cimport hb_load_acquire
+from hbcore.deck cimport (
+    Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
+    deck_snapshot, envelope_size,
+)
+from hbcore.directory cimport directory_find, directory_insert
+from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
+from hbcore.law cimport Terms, terms_from_python, terms_prepare, terms_valid
+from hbcore.ledger cimport (
+    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found, ledger_find,
+    ledger_release, ledger_settle,
+)
+from hbcore.region cimport Region, extent_size, hb_now_ms
+from hbcore.user cimport HashKey, UserKey, user_key, user_keys_from_sequence, user_keys_from_text_array
+
+from os import urandom
+
+import numpy as np
+
+from hbcore.errors import ConflictError, CorruptFileError
+from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
+from hbcore.terms import Terms as CheckedTerms
+
+cdef tuple STATUSES = tuple(Status)
+
+cdef enum:
+    TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
+
+if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
+    raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
+
+
+@cython.final
+@cython.freelist(64)
+@cython.auto_pickle(False)
+cdef class Claim:
+    """The answer to a claim: truthy if the user holds a packet.
+
+    ``status`` is a ``Status``, ``amount`` in minor units (0 without a packet), ``packet`` the number from 0 (-1
+    without). Immutable, comparable, hashable.
+    """
+
+    def __init__(self, status, amount, packet):
+        self.status_code = Status(status)
+        self.amount = amount
+        self.packet = packet
+
+    @property
+    def status(self):
+        return STATUSES[self.status_code]
+
+    def __bool__(self):
+        return self.packet >= 0
+
+    def __eq__(self, other):
+        if not isinstance(other, Claim):
+            return NotImplemented
+        cdef Claim that = <Claim>other
+        return self.status_code == that.status_code and self.amount == that.amount and self.packet == that.packet
+
+    def __hash__(self):
+        return hash((self.status_code, self.amount, self.packet))
+
+    def __repr__(self):
+        return f"Claim(status=Status.{self.status.name}, amount={self.amount}, packet={self.packet})"
+
+    def __reduce__(self):
+        return Claim, (self.status_code, self.amount, self.packet)
+
+
+cdef Claim SOLD_OUT_CLAIM = Claim(SOLD_OUT, 0, -1)
+cdef Claim CLOSED_CLAIM = Claim(CLOSED, 0, -1)
+
+
+# ---- the public class -----------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Envelope:
+    """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``.
+
+    All methods are safe to call from any thread of any process that has the engine open, with or without the GIL:
+    what they share is changed by compare-and-swap only, and no call waits for another. Two handles are equal if they
+    speak of the same envelope. An envelope of a file can be pickled; of a memory engine it cannot.
+    """
+
+    def __init__(self):
+        raise TypeError("envelopes are made by Engine.envelope")
+
+    cdef object raise_for(self, int answer):
+        if answer == NO_MEMORY:
+            raise MemoryError(f"no memory to split envelope {self.name!r}")
+        raise CorruptFileError(f"envelope {self.name!r} of the engine {engine_name(self.region)} is damaged")
+
+    cdef Claim answer(self, int status, const Found *found):
+        cdef Claim claim = Claim.__new__(Claim)
+        if not deck_amount(&self.deck, found.slot, &claim.amount):
+            self.raise_for(CORRUPT)
+        claim.status_code = status
+        claim.packet = <int64_t>found.slot
+        return claim
+
+    def claim(self, user, /):
+        """Give the user a packet, or say why not; the same answer when asked again.
+
+        Args:
+            user: ``str``, ``bytes`` or ``int`` (-2**63 .. 2**64 - 1). ``"a"`` and ``b"a"`` are one user, ``7`` and
+                ``"7"`` are two.
+
+        Returns:
+            A ``Claim``: GRANTED the first time, REPEATED with the same packet from then on, SOLD_OUT, or CLOSED.
+
+        Raises:
+            TypeError, ValueError: the user is of a wrong type, empty, too long or out of range.
+            EngineClosedError, CorruptFileError, MemoryError: nothing was granted.
+        """
+        cdef UserKey key
+        cdef Found found
+        cdef int status
+        if self.region.presence.worker == 0:
+            self.region.check_open()
+        user_key(&self.region.key, user, &key)
+        status = deck_claim(&self.deck, self.region.presence.worker, &key, hb_now_ms(), &found)
+        if status == GRANTED_NOW or status == REPEATED:
+            return self.answer(status, &found)
+        if status == SOLD_OUT:
+            return SOLD_OUT_CLAIM
+        if status == CLOSED:
+            return CLOSED_CLAIM
+        return self.raise_for(status)
+
+    def claim_many(self, users, /):
+        """Claim for every user in order, without the GIL.
+
+        Args:
+            users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or
+                strings, or a sequence of ``str``, ``bytes`` and ``int``. The same user twice is just REPEATED.
+
+        Returns:
+            A ``CLAIM_DTYPE`` array with one row for each user: ``status``, ``amount``, ``packet``.
+
+        Raises:
+            TypeError, ValueError: a user is bad; the message names its index, and nothing was granted.
+            EngineClosedError, CorruptFileError, MemoryError: asking again gives every user the answer that stands.
+        """
+        cdef Batch batch
+        cdef Py_buffer view, row_view
+        cdef UserKey *keys = NULL
+        cdef Py_ssize_t count
+        cdef int answer = 0
+        cdef bint has_view = False
+        cdef uint64_t worker
+        if self.region.presence.worker == 0:
+            self.region.check_open()
+        worker = self.region.presence.worker
+        users = plain_users(users)
+        count = len(users)
+        rows = np.empty(count, CLAIM_DTYPE)
+        batch.keys = NULL
+        batch.hash_key = &self.region.key
+        try:
+            if isinstance(users, np.ndarray) and users.dtype.kind != "U" and users.dtype.kind != "S":
+                PyObject_GetBuffer(users, &view, PyBUF_STRIDED_RO)
+                has_view = True
+                batch.integers = <const char *>view.buf
+                batch.stride = view.strides[0] if view.ndim == 1 and view.strides != NULL else view.itemsize
+                batch.size = <int>view.itemsize
+                batch.is_signed = users.dtype.kind == "i"
+            else:
+                keys = <UserKey *>PyMem_RawMalloc(max(count, 1) * sizeof(UserKey))
+                if keys == NULL:
+                    raise MemoryError(f"no memory for the hashes of {count} users")
+                hash_users(&self.region.key, users, keys, count)
+                batch.keys = keys
+            PyObject_GetBuffer(rows, &row_view, PyBUF_WRITABLE)
+            with nogil:
+                answer = deck_claim_many(&self.deck, worker, &batch, count, <ClaimRow *>row_view.buf)
+            PyBuffer_Release(&row_view)
+        finally:
+            PyMem_RawFree(keys)
+            if has_view:
+                PyBuffer_Release(&view)
+        if answer != 0:
+            self.raise_for(answer)
+        return rows
+
+    def find(self, user, /):
+        """Return the user's claim, with status REPEATED, or None; never grants. Arguments and errors as ``claim``."""
+        cdef UserKey key
+        cdef Found found
+        cdef int answer
+        self.region.check_open()
+        user_key(&self.region.key, user, &key)
+        answer = ledger_find(&self.deck.ledger, &key, &found)
+        if answer == REPEATED:
+            return self.answer(REPEATED, &found)
+        if answer == NOT_FOUND:
+            return None
+        return self.raise_for(answer)
+
+    def settle(self, user, /):
+        """The payout went through: make the user's claim final.
+
+        Returns:
+            The claim, also when it was settled before; None if the user holds no packet.
+        """
+        cdef UserKey key
+        cdef Found found
+        cdef int answer
+        self.region.check_open()
+        user_key(&self.region.key, user, &key)
+        answer = ledger_settle(&self.deck.ledger, &key, hb_now_ms(), &found)
+        if answer == REPEATED:
+            return self.answer(REPEATED, &found)
+        if answer == NOT_FOUND:
+            return None
+        return self.raise_for(answer)
+
+    def release(self, user, /):
+        """The payout failed: give the user's packet back, for others or for the same user.
+
+        Returns:
+            The claim that was released; None if the user holds no packet.
+
+        Raises:
+            ConflictError: the claim is settled, which is final.
+        """
+        cdef UserKey key
+        cdef Found found
+        cdef int answer
+        self.region.check_open()
+        user_key(&self.region.key, user, &key)
+        answer = ledger_release(&self.deck.ledger, self.region.presence.worker, &key, hb_now_ms(), &found)
+        if answer == REPEATED:
+            return self.answer(REPEATED, &found)
+        if answer == NOT_FOUND:
+            return None
+        if answer == ALREADY_SETTLED:
+            raise ConflictError(
+                f"packet {found.slot} of envelope {self.name!r} is settled: final, not to be released"
+            )
+        return self.raise_for(answer)
+
+    def claims(self):
+        """Return the live claims, ordered by packet, as a ``SNAPSHOT_DTYPE`` array.
+
+        Each row is right at the moment it is read; the whole is a snapshot only while nobody claims or releases.
+        """
+        cdef Counts counts
+        cdef Py_buffer view
+        cdef uint64_t limit, count
+        self.region.check_open()
+        self.count(&counts)
+        # Others may claim meanwhile: a little more room than was counted, and a row less is no harm.
+        limit = min(counts.granted + counts.settled + 1024, self.deck.terms.packets)
+        rows = np.zeros(limit, SNAPSHOT_DTYPE)
+        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
+        with nogil:
+            count = deck_snapshot(&self.deck, <SnapshotRow *>view.buf, limit)
+        PyBuffer_Release(&view)
+        rows = rows[:count]
+        return rows[np.argsort(rows["packet"], kind="stable")]
+
+    cdef int count(self, Counts *counts) except -1:
+        self.region.check_open()
+        with nogil:
+            deck_count(&self.deck, counts)
+        return 0
+
+    def stats(self):
+        """Count packets and sum amounts by reading the slots: O(packets touched). See ``EnvelopeStats``."""
+        cdef Counts counts
+        self.count(&counts)
+        packets, total = self.deck.terms.packets, self.deck.terms.total
+        closed = hb_load_acquire(self.deck.ledger.closed) != 0
+        amount_left = 0 if closed else total - counts.amount_granted - counts.amount_settled
+        return EnvelopeStats(
+            packets,
+            counts.granted,
+            counts.settled,
+            0 if closed else packets - counts.granted - counts.settled,
+            Amounts(total, counts.amount_granted, counts.amount_settled, amount_left),
+        )
+
+    def close(self):
+        """End the claiming and refund what is unclaimed; claims that exist can still be settled or released.
+
+        Returns:
+            What was not claimed, in minor units. Idempotent: later releases add to it.
+        """
+        cdef Counts counts
+        self.region.check_open()
+        with nogil:
+            deck_close(&self.deck, hb_now_ms())
+        self.count(&counts)
+        return self.deck.terms.total - counts.amount_granted - counts.amount_settled
+
+    @property
+    def terms(self):
+        """The terms as ``hbcore.terms.Terms``, the seed included: whoever has it can compute every amount."""
+        return envelope_terms_of(self)
+
+    def __eq__(self, other):
+        if not isinstance(other, Envelope):
+            return NotImplemented
+        return self.region is (<Envelope>other).region and self.offset == (<Envelope>other).offset
+
+    def __hash__(self):
+        return hash((id(self.region), self.offset))
+
+    def __repr__(self):
+        terms = self.deck.terms
+        return f"<Envelope {self.name!r}: {terms.total} in {terms.packets} packets, engine {engine_name(self.region)}>"
+
+    def __reduce__(self):
+        if self.region.path is None:
+            raise TypeError(
+                f"envelope {self.name!r} lives in a memory engine, which other processes cannot open; use a file "
+                "(hbcore.Engine(path)) to pickle it, or fork"
+            )
+        from hbcore.engine import reopen_envelope
+        return reopen_envelope, (self.region.path, self.name)
+
+
+cdef object engine_name(Region region):
+    return "in memory" if region.path is None else repr(region.path)
+
+
+cdef object plain_users(object users):
+    # An integer array or a string array of native byte order and one dimension, or a list or tuple.
+    if isinstance(users, (list, tuple)):
+        return users
+    if isinstance(users, np.ndarray):
+        if isinstance(users, np.ma.MaskedArray):
+            raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
+        if users.ndim != 1:
+            raise ValueError(f"users must have one dimension, not {users.ndim}")
+        kind = users.dtype.kind
+        if kind in "iuS" or (kind == "U" and users.dtype.itemsize <= 4 * TEXT_LIMIT):
+            if not users.dtype.isnative:
+                users = users.astype(users.dtype.newbyteorder("="))
+            return users
+        if kind in "UOT":
+            return users.tolist()
+        raise TypeError(f"users must be an array of integers, bytes or str, not of {users.dtype}")
+    if isinstance(users, (str, bytes, bytearray)) or not hasattr(users, "__iter__"):
+        raise TypeError(f"users must be an integer array or a sequence of users, not {type(users).__name__}")
+    return list(users)
+
+
+cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t count) except -1:
+    # users: as plain_users returns them, not of an integer dtype
+    cdef Py_buffer view
+    cdef Py_ssize_t bad = 0
+    cdef int answer
+    if not isinstance(users, np.ndarray):
+        user_keys_from_sequence(key, users, keys, count)
+        return 0
+    if count == 0:
+        return 0
+    # NumPy exports no buffer of some string arrays; their bytes are the same under another dtype.
+    cdef Py_ssize_t stride = users.strides[0]
+    cdef Py_ssize_t width = users.dtype.itemsize
+    cdef bint unicode = users.dtype.kind == "U"
+    cdef const char *data = <const char *><size_t>users.ctypes.data
+    with nogil:
+        answer = user_keys_from_text_array(key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad)
+    if answer != 0:
+        # Say what the scalar path says of this user.
+        user_keys_from_sequence(key, [*users[: bad + 1].tolist()], keys, bad + 1)
+        raise ValueError(f"users[{bad}]: user {users[bad]!r} cannot be hashed")
+    return 0
+
+
+# ---- making and finding ---------------------------------------------------------------------------------------------
+
+cdef object envelope_terms_of(Envelope envelope):
+    cdef Terms *terms = &envelope.deck.terms
+    return CheckedTerms(
+        total=terms.total,
+        packets=terms.packets,
+        law=terms.law,
+        min=terms.min,
+        max=terms.max,
+        concentration=terms.concentration,
+        seed=terms.seed[:32],
+        expires_at_ms=envelope.deck.expires_at_ms,
+    )
+
+
+cdef Envelope envelope_at(Region region, uint64_t offset, str name):
+    # The envelope whose extent is at an offset that was read from the mapping. Everything that is used later is copied
+    # and checked here, once.
+    cdef Envelope envelope = Envelope.__new__(Envelope)
+    cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    cdef Terms *terms = &envelope.deck.terms
+    if shared == NULL:
+        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} is damaged")
+    terms.total = shared.total
+    terms.packets = shared.packets
+    terms.min = shared.min
+    terms.max = shared.max
+    terms.law = shared.law
+    terms.concentration = shared.concentration
+    memcpy(terms.seed, shared.seed, 32)
+    if not terms_valid(terms):
+        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has impossible terms")
+    terms_prepare(terms)
+    if (shared.extent.name_offset != sizeof(hb_envelope) or extent_size(hb_load_acquire(&shared.extent.state))
+            < envelope_size(shared.extent.name_length, terms.stratum_count, terms.packets)):
+        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
+    envelope.deck.expires_at_ms = shared.expires_at_ms
+    envelope.region = region
+    envelope.offset = offset
+    envelope.name = name
+    deck_attach(&envelope.deck, shared)
+    return envelope
+
+
+cdef Envelope envelope_find(Region region, str name, bytes encoded):
+    # The envelope of that name, or None.
+    cdef int64_t offset = directory_find(region, HB_KIND_ENVELOPE, 0, encoded)
+    return envelope_at(region, <uint64_t>offset, name) if offset > 0 else None
+
+
+cdef Envelope envelope_create(Region region, str name, bytes encoded, object checked):
+    # Make it, or find the one that somebody else has just made. Nothing is visible before it is whole.
+    cdef Terms terms
+    cdef hb_envelope *shared
+    cdef uint64_t size
+    cdef int64_t offset
+    terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
+    size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
+    offset = region.allocate(size)
+    if offset < 0:
+        region.raise_for_space(offset, size)
+    shared = <hb_envelope *>(region.base + offset)
+    shared.extent.kind = HB_KIND_ENVELOPE
+    shared.extent.name_length = <uint16_t>len(encoded)
+    shared.extent.name_offset = sizeof(hb_envelope)
+    shared.extent.parent = 0
+    shared.extent.created_at_ms = hb_now_ms()
+    shared.total = terms.total
+    shared.packets = terms.packets
+    shared.min = terms.min
+    shared.max = terms.max
+    shared.law = terms.law
+    shared.concentration = terms.concentration
+    shared.expires_at_ms = checked.expires_at_ms
+    memcpy(shared.seed, terms.seed, 32)
+    memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
+    offset = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
+    return envelope_at(region, <uint64_t>offset, name)

@@ -1,0 +1,116 @@
+/* The file format, version 1: what every process that opens a mapping agrees on.
+ *
+ * A mapping is a header, a table of workers, the first level of the directory, and then a chain of extents that is only
+ * ever appended to. All integers are little-endian and of fixed width; offsets count bytes from the start of the
+ * mapping; what has never been written is zero, and zero always means "not yet". Fields marked [atomic] are changed
+ * while others read them, by the operations of atomics.h only; all others are written once, before the object that
+ * holds them can be found. Whatever is read from a mapping may be damaged, and is checked where it is used.
+ */
+#ifndef HBCORE_FORMAT_H
+#define HBCORE_FORMAT_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HB_MAGIC "hbcore\r\n" /* the line end shows a transfer in text mode */
+#define HB_VERSION 1
+#define HB_BYTE_ORDER UINT64_C(0x0102030405060708)
+#define HB_HEADER_SIZE 4096
+#define HB_WORKER_LIMIT 1024
+#define HB_DIRECTORY_LEVELS 8
+#define HB_UNIT 64 /* space is handed out in units of one cache line */
+
+struct hb_header {
+    char magic[8];
+    uint32_t version;
+    uint32_t header_size;
+    uint64_t byte_order;
+    uint64_t capacity; /* bytes of address space, fixed at creation */
+    uint64_t created_at_ms;
+    unsigned char engine_id[16];
+    unsigned char boot_id[16]; /* of the boot under which it was last opened */
+    uint64_t key_is_kept;      /* 1: the key of the user hashes stands below; 0: its owner keeps it */
+    unsigned char key_check[16];
+    unsigned char key[32];
+    uint64_t directory_key[2];
+    unsigned char reserved1[112];
+    uint64_t frontier; /* [atomic] hint: an extent near the end of the chain */
+    unsigned char reserved2[120];
+    uint64_t directory[HB_DIRECTORY_LEVELS]; /* [atomic] offset of each level after the first; 0: not made yet */
+    unsigned char reserved3[HB_HEADER_SIZE - 384 - 8 * HB_DIRECTORY_LEVELS];
+};
+
+/* A process that has the mapping open. It holds an OFD lock on the byte HB_LOCK_BASE + number for as long as it lives;
+ * who has the lock may write the entry. The epoch is raised by each new holder, so (number, epoch) is one process. */
+struct hb_worker {
+    uint64_t epoch; /* [atomic] */
+    uint64_t pid;   /* for people; proves nothing */
+    uint64_t registered_at_ms;
+    unsigned char reserved[40];
+};
+#define HB_LOCK_BASE (INT64_C(1) << 60)
+
+/* The chain of extents. state [atomic]: units (36 bits) | worker (24 bits) | phase (4 bits).
+ *   0 -> MAKING(worker) -> LIVE, or -> RETIRED where somebody else made the same object first.
+ * An extent of a name is made by the one CAS that puts it into the directory: a MAKING extent that the directory names
+ * is complete, one that it does not name is nobody's. */
+struct hb_extent {
+    uint64_t state;
+    uint32_t kind;
+    uint16_t name_length;
+    uint16_t name_offset; /* from the start of the extent */
+    uint64_t parent;      /* offset of the object that this one belongs to; 0: the engine */
+    uint64_t created_at_ms;
+    unsigned char reserved[32];
+};
+enum { HB_PHASE_MAKING = 1, HB_PHASE_LIVE = 2, HB_PHASE_RETIRED = 3 };
+enum { HB_KIND_DIRECTORY = 1, HB_KIND_ENVELOPE = 2, HB_KIND_BUDGET = 3 };
+
+/* The directory: levels of 512 * 8**level buckets of one cache line, the first in front of the chain of extents. A word
+ * [atomic] is tag (28 bits) | offset of the object in units (36 bits); 0 is empty, and words never change again. A name
+ * is looked for in one bucket of each level in turn, so its path is endless and an insertion goes to its first empty
+ * word: two racing makers of one name meet there. */
+
+/* An envelope: its terms, then its name, the vacancy tree, a word for each stratum, the two tables of the index and the
+ * slots, each rounded up to whole units, all inside the extent. */
+struct hb_envelope {
+    struct hb_extent extent;
+    uint64_t total;
+    uint64_t packets;
+    uint64_t min;
+    uint64_t max;
+    uint32_t law;
+    uint32_t concentration;
+    uint64_t expires_at_ms; /* 0: never */
+    unsigned char seed[32];
+    unsigned char reserved1[48];
+    uint64_t closed;      /* [atomic] 0 or the time of closing in ms */
+    uint64_t index_state; /* [atomic] generation << 2 | phase of a replacement */
+    unsigned char reserved2[112];
+    uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
+    unsigned char reserved3[56];
+};
+
+/* One packet. state [atomic]: kind (3 bits) | generation (19 bits) | worker or time in ms (42 bits). */
+struct hb_slot {
+    uint64_t state;
+    uint64_t user[2]; /* [atomic] keyed hash; belongs to the state that was read both before and after it */
+    uint64_t amount;  /* [atomic] 0: not computed yet */
+};
+
+static_assert(sizeof(struct hb_header) == HB_HEADER_SIZE, "header size");
+static_assert(offsetof(struct hb_header, capacity) == 24, "capacity");
+static_assert(offsetof(struct hb_header, key_is_kept) == 72, "key_is_kept");
+static_assert(offsetof(struct hb_header, directory_key) == 128, "directory_key");
+static_assert(offsetof(struct hb_header, frontier) == 256, "frontier");
+static_assert(offsetof(struct hb_header, directory) == 384, "directory");
+static_assert(sizeof(struct hb_worker) == 64, "worker size");
+static_assert(sizeof(struct hb_extent) == 64, "extent size");
+static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
+static_assert(offsetof(struct hb_envelope, seed) == 112, "seed");
+static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
+static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
+static_assert(sizeof(struct hb_slot) == 32, "slot size");
+
+#endif

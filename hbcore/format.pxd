@@ -1,0 +1,68 @@
+# The file format: see format.h, which says what each field is and who may change it.
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "format.h" nogil:
+    const char *HB_MAGIC
+    enum:
+        HB_VERSION
+        HB_HEADER_SIZE
+        HB_WORKER_LIMIT
+        HB_DIRECTORY_LEVELS
+        HB_UNIT
+        HB_PHASE_MAKING
+        HB_PHASE_LIVE
+        HB_PHASE_RETIRED
+        HB_KIND_DIRECTORY
+        HB_KIND_ENVELOPE
+        HB_KIND_BUDGET
+    const uint64_t HB_BYTE_ORDER
+    const long long HB_LOCK_BASE
+
+    struct hb_header:
+        char magic[8]
+        uint32_t version
+        uint32_t header_size
+        uint64_t byte_order
+        uint64_t capacity
+        uint64_t created_at_ms
+        unsigned char engine_id[16]
+        unsigned char boot_id[16]
+        uint64_t key_is_kept
+        unsigned char key_check[16]
+        unsigned char key[32]
+        uint64_t directory_key[2]
+        uint64_t frontier
+        uint64_t directory[8]
+
+    struct hb_worker:
+        uint64_t epoch
+        uint64_t pid
+        uint64_t registered_at_ms
+
+    struct hb_extent:
+        uint64_t state
+        uint32_t kind
+        uint16_t name_length
+        uint16_t name_offset
+        uint64_t parent
+        uint64_t created_at_ms
+
+    struct hb_envelope:
+        hb_extent extent
+        uint64_t total
+        uint64_t packets
+        uint64_t min
+        uint64_t max
+        uint32_t law
+        uint32_t concentration
+        uint64_t expires_at_ms
+        unsigned char seed[32]
+        uint64_t closed
+        uint64_t index_state
+        uint64_t tombstones
+
+    struct hb_slot:
+        uint64_t state
+        uint64_t user[2]
+        uint64_t amount

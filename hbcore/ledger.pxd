@@ -1,0 +1,55 @@
+# The ledger: slots and their index; take, publish, find, settle, release.
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore.format cimport hb_slot
+from hbcore.index cimport Index
+from hbcore.user cimport UserKey
+from hbcore.vacancy cimport Vacancy
+
+cdef enum:
+    # answers; the first four are hbcore.Status
+    GRANTED_NOW = 0
+    REPEATED = 1
+    SOLD_OUT = 2
+    CLOSED = 3
+    NOT_FOUND = 4
+    ALREADY_SETTLED = 5
+    NO_MEMORY = -1
+    CORRUPT = -2
+
+
+# Make slot `slot` fit to be granted (its amount). Returns 0, CLOSED, NO_MEMORY or CORRUPT.
+ctypedef int (*prepare_function)(void *context, uint64_t slot) noexcept nogil
+
+
+cdef struct Ledger:
+    hb_slot *slots
+    uint64_t slot_count
+    uint64_t *closed            # [shared] nonzero: no slot is granted any more, and a freed one is refunded
+    Index index
+    Vacancy vacancy
+    uint64_t handle             # the number of this view among all of the process
+    prepare_function prepare
+    void *context
+
+
+cdef struct Found:
+    uint64_t slot
+    uint64_t state
+
+
+cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil
+cdef void ledger_attach(
+    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+) noexcept nogil
+cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil
+cdef int ledger_claim(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
+) noexcept nogil
+cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
+cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil
+cdef int ledger_release(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
+) noexcept nogil
+cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil
+cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil

@@ -1,0 +1,489 @@
+"""The ledger: the slots in which claims are recorded, and how one is taken, published, found, settled and released.
+
+The slot is the truth; every counter and bit beside it is a hint. A claim is one CAS: the one that puts (tag, slot) into
+the first empty index word of its user's path. What a death leaves:
+
+- before that CAS: a HELD slot that no index word names. Nobody has been answered; the slot may be freed.
+- after it: a HELD slot that the index names. It is a claim, and anyone may make it GRANTED, also while its worker
+  lives, because nothing about it is open any more.
+- a RELEASING slot: anyone may finish it, in the order of ``finish_release``.
+
+Nobody ever acts for a living worker whose HELD slot is not in the index. ``slot.pxd`` says why no state word ever comes
+back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is replaced.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore.atomics cimport (
+    hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire,
+    hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+)
+from hbcore.format cimport HB_UNIT, hb_slot
+from hbcore.index cimport (
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_attach, index_help, index_is_crowded,
+    index_start_replacement, index_word_count, slot_mask, tombstone_word, word_kind,
+)
+from hbcore.slot cimport (
+    FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_is_claim, slot_is_final, slot_kind, slot_payload, slot_state,
+    slot_taken,
+)
+from hbcore.user cimport UserKey
+from hbcore.vacancy cimport (
+    BLOCK_SIZE, Vacancy, vacancy_attach, vacancy_clear, vacancy_mark, vacancy_next, vacancy_none, vacancy_size,
+)
+from hbcore.wide cimport hb_multiply
+
+cdef extern from "threads.h" nogil:
+    struct hb_cursor:
+        uint64_t owner
+        uint64_t slot
+    hb_cursor *hb_cursor_of(uint64_t handle)
+    uint64_t hb_this_thread()
+
+cdef enum:
+    # Every retry means that somebody else has made progress; only damage can bring about so many.
+    RETRY_LIMIT = 1 << 20
+    # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
+    READ_LIMIT = 64
+    # How often a search that met slots in other hands looks again before it says "sold out".
+    PASS_LIMIT = 64
+
+cdef enum:
+    PROBE_FOUND
+    PROBE_ABSENT        # the position is that of the first empty word
+    PROBE_MOVING        # the table is being replaced, or has been
+    PROBE_CROWDED       # there is no empty word
+
+cdef uint64_t handle_count = 0
+
+hb_this_thread()        # the thread that imports hbcore is number 1
+
+
+cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
+    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
+
+
+cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
+    return (vacancy_size(slot_count) + whole_units(2 * 8 * index_word_count(slot_count))
+            + slot_count * sizeof(hb_slot))
+
+
+cdef void ledger_attach(
+    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+) noexcept nogil:
+    # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots.
+    global handle_count
+    cdef char *words = memory + vacancy_size(slot_count)
+    ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
+    ledger.slot_count = slot_count
+    ledger.closed = closed
+    vacancy_attach(&ledger.vacancy, <uint64_t *>memory, ledger.slots, slot_count)
+    index_attach(&ledger.index, <uint64_t *>words, ledger.slots, slot_count)
+    ledger.index.state = index_state
+    ledger.index.tombstones = tombstones
+    ledger.handle = hb_fetch_add_relaxed(&handle_count, 1) + 1
+
+
+cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:
+    # Ask for the index word that a claim of this user will look at first.
+    cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
+    hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
+
+
+# ---- finding ------------------------------------------------------------------------------------------------------
+
+cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcept nogil:
+    # A consistent pair of state and key: the sequence lock of slot.pxd. False only if the file is damaged.
+    cdef uint64_t before, turn
+    for turn in range(READ_LIMIT):
+        before = hb_load_acquire(&slot.state)
+        key.low = hb_load_relaxed(&slot.user[0])
+        key.high = hb_load_relaxed(&slot.user[1])
+        hb_fence_acquire()
+        state[0] = hb_load_relaxed(&slot.state)
+        if state[0] == before:
+            return True
+    return False
+
+
+cdef inline int probe(
+    Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *position, Found *found
+) noexcept nogil:
+    # Follow the user's path from `position` to its claim or to the first empty word.
+    cdef Index *index = &ledger.index
+    cdef uint64_t generation = index_state >> PHASE_BITS
+    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t prefix = entry_prefix(index, generation, key.high)
+    cdef uint64_t mask = slot_mask(index)
+    cdef uint64_t empty = empty_word(generation)
+    cdef uint64_t tombstone = tombstone_word(generation)
+    cdef uint64_t at = position[0]
+    cdef uint64_t word, step, slot
+    cdef UserKey slot_key
+    for step in range(index.word_count):
+        word = hb_load_acquire(&table[at])      # pairs with the publishing CAS: the slot's key and amount are there
+        if word == empty:
+            position[0] = at
+            return PROBE_ABSENT
+        if word & ~mask == prefix:
+            slot = word & mask
+            if (slot < ledger.slot_count and read_slot(&ledger.slots[slot], &slot_key, &found.state)
+                    and slot_is_claim(found.state) and slot_key.low == key.low and slot_key.high == key.high):
+                # The second look: the word still names the slot, so what was read of the slot is this claim. Without
+                # it, the slot could have been released and be in the hands of the same user's next, unpublished claim.
+                if hb_load_acquire(&table[at]) == word:
+                    position[0] = at
+                    found.slot = slot
+                    return PROBE_FOUND
+                continue    # the word has become GONE or FROZEN: look at it again
+        elif word != tombstone and word_kind(word) != ENTRY:
+            return PROBE_MOVING
+        at += 1
+        if at == index.word_count:
+            at = 0
+    return PROBE_CROWDED
+
+
+cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
+    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT.
+    cdef uint64_t index_state, attempt, position
+    cdef int outcome
+    for attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(ledger.index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            index_help(&ledger.index, index_state)
+            continue
+        position = home_of(&ledger.index, key)
+        outcome = probe(ledger, key, index_state, &position, found)
+        if outcome == PROBE_FOUND:
+            return REPEATED
+        # A crowded table that was replaced under the probe shows nothing: only the present one counts.
+        if outcome == PROBE_ABSENT or outcome == PROBE_CROWDED and hb_load_acquire(ledger.index.state) == index_state:
+            return NOT_FOUND
+    return CORRUPT
+
+
+cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil:
+    # The state of a slot and the key that belongs to it, for snapshots. A HELD slot that the index names is a claim and
+    # is made GRANTED; one that it does not name is read as FREE: nobody has been answered.
+    cdef uint64_t state, turn
+    cdef Found found
+    for turn in range(READ_LIMIT):
+        if not read_slot(&ledger.slots[slot], key, &state):
+            break
+        if slot_kind(state) != HELD:
+            return state
+        if ledger_find(ledger, key, &found) != REPEATED or found.slot != slot:
+            return slot_state(FREE, state, 0)
+        if slot_kind(found.state) == HELD:
+            make_granted(ledger, &found, now_ms)
+    return slot_state(FREE, 0, 0)
+
+
+# ---- taking -------------------------------------------------------------------------------------------------------
+
+cdef inline int64_t take_in(
+    Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, uint64_t *digest
+) noexcept nogil:
+    # Take the first free slot within slot .. end - 1; -1 if there is none. digest: of the slots in other hands.
+    cdef uint64_t state
+    while slot < end:
+        state = hb_load_relaxed(&ledger.slots[slot].state)
+        if slot_kind(state) == FREE:
+            # From here on the slot is this worker's alone. Acquire: what its last owner did is over.
+            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
+                return <int64_t>slot
+        elif not slot_is_final(state):
+            digest[0] = (digest[0] ^ state) * <uint64_t>0x9E3779B97F4A7C15
+        slot += 1
+    return -1
+
+
+cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
+    # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the vacancy
+    # tree does not call full. -1: sold out.
+    #
+    # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands keep
+    # their blocks from being full; then two equal looks in a row are that moment (no state comes back). Where others
+    # are too busy for that, PASS_LIMIT looks that found nothing free must do.
+    cdef uint64_t block = cursor // BLOCK_SIZE
+    cdef uint64_t before = 0
+    cdef uint64_t digest, start, turn
+    cdef int64_t slot
+    for turn in range(PASS_LIMIT):
+        if vacancy_none(&ledger.vacancy):
+            return -1
+        digest = 1
+        start = block * BLOCK_SIZE
+        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &digest)
+        if slot < 0:
+            slot = take_in(ledger, start, cursor, worker, &digest)
+        if slot >= 0:
+            return slot
+        vacancy_mark(&ledger.vacancy, block)
+        slot = search_blocks(ledger, block + 1, ledger.vacancy.children[0], worker, &digest)
+        if slot < 0:
+            slot = search_blocks(ledger, 0, block, worker, &digest)
+        if slot >= 0:
+            return slot
+        if digest == before:
+            return -1
+        before = digest
+    return -1
+
+
+cdef int64_t search_blocks(
+    Ledger *ledger, uint64_t block, uint64_t end, uint64_t worker, uint64_t *digest
+) noexcept nogil:
+    cdef int64_t candidate, slot
+    cdef uint64_t start
+    while True:     # block rises with every turn
+        candidate = vacancy_next(&ledger.vacancy, block)
+        if candidate < 0 or <uint64_t>candidate >= end:
+            return -1
+        start = <uint64_t>candidate * BLOCK_SIZE
+        slot = take_in(ledger, start, min(start + BLOCK_SIZE, ledger.slot_count), worker, digest)
+        if slot >= 0:
+            return slot
+        vacancy_mark(&ledger.vacancy, <uint64_t>candidate)
+        block = <uint64_t>candidate + 1
+
+
+cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
+    # Take a free slot for this worker, or return -1: sold out. Each thread walks blocks of its own choosing, so that
+    # two of them seldom want the same cache line.
+    cdef hb_cursor *cursor = hb_cursor_of(ledger.handle)
+    cdef uint64_t owner = ledger.handle << 12 ^ worker
+    cdef uint64_t slot
+    cdef uint64_t unused = 0
+    cdef int64_t taken
+    if cursor.owner != owner:
+        cursor.owner = owner
+        cursor.slot = first_slot(ledger, worker)
+    slot = cursor.slot
+    if slot % BLOCK_SIZE == 0:
+        # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
+        # short.
+        vacancy_mark(&ledger.vacancy, ((slot if slot else ledger.slot_count) - 1) // BLOCK_SIZE)
+    taken = take_in(ledger, slot, slot + 1, worker, &unused)
+    if taken < 0:
+        taken = search(ledger, slot, worker)
+        if taken < 0:
+            return -1
+    slot = <uint64_t>taken + 1
+    cursor.slot = slot if slot < ledger.slot_count else 0
+    return taken
+
+
+cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
+    # Where a thread begins: multiples of the golden ratio spread any number of threads evenly over the blocks.
+    cdef uint64_t number = (worker & 0xFFF) * 8 + hb_this_thread() - 1
+    cdef uint64_t low
+    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, ledger.vacancy.children[0], &low) * BLOCK_SIZE
+
+
+cdef void put_back(Ledger *ledger, const Found *held) noexcept nogil:
+    # Give up a slot that this worker holds and has not published. No bit of the vacancy tree was set over it.
+    hb_cas(&ledger.slots[held.slot].state, held.state, slot_state(FREE, held.state, 0))
+    refund_if_closed(ledger, held.slot)
+
+
+cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # After freeing a slot. Either the closer, who closes first and looks at the slots then, sees it free, or this load
+    # sees that it has closed: the fence puts it after the CAS that freed the slot.
+    hb_fence_full()
+    if hb_load_acquire(ledger.closed) != 0:
+        ledger_refund(ledger, slot)
+
+
+cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # Of a closed ledger: a free slot becomes REFUNDED.
+    cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
+    while slot_kind(state) == FREE:     # a CAS fails only because somebody has taken or refunded it
+        if hb_cas(&ledger.slots[slot].state, state, slot_state(REFUNDED, state, 0)):
+            return
+        state = hb_load_acquire(&ledger.slots[slot].state)
+
+
+# ---- claiming, settling, releasing ----------------------------------------------------------------------------------
+
+cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_ms) noexcept nogil:
+    # found: a HELD slot that the index names. Its owner does this, or anyone who meets it: the claim is decided.
+    hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))
+
+
+cdef int ledger_claim(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
+) noexcept nogil:
+    # Returns GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or CORRUPT.
+    cdef uint64_t index_state, attempt, position, generation
+    cdef Found held             # the slot that this call has taken, and its state; not in the index yet
+    cdef bint is_holding = False
+    cdef int outcome = PROBE_MOVING
+    cdef int answer
+    for attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(ledger.index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            index_help(&ledger.index, index_state)
+            continue
+        generation = index_state >> PHASE_BITS
+        position = home_of(&ledger.index, key)
+        while True:     # each turn moves the position on, or ends
+            outcome = probe(ledger, key, index_state, &position, found)
+            if outcome != PROBE_ABSENT:
+                break
+            if not is_holding:
+                answer = hold(ledger, worker, key, is_closed, &held)
+                if answer != GRANTED_NOW:
+                    return answer
+                is_holding = True
+            # Publish: this one CAS is the claim. Release: whoever reads the word sees key and amount.
+            if hb_cas(&ledger.index.tables[generation & 1][position], empty_word(generation),
+                      entry_prefix(&ledger.index, generation, key.high) | held.slot):
+                # To die here leaves a HELD slot that the index names: a claim. The CAS expects the state of this very
+                # life of the slot: by now others may have granted and released it and taken it anew.
+                make_granted(ledger, &held, now_ms)
+                found[0] = held
+                return GRANTED_NOW
+            # Somebody published here first: look at what it is.
+        if outcome == PROBE_FOUND:
+            break
+        if outcome == PROBE_CROWDED:
+            index_start_replacement(&ledger.index, index_state)
+    if is_holding:
+        put_back(ledger, &held)
+    return REPEATED if outcome == PROBE_FOUND else CORRUPT
+
+
+cdef inline int hold(
+    Ledger *ledger, uint64_t worker, const UserKey *key, bint is_closed, Found *held
+) noexcept nogil:
+    # Take a slot and make it ready to be published. Returns GRANTED_NOW, or why not, and then holds nothing.
+    cdef int64_t taken
+    cdef int answer
+    cdef hb_slot *slot
+    if is_closed:
+        return CLOSED
+    taken = take(ledger, worker)
+    if taken < 0:
+        return SOLD_OUT
+    slot = &ledger.slots[taken]
+    held.slot = <uint64_t>taken
+    held.state = hb_load_relaxed(&slot.state)   # until it is published nobody else changes it
+    answer = ledger.prepare(ledger.context, held.slot)
+    if answer != 0:
+        put_back(ledger, held)
+        return answer
+    # A reader that sees the new key also sees the state HELD that came before it: see read_slot.
+    hb_fence_release()
+    hb_store_relaxed(&slot.user[0], key.low)
+    hb_store_relaxed(&slot.user[1], key.high)
+    return GRANTED_NOW
+
+
+cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil:
+    # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
+    cdef uint64_t attempt
+    cdef int answer
+    for attempt in range(RETRY_LIMIT):
+        answer = ledger_find(ledger, key, found)
+        if answer != REPEATED or slot_kind(found.state) == SETTLED:
+            return answer
+        if slot_kind(found.state) == HELD:
+            make_granted(ledger, found, now_ms)
+        # settle, release and expiry race on this one CAS: exactly one of them wins
+        elif hb_cas(&ledger.slots[found.slot].state, found.state,
+                    slot_state(SETTLED, found.state, slot_payload(found.state))):
+            return REPEATED
+    return CORRUPT
+
+
+cdef int ledger_release(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
+) noexcept nogil:
+    # Give the user's packet back. Returns REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
+    # CORRUPT.
+    cdef uint64_t attempt, releasing
+    cdef int answer
+    for attempt in range(RETRY_LIMIT):
+        answer = ledger_find(ledger, key, found)
+        if answer != REPEATED:
+            return answer
+        if slot_kind(found.state) == SETTLED:
+            return ALREADY_SETTLED
+        if slot_kind(found.state) == HELD:
+            make_granted(ledger, found, now_ms)
+            continue
+        releasing = slot_state(RELEASING, found.state, worker)
+        if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
+            return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+    return CORRUPT
+
+
+cdef bint finish_release(
+    Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
+    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it; every step may be repeated.
+    # 1. No bit may lie over the slot once it is free.
+    vacancy_clear(&ledger.vacancy, slot // BLOCK_SIZE)
+    # 2. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
+    if not bury(ledger, key, slot):
+        return False
+    # 3. Free. Only now can anybody else write to the slot.
+    hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0))
+    refund_if_closed(ledger, slot)
+    # 4. Replace the index table when tombstones crowd it: whoever notices does the work.
+    relieve(&ledger.index)
+    return True
+
+
+cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil:
+    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
+    cdef Index *index = &ledger.index
+    cdef uint64_t attempt, index_state, generation, position, word, entry, step
+    cdef uint64_t *table
+    cdef bint is_moving
+    for attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            index_help(index, index_state)
+            continue
+        generation = index_state >> PHASE_BITS
+        table = index.tables[generation & 1]
+        entry = entry_prefix(index, generation, key.high) | slot
+        position = home_of(index, key)
+        is_moving = False
+        for step in range(index.word_count):
+            word = hb_load_acquire(&table[position])
+            if word == entry:
+                if hb_cas(&table[position], entry, tombstone_word(generation)):
+                    hb_fetch_add_relaxed(index.tombstones, 1)
+                    return True
+                is_moving = True    # or somebody has finished for us: the next turn tells
+                break
+            if word == empty_word(generation):
+                break
+            if word_kind(word) != ENTRY and word != tombstone_word(generation):
+                is_moving = True
+                break
+            position += 1
+            if position == index.word_count:
+                position = 0
+        if not is_moving and hb_load_acquire(index.state) == index_state:
+            return True     # somebody has buried it
+    return False
+
+
+cdef void relieve(Index *index) noexcept nogil:
+    cdef uint64_t state = hb_load_acquire(index.state)
+    cdef uint64_t generation = state >> PHASE_BITS
+    cdef uint64_t before
+    if not index_is_crowded(index):
+        return
+    if state & ((1 << PHASE_BITS) - 1) == 0:
+        index_start_replacement(index, state)
+    state = hb_load_acquire(index.state)
+    while state >> PHASE_BITS == generation and state & ((1 << PHASE_BITS) - 1):
+        before = state
+        index_help(index, state)
+        state = hb_load_acquire(index.state)
+        if state == before:
+            return      # damage: the next claim will say so

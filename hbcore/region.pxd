@@ -1,0 +1,53 @@
+# The mapping: one memory or file engine, its space and this process's place among its workers.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore.format cimport hb_extent, hb_header
+from hbcore.user cimport HashKey, UserKey
+
+cdef extern from "process.h":
+    struct hb_presence:
+        uint64_t worker
+        int lock_fd
+
+cdef extern from "clock.h" nogil:
+    uint64_t hb_now_ms() noexcept
+
+cdef enum:
+    PAGE_SIZE = 4096
+    WORKERS_OFFSET = 4096
+    DIRECTORY_OFFSET = 4096 + 1024 * 64         # header, workers
+    FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64  # header, workers, the first level of the directory
+    SPACE_FULL = -1         # allocate: the capacity is used up
+    SPACE_DISK = -2         # allocate: the disk is full, or an error of the file system (errno)
+    SPACE_CORRUPT = -3      # allocate: the chain of extents makes no sense
+
+
+cdef class Region:
+    cdef char *base
+    cdef uint64_t capacity
+    cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file
+    cdef hb_header *header
+    cdef int fd
+    cdef bint in_memory
+    cdef bint closed
+    cdef hb_presence presence
+    cdef HashKey key
+    cdef readonly object path
+    cdef object __weakref__
+
+    cdef int check_open(self) except -1
+    cdef int register(self) except -1
+    cdef int grow(self, uint64_t end) noexcept nogil
+    cdef int64_t allocate(self, uint64_t size) noexcept nogil
+    cdef int raise_for_space(self, int64_t status, uint64_t size) except -1
+    cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
+    cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
+
+
+cdef inline uint64_t extent_size(uint64_t state) noexcept nogil:
+    # units (36 bits) | worker (24 bits) | phase (4 bits), see format.h
+    return (state >> 28) * 64
+
+
+cdef inline int extent_phase(uint64_t state) noexcept nogil:
+    return <int>(state & 15)

@@ -1,0 +1,393 @@
+"""The mapping: a file, or memory that looks like one; its space, and this process's place among its workers.
+
+Memory engines live in a memfd, so both kinds are one code path and both are shared with forked children. The whole
+capacity is mapped at once and costs nothing but address space: a file grows as space is handed out, and a memfd takes
+pages as they are touched. A mapping stays until its Region is deallocated, so nothing that still holds the Region can
+ever see it vanish; ``close`` only refuses further calls.
+"""
+from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, strerror
+
+from posix.unistd cimport close
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.format cimport (
+    HB_BYTE_ORDER, HB_HEADER_SIZE, HB_LOCK_BASE, HB_MAGIC, HB_PHASE_MAKING, HB_UNIT, HB_VERSION, HB_WORKER_LIMIT,
+    hb_extent, hb_header, hb_worker,
+)
+from hbcore.user cimport HashKey, UserKey, bytes_from_user_key, hash_key_from_bytes, siphash128
+
+import errno as _errno
+import os
+import weakref
+
+from hbcore.errors import (
+    ConflictError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, IncompatibleFileError,
+)
+from hbcore.terms import KEY_SIZE, exact_bytes, integer
+
+cdef extern from "process.h" nogil:
+    int hb_watch_forks()
+    void hb_presence_add(hb_presence *presence)
+    void hb_presence_remove(hb_presence *presence)
+    int hb_lock_byte(int fd, int64_t offset)
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
+    int munmap(void *address, size_t length)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE
+
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, int64_t offset, int64_t length)
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_result "stat":
+        int64_t st_size
+    int fstat(int fd, stat_result *status)
+
+DEFAULT_CAPACITY = 1 << 38
+MIN_CAPACITY = 1 << 20
+MAX_CAPACITY = 1 << 42
+
+cdef enum:
+    INITIAL_SIZE = 128 * 1024
+    GROWTH_MIN = 1024 * 1024
+    GROWTH_MAX = 64 * 1024 * 1024
+
+if hb_watch_forks() != 0:
+    raise HbcoreError("pthread_atfork failed: no memory")
+
+# Regions of files that this process has open, so that a pickled envelope finds the engine it belongs to.
+open_regions = weakref.WeakValueDictionary()
+
+
+cdef class Region:
+    """One mapping of this process. ``open_region`` makes it; safe to use from any thread."""
+
+    def __cinit__(self):
+        self.base = NULL
+        self.fd = -1
+        self.presence.lock_fd = -1
+        self.presence.worker = 0
+        self.closed = True
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            hb_presence_remove(&self.presence)
+            munmap(self.base, self.capacity)
+        # The lock goes last: as long as this process could touch the mapping, it counts as alive.
+        if self.presence.lock_fd >= 0:
+            close(self.presence.lock_fd)
+        if self.fd >= 0:
+            close(self.fd)
+
+    cdef int check_open(self) except -1:
+        # The slow half of the check that every call makes: presence.worker is 0 after a close and in a forked child.
+        if self.closed:
+            raise EngineClosedError("the engine is closed; open it anew with hbcore.Engine(...)")
+        if hb_load_relaxed(&self.presence.worker) == 0:
+            self.register()
+        return 0
+
+    def close(self):
+        self.closed = True
+        hb_store_relaxed(&self.presence.worker, 0)
+
+    @property
+    def is_closed(self):
+        return self.closed
+
+    cdef int register(self) except -1:
+        # Take the first entry of the worker table that nobody alive holds. Whoever has the lock owns the entry, so its
+        # epoch is raised by a plain store; a death in between leaves an epoch that nobody has ever used.
+        cdef hb_worker *entry
+        cdef uint64_t number, epoch
+        cdef int fd
+        # A description of our own: the one that a parent shares with its children cannot tell them apart.
+        fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        for number in range(HB_WORKER_LIMIT):
+            if hb_lock_byte(fd, HB_LOCK_BASE + <int64_t>number) == 0:
+                break
+            if errno not in (EAGAIN, EACCES):
+                code = errno
+                os.close(fd)
+                raise OSError(code, f"cannot lock an entry of the worker table: {os.strerror(code)}")
+        else:
+            os.close(fd)
+            raise EngineFullError(
+                f"all {HB_WORKER_LIMIT} entries of the engine's worker table are held by living processes; close some"
+            )
+        entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
+        epoch = (hb_load_relaxed(&entry.epoch) + 1) & (<uint64_t>(1 << 30) - 1)
+        epoch += epoch == 0     # so that no worker is 0
+        hb_store_relaxed(&entry.epoch, epoch)
+        entry.pid = <uint64_t>os.getpid()
+        entry.registered_at_ms = hb_now_ms()
+        self.presence.lock_fd = fd
+        hb_store_relaxed(&self.presence.worker, number | epoch << 12)
+        return 0
+
+    cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
+        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS.
+        cdef stat_result status
+        cdef uint64_t end = offset + size
+        if end < offset or end > self.capacity:
+            return False
+        if end > self.known_size:
+            if fstat(self.fd, &status) != 0:
+                return False
+            self.known_size = min(<uint64_t>status.st_size, self.capacity)
+        return end <= self.known_size
+
+    cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil:
+        # The extent of that kind and of at least that size at an offset that was read from the mapping, or NULL.
+        cdef hb_extent *extent
+        cdef uint64_t state
+        if offset < FIRST_EXTENT or offset % HB_UNIT != 0 or not self.contains(offset, sizeof(hb_extent)):
+            return NULL
+        extent = <hb_extent *>(self.base + offset)
+        state = hb_load_acquire(&extent.state)
+        if extent.kind != kind or extent_size(state) < size or not self.contains(offset, extent_size(state)):
+            return NULL
+        return extent
+
+    cdef int grow(self, uint64_t end) noexcept nogil:
+        # Make sure that the file has disk space up to `end`. Returns 0 or SPACE_DISK with errno.
+        cdef uint64_t target
+        if self.contains(0, end):
+            return 0
+        # In steps of an eighth of the file, so that a million small envelopes do not mean a million calls.
+        target = self.known_size + min(max(self.known_size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
+        target = min(max(end, target), self.capacity)
+        # The system call, not posix_fallocate: that one would write zeros over what others are about to use where the
+        # file system cannot allocate.
+        while fallocate(self.fd, 0, <int64_t>self.known_size, <int64_t>(target - self.known_size)) != 0:
+            if errno == EINTR:
+                continue
+            if target == end:
+                return SPACE_DISK
+            target = end
+        return 0 if self.contains(0, end) else SPACE_DISK
+
+    cdef int64_t allocate(self, uint64_t size) noexcept nogil:
+        # Append an extent of `size` bytes, its header included, in phase MAKING. Returns its offset or a SPACE_ status.
+        #
+        # The chain is the truth and the frontier a hint. An extent exists from the CAS that makes the first zero state
+        # of the chain nonzero, and with it the place of the next is known: a death at any point leaves either nothing
+        # or a whole extent in phase MAKING.
+        cdef uint64_t units = (size + HB_UNIT - 1) // HB_UNIT
+        cdef uint64_t worker = hb_load_relaxed(&self.presence.worker) & 0xFFFFFF
+        cdef uint64_t at, state, hint
+        cdef hb_extent *extent
+        hint = hb_load_relaxed(&self.header.frontier)
+        at = hint
+        if at < FIRST_EXTENT or at % HB_UNIT != 0:
+            return SPACE_CORRUPT
+        # Each turn passes one extent of the chain, so the capacity bounds the number of turns.
+        while True:
+            if not self.contains(at, sizeof(hb_extent)):
+                return SPACE_FULL if at + sizeof(hb_extent) > self.capacity else SPACE_CORRUPT
+            extent = <hb_extent *>(self.base + at)
+            state = hb_load_acquire(&extent.state)
+            if state == 0:
+                # The header of the extent after this one must have its disk space as well, or the next allocation
+                # could not even look.
+                if units >= self.capacity // HB_UNIT or at + units * HB_UNIT + sizeof(hb_extent) > self.capacity:
+                    return SPACE_FULL
+                if self.grow(at + units * HB_UNIT + sizeof(hb_extent)) != 0:
+                    return SPACE_DISK
+                if hb_cas(&extent.state, 0, units << 28 | worker << 4 | HB_PHASE_MAKING):
+                    hb_cas(&self.header.frontier, hint, at + units * HB_UNIT)
+                    return <int64_t>at
+                continue
+            if extent_size(state) == 0:
+                return SPACE_CORRUPT
+            at += extent_size(state)
+
+    cdef int raise_for_space(self, int64_t status, uint64_t size) except -1:
+        cdef int code = errno
+        where = "in memory" if self.in_memory else f"{os.fspath(self.path)!r}"
+        if status == SPACE_FULL:
+            raise EngineFullError(
+                f"{size} bytes are more than what is left of the capacity of {self.capacity} bytes of the engine {where}; "
+                "make one with a larger capacity"
+            )
+        if status == SPACE_DISK:
+            if code in (ENOSPC, EDQUOT, EFBIG):
+                raise EngineFullError(f"no disk space for {size} more bytes of the engine {where}: {os.strerror(code)}")
+            raise OSError(code, f"cannot extend the engine {where}: {os.strerror(code)}")
+        raise CorruptFileError(f"the chain of extents of the engine {where} is damaged")
+
+    def bytes_used(self):
+        """Return how many bytes have been handed out; for tests and people."""
+        return hb_load_relaxed(&self.header.frontier)
+
+
+def open_region(path, capacity, mode, key):
+    """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None."""
+    wanted_capacity = None if capacity is None else integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
+    if wanted_capacity is not None:
+        wanted_capacity = (wanted_capacity + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
+    wanted_mode = integer("mode", mode, 0o200, 0o777)
+    if key is not None:
+        key = exact_bytes("key", key, KEY_SIZE)
+    cdef Region region = Region()
+    if path is None:
+        region.in_memory = True
+        region.fd = os.memfd_create("hbcore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
+        attach(region, size, key)
+        return region
+    region.path = os.path.realpath(os.fspath(path)) if not os.path.islink(path) else os.fspath(path)
+    try:
+        region.fd = os.open(region.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        region.fd = create_file(region.path, wanted_capacity or DEFAULT_CAPACITY, wanted_mode, key)
+    except OSError as error:
+        if error.errno == _errno.ELOOP:
+            raise ValueError(f"path {region.path!r} is a symbolic link; name the file itself") from None
+        raise
+    check_header(region)
+    attach(region, os.fstat(region.fd).st_size, key)
+    if wanted_capacity is not None and wanted_capacity != region.capacity:
+        raise ConflictError(f"{region.path!r} has a capacity of {region.capacity} bytes, not {wanted_capacity}")
+    return region
+
+
+def create_file(path, capacity, mode, key):
+    """Create the file whole under another name, then link it: of many creators one wins and all open the same."""
+    temporary = f"{path}.new-{os.getpid()}-{os.urandom(6).hex()}"
+    fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        new_file(fd, capacity, key, False)
+        os.link(temporary, path)
+        return fd
+    except FileExistsError:
+        os.close(fd)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        os.unlink(temporary)
+
+
+cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
+    # Write the header of a new mapping and give it its first space. Returns its size.
+    cdef hb_header header
+    cdef unsigned char *raw = <unsigned char *>&header
+    cdef size_t i
+    cdef bytes kept = os.urandom(KEY_SIZE) if key is None else key
+    cdef HashKey hash_key = hash_key_from_bytes(kept)
+    cdef bytes engine_id = os.urandom(16)
+    cdef bytes directory_key = os.urandom(16)
+    cdef bytes check = key_check(&hash_key, engine_id)
+    cdef bytes boot = boot_id()
+    for i in range(sizeof(hb_header)):
+        raw[i] = 0
+    memcpy(header.magic, HB_MAGIC, 8)
+    header.version = HB_VERSION
+    header.header_size = HB_HEADER_SIZE
+    header.byte_order = HB_BYTE_ORDER
+    header.capacity = capacity
+    header.created_at_ms = hb_now_ms()
+    memcpy(header.engine_id, <const char *>engine_id, 16)
+    memcpy(header.boot_id, <const char *>boot, 16)
+    memcpy(header.key_check, <const char *>check, 16)
+    memcpy(header.directory_key, <const char *>directory_key, 16)
+    header.frontier = FIRST_EXTENT
+    if key is None and not in_memory:
+        header.key_is_kept = 1
+        memcpy(header.key, <const char *>kept, 32)
+    if in_memory:
+        # Memory is taken page by page as it is touched; a key that was drawn is kept in the Region only.
+        header.key_is_kept = 1 if key is None else 0
+        if key is None:
+            memcpy(header.key, <const char *>kept, 32)
+        os.ftruncate(fd, capacity)
+        seal(fd)
+    elif fallocate(fd, 0, 0, INITIAL_SIZE) != 0:
+        code = errno
+        if code in (ENOSPC, EDQUOT, EFBIG):
+            raise EngineFullError(f"no disk space for a new engine: {os.strerror(code)}")
+        raise OSError(code, f"the file system cannot allocate space in advance (fallocate): {os.strerror(code)}")
+    os.pwrite(fd, (<char *>&header)[:sizeof(hb_header)], 0)
+    return capacity if in_memory else INITIAL_SIZE
+
+
+cdef seal(int fd):
+    # Nobody can shrink the memory under the mapping: there is no SIGBUS for memory engines.
+    import fcntl
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+
+cdef bytes key_check(const HashKey *key, bytes engine_id):
+    # Tells the right key from a wrong one without telling anything else about it.
+    cdef UserKey out
+    cdef bytes message = b"hbcore key check" + engine_id
+    siphash128(key.text, <const unsigned char *>message, <size_t>len(message), &out)
+    return bytes_from_user_key(&out)
+
+
+def boot_id():
+    """Return the 16 bytes by which the kernel tells one boot from the next."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return bytes.fromhex(file.read().strip().replace("-", ""))
+
+
+cdef check_header(Region region):
+    # Read the header with a system call first: of a file that is too short, a mapping would be a SIGBUS.
+    cdef bytes raw = os.pread(region.fd, HB_HEADER_SIZE, 0)
+    cdef const hb_header *header = <const hb_header *><const char *>raw
+    path = region.path
+    if len(raw) < HB_HEADER_SIZE or memcmp(header.magic, HB_MAGIC, 8) != 0:
+        raise CorruptFileError(f"{path!r} is not an hbcore file, or its beginning is damaged")
+    if header.byte_order != HB_BYTE_ORDER:
+        raise IncompatibleFileError(f"{path!r} was written on a machine of another byte order")
+    if header.version != HB_VERSION or header.header_size != HB_HEADER_SIZE:
+        raise IncompatibleFileError(
+            f"{path!r} has version {header.version} of the format; this hbcore reads version {HB_VERSION}"
+        )
+    if not MIN_CAPACITY <= header.capacity <= MAX_CAPACITY or header.capacity % PAGE_SIZE:
+        raise CorruptFileError(f"{path!r} names a capacity of {header.capacity} bytes, which is impossible")
+    if header.key_is_kept > 1:
+        raise CorruptFileError(f"{path!r} has a damaged header")
+    size = os.fstat(region.fd).st_size
+    if size < INITIAL_SIZE:
+        raise CorruptFileError(f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine")
+
+
+cdef attach(Region region, uint64_t size, key):
+    # Map the file, take the key and register this process.
+    cdef void *address
+    cdef bytes kept, check
+    cdef hb_header header
+    cdef bytes raw = os.pread(region.fd, sizeof(hb_header), 0)
+    memcpy(&header, <const char *>raw, sizeof(hb_header))
+    if key is None and not header.key_is_kept:
+        raise ValueError(f"key must be given: {region.path!r} was made with a key of its owner's, which is not in the file")
+    kept = header.key[:32] if key is None else key
+    region.key = hash_key_from_bytes(kept)
+    check = key_check(&region.key, header.engine_id[:16])
+    if memcmp(<const char *>check, header.key_check, 16) != 0:
+        if key is None:
+            raise CorruptFileError(f"{region.path!r} has a damaged key")
+        raise ValueError(f"key is not the one that {region.path!r} was made with")
+    address = mmap(NULL, header.capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region.fd, 0)
+    if address == MAP_FAILED:
+        code = errno
+        raise OSError(
+            code,
+            f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
+        )
+    region.capacity = header.capacity
+    region.known_size = min(size, region.capacity)
+    region.base = <char *>address
+    region.header = <hb_header *>address
+    region.closed = False
+    hb_presence_add(&region.presence)
+    region.register()
+    if region.path is not None:
+        open_regions[region.path] = region

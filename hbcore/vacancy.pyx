@@ -1,0 +1,160 @@
+"""The vacancy tree: one bit a block of 64 slots says "nothing free here", one bit a word says it of 32 blocks, and so on.
+
+It makes SOLD_OUT true and O(1), and the way to the last free packet short. A bit may be wrong only towards looking
+again: a free slot never lies under a set bit, whoever dies when. The argument:
+
+- A word is 32 bits of children and a 32-bit version. A bit is set by one CAS from the word that was read *before* the
+  child was looked at, and only if every slot of the block was final (granted, settled or refunded).
+- A final slot becomes free by GRANTED -> RELEASING -> FREE, and between the two the releaser raises the version, and
+  clears the bit, of every word from the block to the root (``vacancy_clear``). So a bit that was set from an older look
+  is cleared by the releaser, and a CAS that comes after the releaser fails on the version; a look after RELEASING sees
+  a slot that is not final. A releaser that dies in between leaves RELEASING, and whoever finishes for it clears again
+  before it frees.
+- A slot that goes HELD -> FREE was free before, so no bit was set over it, and while it is HELD none can be.
+
+Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire
+from hbcore.format cimport hb_slot
+from hbcore.slot cimport slot_is_final
+
+cdef enum:
+    VERSION_SHIFT = 32
+
+
+cdef uint64_t vacancy_size(uint64_t slot_count) noexcept nogil:
+    # Bytes of all levels, rounded up to whole cache lines.
+    cdef uint64_t words = 0
+    cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
+    while True:
+        children = (children + FAN_OUT - 1) // FAN_OUT
+        words += children
+        if children == 1:
+            return (words * 8 + 63) // 64 * 64
+
+
+cdef void vacancy_attach(Vacancy *vacancy, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:
+    cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
+    vacancy.slots = slots
+    vacancy.slot_count = slot_count
+    vacancy.level_count = 0
+    while True:
+        vacancy.levels[vacancy.level_count] = words
+        vacancy.children[vacancy.level_count] = children
+        vacancy.level_count += 1
+        children = (children + FAN_OUT - 1) // FAN_OUT
+        words += children
+        if children == 1:
+            return
+
+
+cdef inline uint64_t all_children(const Vacancy *vacancy, int level, uint64_t word_number) noexcept nogil:
+    # The bits of the children that a word really has; only the last word of a level may have fewer than 32.
+    cdef uint64_t count = vacancy.children[level] - word_number * FAN_OUT
+    return 0xFFFFFFFF if count >= FAN_OUT else (<uint64_t>1 << count) - 1
+
+
+cdef inline bint is_full(const Vacancy *vacancy, int level, uint64_t word_number, uint64_t word) noexcept nogil:
+    cdef uint64_t children = all_children(vacancy, level, word_number)
+    return word & children == children
+
+
+cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
+    # True only if, at the moment of this one load, no slot was free.
+    cdef int root = vacancy.level_count - 1
+    return is_full(vacancy, root, 0, hb_load_acquire(vacancy.levels[root]))
+
+
+cdef bint block_is_final(const Vacancy *vacancy, uint64_t block) noexcept nogil:
+    cdef uint64_t slot = block * BLOCK_SIZE
+    cdef uint64_t end = min(slot + BLOCK_SIZE, vacancy.slot_count)
+    while slot < end:
+        if not slot_is_final(hb_load_acquire(&vacancy.slots[slot].state)):
+            return False
+        slot += 1
+    return True
+
+
+cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
+    # Note that a block has nothing free, if that is so, and the same of its ancestors. Lock-free: a CAS fails only if
+    # somebody else's succeeded; after a change of version the look is stale and the note is left to the next.
+    cdef uint64_t child = block
+    cdef uint64_t word, bit, version, number
+    cdef uint64_t *place
+    cdef int level
+    for level in range(vacancy.level_count):
+        number = child // FAN_OUT
+        place = vacancy.levels[level] + number
+        bit = <uint64_t>1 << (child % FAN_OUT)
+        # Acquire: the look comes after this load. Pairs with the CAS of vacancy_clear.
+        word = hb_load_acquire(place)
+        version = word >> VERSION_SHIFT
+        if word & bit == 0:
+            if level == 0:
+                if not block_is_final(vacancy, block):
+                    return
+            elif not is_full(vacancy, level - 1, child, hb_load_acquire(vacancy.levels[level - 1] + child)):
+                return
+            while not hb_cas(place, word, word | bit):
+                word = hb_load_acquire(place)
+                if word >> VERSION_SHIFT != version:
+                    return
+                if word & bit:
+                    break
+            word |= bit
+        if not is_full(vacancy, level, number, word):
+            return
+        child = number
+
+
+cdef void vacancy_clear(Vacancy *vacancy, uint64_t block) noexcept nogil:
+    # To be called while a slot of the block is RELEASING, before it becomes FREE: see the argument above.
+    cdef uint64_t child = block
+    cdef uint64_t word, cleared
+    cdef uint64_t *place
+    cdef int level
+    for level in range(vacancy.level_count):
+        place = vacancy.levels[level] + child // FAN_OUT
+        while True:
+            word = hb_load_acquire(place)
+            cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
+            # The version is raised even if the bit is clear: somebody may have looked and not set it yet.
+            if hb_cas(place, word, cleared):
+                break
+        child = child // FAN_OUT
+
+
+cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil:
+    # The first block at or after `block` that may have a free slot, or -1. Climbs until a word has a clear bit at or
+    # after the place it came from, then descends; each turn of the outer loop passes 32 blocks at least.
+    cdef uint64_t child = block
+    cdef uint64_t number, word, open_bits
+    cdef int level = 0
+    while True:
+        if child >= vacancy.children[level]:
+            return -1
+        number = child // FAN_OUT
+        word = hb_load_acquire(vacancy.levels[level] + number)
+        open_bits = ~word & all_children(vacancy, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
+        if open_bits == 0:
+            # Nothing to the right in this word: go on after it, one level up.
+            if level == vacancy.level_count - 1:
+                return -1
+            child = number + 1
+            level += 1
+            continue
+        child = number * FAN_OUT + lowest_bit(open_bits)
+        if level == 0:
+            return <int64_t>child
+        level -= 1
+        child *= FAN_OUT
+
+
+cdef inline uint64_t lowest_bit(uint64_t bits) noexcept nogil:
+    cdef uint64_t place = 0
+    while bits & 1 == 0:
+        bits >>= 1
+        place += 1
+    return place

@@ -1,0 +1,337 @@
+"""Threads and processes that claim from one envelope: nothing over-issued, nobody twice, everything the same when retried.
+
+The interleavings that these tests meet are those that the machine happens to produce. ``test_explorer.py`` runs the same
+protocol through all of them, in miniature.
+"""
+
+import os
+import threading
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import hbcore
+import hbcore.terms
+from hbcore import Status
+
+WORKERS = 4
+
+
+def run_threads(work: Callable[[int], object]) -> list:
+    """Run ``work(i)`` in WORKERS threads that start together; return the results."""
+    barrier = threading.Barrier(WORKERS)
+    results: list = [None] * WORKERS
+
+    def body(i: int) -> None:
+        barrier.wait()
+        results[i] = work(i)
+
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def run_processes(work: Callable[[int], np.ndarray], dtype: np.dtype) -> list:
+    """Run ``work(i)`` in WORKERS forked children that start together; return the arrays of ``dtype`` they give."""
+    start_read, start_write = os.pipe()
+    children = []
+    for i in range(WORKERS):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.close(start_write)
+                os.read(start_read, 1)  # returns when the parent closes its end
+                with os.fdopen(write, "wb") as pipe:
+                    pipe.write(np.ascontiguousarray(work(i), dtype).tobytes())
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(write)
+        children.append((pid, read))
+    os.close(start_read)
+    os.close(start_write)
+    results = []
+    for pid, read in children:
+        with os.fdopen(read, "rb") as pipe:
+            results.append(np.frombuffer(pipe.read(), dtype))
+        assert os.waitpid(pid, 0)[1] == 0, f"worker {pid} failed"
+    return results
+
+
+RUNNERS = {
+    "threads": lambda work: run_threads(work),
+    "processes": lambda work: run_processes(work, ANSWER),
+}
+ANSWER = np.dtype([("user", "i8"), *[(name, hbcore.CLAIM_DTYPE[name]) for name in hbcore.CLAIM_DTYPE.names]])
+
+
+def claim_batch(envelope: hbcore.Envelope, users: np.ndarray) -> np.ndarray:
+    answers = np.empty(len(users), ANSWER)
+    answers["user"] = users
+    claims = envelope.claim_many(users)
+    for name in claims.dtype.names:
+        answers[name] = claims[name]
+    return answers
+
+
+def claim_singly(envelope: hbcore.Envelope, users: np.ndarray) -> np.ndarray:
+    answers = np.empty(len(users), ANSWER)
+    for i, user in enumerate(users.tolist()):
+        claim = envelope.claim(user)
+        answers[i] = (user, claim.status, claim.amount, claim.packet)
+    return answers
+
+
+def check_promises(envelope: hbcore.Envelope, engine: hbcore.Engine, answers: np.ndarray) -> None:
+    """Check what all workers were answered, without looking at the index: once per user, once per packet, exact sums."""
+    packets, total = envelope.terms.packets, envelope.terms.total
+    granted = answers[answers["status"] == Status.GRANTED]
+    holding = answers[answers["packet"] >= 0]
+    assert len(np.unique(granted["packet"])) == len(granted), "a packet was granted twice"
+    assert len(np.unique(granted["user"])) == len(granted), "a user was granted two packets"
+    # Every answer to a user names the same packet and the same amount.
+    assert len(np.unique(holding[["user", "packet", "amount"]])) == len(granted)
+    terms = envelope.terms
+    amounts = hbcore.split(
+        total, packets, hbcore.terms.LAWS[terms.law], terms.min, terms.max, terms.concentration, terms.seed
+    )
+    assert (holding["amount"] == amounts[holding["packet"]]).all(), "an amount is not what law and seed give"
+    if len(np.unique(answers["user"])) >= packets:
+        assert len(granted) == packets, "a packet was stranded"
+        assert granted["amount"].sum() == total
+    stats = envelope.stats()
+    assert (stats.granted, stats.amounts.granted) == (len(granted), granted["amount"].sum())
+    # The ledger says the same as the answers did.
+    claims = envelope.claims()
+    order = np.argsort(granted["packet"])
+    assert (claims["packet"] == granted["packet"][order]).all()
+    assert engine.audit().granted == len(granted)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("claim", [claim_batch, claim_singly])
+@pytest.mark.parametrize(("packets", "user_count"), [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)])
+def test_overlapping_users_race_for_one_envelope(runner: str, claim, packets: int, user_count: int) -> None:
+    """Every worker claims for every user, each in an order of its own or all in the same one, and retries a few."""
+    for same_order in (True, False):
+        with hbcore.Engine() as engine:
+            envelope = engine.envelope("e", total=packets * 100, packets=packets)
+
+            def work(i: int, envelope=envelope, same_order=same_order) -> np.ndarray:
+                users = np.arange(user_count)
+                if not same_order:
+                    np.random.default_rng(i).shuffle(users)
+                users = np.concatenate([users, users[::7]])
+                return claim(envelope, users)
+
+            check_promises(envelope, engine, np.concatenate(RUNNERS[runner](work)))
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_many_small_envelopes_are_raced_for(runner: str) -> None:
+    """The last packets of an envelope are where races are; a thousand envelopes have a thousand last packets."""
+    with hbcore.Engine() as engine:
+        envelopes = [engine.envelope(f"e{n}", total=70, packets=7) for n in range(1000)]
+        users = np.arange(9)
+
+        def work(i: int) -> np.ndarray:
+            turned = np.roll(users, 2 * i)
+            return np.concatenate([claim_singly(envelope, turned) for envelope in envelopes])
+
+        results = RUNNERS[runner](work)
+        for n, envelope in enumerate(envelopes):
+            part = np.concatenate([result[9 * n : 9 * n + 9] for result in results])
+            granted = part[part["status"] == Status.GRANTED]
+            holding = part[part["packet"] >= 0]
+            assert len(granted) == 7
+            assert granted["amount"].sum() == 70
+            assert len(np.unique(granted["packet"])) == len(np.unique(granted["user"])) == 7
+            assert len(np.unique(holding[["user", "packet", "amount"]])) == 7
+            assert envelope.stats().remaining == 0
+        assert engine.audit().granted == 7000
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("packets", [3, 100, 3000])
+def test_claims_and_releases_race(runner: str, packets: int) -> None:
+    """Users come and go, the index is replaced again and again, and some claims are settled and stay.
+
+    Each worker releases only its own users, so it knows what it must be told at every step.
+    """
+    rounds = 30_000 if packets < 3000 else 10
+
+    def work(i: int) -> np.ndarray:
+        if packets == 3000:
+            users = np.arange(i * 1000, i * 1000 + 700)
+            for _ in range(rounds):
+                granted = claim_batch(envelope, users)
+                assert (granted["status"] == Status.GRANTED).all()
+                for user in users.tolist():
+                    assert envelope.release(user)
+                    assert envelope.find(user) is None
+        else:
+            for turn in range(rounds):
+                user = i * 1000 + turn % 5
+                claim = envelope.claim(user)
+                if claim:
+                    assert claim.status == Status.GRANTED
+                    assert envelope.claim(user) == hbcore.Claim(Status.REPEATED, claim.amount, claim.packet)
+                    assert envelope.release(user) is not None
+                    assert envelope.release(user) is None
+        stays = 900_000 + i
+        last = envelope.claim(stays)
+        if last:
+            assert envelope.settle(stays) == envelope.find(stays)
+            with pytest.raises(hbcore.ConflictError):
+                envelope.release(stays)
+        return np.array([(stays, last.status, last.amount, last.packet)], ANSWER)
+
+    with hbcore.Engine() as engine:
+        envelope = engine.envelope("e", total=packets * 100, packets=packets)
+        results = np.concatenate(RUNNERS[runner](work))
+        settled = results[results["packet"] >= 0]
+        assert len(np.unique(settled["packet"])) == len(settled) == min(WORKERS, packets)
+        stats = envelope.stats()
+        assert (stats.granted, stats.settled, stats.remaining) == (0, len(settled), packets - len(settled))
+        assert engine.audit().settled == len(settled)
+        # Whatever was released can be claimed by somebody else, to the last packet.
+        rest = envelope.claim_many(np.arange(10_000, 10_000 + packets))
+        assert (rest["status"] == Status.GRANTED).sum() == packets - len(settled)
+        assert rest["amount"].sum() + settled["amount"].sum() == packets * 100
+        engine.audit()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_same_users_are_claimed_released_and_settled_by_everybody(runner: str) -> None:
+    """All workers act on the same few users. Whatever wins, the ledger stays sound, and money is conserved."""
+
+    def work(i: int) -> np.ndarray:
+        rng = np.random.default_rng(i)
+        rows = []
+        for action, user in zip(rng.integers(0, 8, 40_000).tolist(), rng.integers(0, 6, 40_000).tolist(), strict=True):
+            if action < 4:
+                claim = envelope.claim(user)
+                assert claim.status in (Status.GRANTED, Status.REPEATED, Status.SOLD_OUT)
+                rows.append((user, claim.status, claim.amount, claim.packet))
+            elif action < 7:
+                envelope.release(user)
+            else:
+                envelope.find(user)
+        return np.array(rows, ANSWER)
+
+    with hbcore.Engine() as engine:
+        envelope = engine.envelope("e", total=500, packets=5)
+        answers = np.concatenate(RUNNERS[runner](work))
+        amounts = hbcore.split(500, 5, seed=envelope.terms.seed)
+        holding = answers[answers["packet"] >= 0]
+        assert (holding["amount"] == amounts[holding["packet"]]).all()
+        assert engine.audit().granted == envelope.stats().granted
+        for user in range(6):
+            envelope.release(user)
+        assert envelope.stats().remaining == 5
+        assert envelope.claim_many(np.arange(100, 105))["amount"].sum() == 500
+        engine.audit()
+
+
+def test_settle_and_release_have_one_winner() -> None:
+    """Of a settle and a release of one claim that race, exactly one wins, whichever way it goes."""
+    with hbcore.Engine() as engine:
+        envelope = engine.envelope("e", total=50_000, packets=5000)
+        envelope.claim_many(np.arange(5000))
+
+        def work(i: int) -> list:
+            outcomes = []
+            for user in range(5000):
+                try:
+                    claim = envelope.settle(user) if i % 2 else envelope.release(user)
+                    outcomes.append(claim is not None)
+                except hbcore.ConflictError:
+                    outcomes.append(False)
+            return outcomes
+
+        results = np.array(run_threads(work))
+        released, settled = results[::2].sum(axis=0), results[1::2].max(axis=0)
+        assert (released <= 1).all(), "two releases of one claim both won"
+        assert (released + settled == 1).all(), "settle and release both won, or neither"
+        stats = envelope.stats()
+        assert (stats.settled, stats.remaining) == (settled.sum(), released.sum())
+        engine.audit()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_closing_races_with_claims(runner: str) -> None:
+    """What is granted and what is refunded make the total, whatever the moment of the close."""
+    for packets in (5, 3000):
+        for turn in range(20):
+            with hbcore.Engine() as engine:
+                envelope = engine.envelope("e", total=packets * 10, packets=packets)
+
+                def work(i: int, envelope=envelope, packets=packets, turn=turn) -> np.ndarray:
+                    if i == 0:
+                        envelope.claim_many(np.arange(10_000, 10_000 + turn * packets // 40))
+                        envelope.close()
+                        return np.empty(0, ANSWER)
+                    return claim_batch(envelope, np.arange(i, packets, 2))
+
+                answers = np.concatenate(RUNNERS[runner](work))
+                assert set(answers["status"]) <= {0, 1, 2, 3}
+                assert envelope.claim("late").status == Status.CLOSED
+                granted = envelope.stats().amounts.granted
+                report = engine.audit()
+                assert envelope.close() == packets * 10 - granted
+                assert report.granted + report.refunded == packets, "a packet is neither granted nor refunded"
+
+
+def test_creators_of_one_name_race() -> None:
+    """Of many makers of one envelope one wins, and all speak of the same."""
+    with hbcore.Engine() as engine:
+        for n in range(300):
+            handles = run_threads(lambda i, n=n: engine.envelope(f"e{n}", total=100 + n, packets=10))
+            assert len(set(handles)) == 1
+            assert len({handle.terms.seed for handle in handles}) == 1
+        assert engine.audit().envelopes == 300
+
+
+def test_a_forked_child_is_another_worker() -> None:
+    """A child registers anew, so that its slots are told from its parent's; and it can go on after the parent's fork."""
+    with hbcore.Engine() as engine:
+        envelope = engine.envelope("e", total=1000, packets=100)
+        envelope.claim("parent")
+
+        def work(i: int) -> np.ndarray:
+            claim = envelope.claim(i)
+            return np.array([(i, claim.status, claim.amount, claim.packet)], ANSWER)
+
+        answers = np.concatenate(run_processes(work, ANSWER))
+        assert (answers["status"] == Status.GRANTED).all()
+        assert envelope.claim("parent").status == Status.REPEATED
+        assert engine.audit().granted == WORKERS + 1
+
+
+def test_threads_make_engines_and_close_them_under_claims() -> None:
+    """Closing an engine under running batches refuses what comes later and breaks nothing that is under way."""
+    for _ in range(30):
+        engine = hbcore.Engine()
+        envelope = engine.envelope("e", total=200_000, packets=100_000)
+
+        def work(i: int, engine=engine, envelope=envelope) -> int:
+            if i == 0:
+                engine.close()
+                return 0
+            try:
+                return int((envelope.claim_many(np.arange(i * 10_000, i * 10_000 + 10_000))["status"] == 0).sum())
+            except hbcore.EngineClosedError:
+                return 0
+
+        assert set(run_threads(work)) <= {0, 10_000}
+        with pytest.raises(hbcore.EngineClosedError):
+            envelope.claim(1)

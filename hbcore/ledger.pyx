@@ -316,6 +316,7 @@ cdef int ledger_claim(
 ) noexcept nogil:
     # Returns GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or CORRUPT.
     cdef uint64_t index_state, attempt, position, generation
+    cdef uint64_t *table
     cdef Found held             # the slot that this call has taken, and its state; not in the index yet
     cdef bint is_holding = False
     cdef int outcome = PROBE_MOVING
@@ -326,18 +327,23 @@ cdef int ledger_claim(
             index_help(&ledger.index, index_state)
             continue
         generation = index_state >> PHASE_BITS
+        table = ledger.index.tables[generation & 1]
         position = home_of(&ledger.index, key)
-        while True:     # each turn moves the position on, or ends
+        while True:     # each turn but the last finds a word taken that was empty before: at most once for every word
             outcome = probe(ledger, key, index_state, &position, found)
             if outcome != PROBE_ABSENT:
                 break
             if not is_holding:
                 answer = hold(ledger, worker, key, is_closed, &held)
                 if answer != GRANTED_NOW:
-                    return answer
+                    # Nothing was free. If the word is still empty the user had no claim at that moment; if it is not,
+                    # another request of the same user may have published there: look again.
+                    if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):
+                        return answer
+                    continue
                 is_holding = True
             # Publish: this one CAS is the claim. Release: whoever reads the word sees key and amount.
-            if hb_cas(&ledger.index.tables[generation & 1][position], empty_word(generation),
+            if hb_cas(&table[position], empty_word(generation),
                       entry_prefix(&ledger.index, generation, key.high) | held.slot):
                 # To die here leaves a HELD slot that the index names: a claim. The CAS expects the state of this very
                 # life of the slot: by now others may have granted and released it and taken it anew.
@@ -365,7 +371,7 @@ cdef inline int hold(
         return CLOSED
     taken = take(ledger, worker)
     if taken < 0:
-        return SOLD_OUT
+        return CLOSED if hb_load_acquire(ledger.closed) else SOLD_OUT
     slot = &ledger.slots[taken]
     held.slot = <uint64_t>taken
     held.state = hb_load_relaxed(&slot.state)   # until it is published nobody else changes it

@@ -1,0 +1,85 @@
+"""Build the explorer: hbcore's own sources with HBCORE_SCHEDULE, and small blocks so that the vacancy tree has levels.
+
+    python tests/explorer/build.py FOLDER
+
+copies the sources into FOLDER and compiles them there, apart from any installed hbcore.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parent.parent / "hbcore"
+MODULES = ("user", "index", "vacancy", "ledger")
+SMALL = (("BLOCK_SIZE = 64", "BLOCK_SIZE = 2"), ("FAN_OUT = 32", "FAN_OUT = 2"))
+
+SETUP = """
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+flags = ["-O1", "-DHBCORE_SCHEDULE", "-fno-strict-aliasing"]
+modules = [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=flags) for name in %r]
+modules.append(Extension("explorer", ["explorer.pyx"], extra_compile_args=flags))
+setup(name="explorer", packages=[], ext_modules=cythonize(modules, quiet=True, compiler_directives={
+    "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}))
+"""
+
+
+def replace_once(path: Path, old: str, new: str) -> None:
+    """Replace a text that must stand in the file exactly once."""
+    text = path.read_text()
+    if text.count(old) != 1:
+        raise SystemExit(f"{path.name}: {text.count(old)} times instead of once:\n{old}")
+    path.write_text(text.replace(old, new))
+
+
+def copy_sources(folder: Path) -> None:
+    package = folder / "hbcore"
+    package.mkdir(parents=True)
+    for path in PACKAGE.iterdir():
+        if path.suffix in (".pxd", ".h") or (path.suffix == ".pyx" and path.stem in MODULES):
+            shutil.copy(path, package)
+    for name in ("terms.py", "errors.py"):
+        shutil.copy(PACKAGE / name, package)
+    (package / "__init__.py").touch()
+    for name in ("explorer.pyx", "schedule.c", "schedule.h"):
+        shutil.copy(HERE / name, folder)
+    (folder / "setup.py").write_text(SETUP % (MODULES,))
+    for old, new in SMALL:
+        replace_once(package / "vacancy.pxd", old, new)
+
+
+def build(folder: Path) -> None:
+    """Build in a missing folder."""
+    copy_sources(folder)
+    compiler = os.environ.get("CC", "cc")
+    run([compiler, "-O1", "-shared", "-fPIC", "schedule.c", "-o", "libschedule.so"], folder)
+    compile_modules(folder)
+
+
+def build_mutant(folder: Path, original: Path, edits: list[tuple[str, str, str]]) -> None:
+    """Build in a missing folder what differs from an original by edits: (file, old text, new text)."""
+    shutil.copytree(original, folder)
+    for name, old, new in edits:
+        replace_once(folder / "hbcore" / name, old, new)
+    compile_modules(folder)
+
+
+def compile_modules(folder: Path) -> None:
+    run([sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", "2"], folder)
+
+
+def run(command: list[str], folder: Path) -> None:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{result.stdout[-3000:]}{result.stderr[-5000:]}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    build(parser.parse_args().folder)

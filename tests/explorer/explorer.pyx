@@ -1,0 +1,368 @@
+"""The explorer: every interleaving and every death of a few ledger operations, in miniature.
+
+It is compiled against an instrumented build of hbcore's own sources (see ``build.py``). After each schedule the answers
+must be those of some order of the operations that respects what ended before what began (linearizability, Herlihy and
+Wing 1990), the final state must be that of the same order, and the ledger's own invariants must hold.
+"""
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from hbcore.format cimport hb_slot
+from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
+from hbcore.ledger cimport (
+    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, ledger_attach,
+    ledger_claim, ledger_find, ledger_refund, ledger_release, ledger_settle, ledger_size,
+)
+from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore.user cimport UserKey
+from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT
+
+cdef extern from "schedule.h" nogil:
+    void explore_begin(int preemptions, int deaths)
+    int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
+    int explore_next()
+    int explore_died(int fiber)
+    long explore_began(int fiber)
+    long explore_ended(int fiber)
+    long explore_steps()
+    void explore_describe(char *text, int size)
+
+cdef enum:
+    CLAIM = 0
+    RELEASE = 1
+    SETTLE = 2
+    FIND = 3
+    CLOSE = 4
+    OPERATION_LIMIT = 4
+    USER_LIMIT = 8
+
+KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE}
+
+cdef struct Operation:
+    int kind
+    int user
+    uint64_t worker
+    int answer
+    int64_t slot
+
+cdef struct Holding:
+    int state           # 0 none, 1 granted, 2 settled
+    int64_t slot
+
+cdef struct Book:       # the specification's state
+    Holding users[USER_LIMIT]
+    int free_count
+    int is_closed
+
+cdef Ledger ledger
+cdef char *memory = NULL
+cdef uint64_t memory_size = 0
+cdef uint64_t shared[3]         # closed, index state, tombstones
+cdef uint64_t slot_count
+cdef bint is_colliding
+cdef Operation operations[OPERATION_LIMIT]
+cdef int operation_count
+cdef Book opening
+
+
+cdef int prepare(void *context, uint64_t slot) noexcept nogil:
+    return 0
+
+
+cdef UserKey key_of(int user) noexcept nogil:
+    cdef UserKey key
+    if is_colliding:    # one path and one tag for all
+        key.low = 1 << 20
+        key.high = <uint64_t>user << 32
+    else:
+        key.low = <uint64_t>(user + 1) * <uint64_t>0x9E3779B97F4A7C15
+        key.high = <uint64_t>(user + 1) * <uint64_t>0xC2B2AE3D27D4EB4F
+    return key
+
+
+cdef void operate(void *argument) noexcept nogil:
+    cdef Operation *operation = <Operation *>argument
+    cdef UserKey key = key_of(operation.user)
+    cdef Found found
+    cdef uint64_t i
+    found.slot = <uint64_t>-1
+    if operation.kind == CLAIM:
+        operation.answer = ledger_claim(&ledger, operation.worker, &key, 5, shared[0] != 0, &found)
+    elif operation.kind == RELEASE:
+        operation.answer = ledger_release(&ledger, operation.worker, &key, 5, &found)
+    elif operation.kind == SETTLE:
+        operation.answer = ledger_settle(&ledger, &key, 5, &found)
+    elif operation.kind == FIND:
+        operation.answer = ledger_find(&ledger, &key, &found)
+    else:
+        shared[0] = 1
+        for i in range(slot_count):
+            ledger_refund(&ledger, i)
+        operation.answer = 0
+    operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
+
+
+cdef bint apply(Book *book, const Operation *operation, int others, bint beside_close) noexcept nogil:
+    # Let the specification do the operation; whether its answer is the one given. others: claims that overlap, which may
+    # be holding packets that are not free while they look. beside_close: a claim that began before a close ended may
+    # still be granted; its packet is not among those that the close refunded.
+    cdef Holding *holding = &book.users[operation.user]
+    if operation.kind == CLOSE:
+        book.is_closed = 1
+        book.free_count = 0
+        return True
+    if operation.kind == CLAIM:
+        if holding.state:
+            return operation.answer == REPEATED and operation.slot == holding.slot
+        if operation.answer == CLOSED:
+            return book.is_closed != 0
+        if operation.answer == SOLD_OUT:
+            return book.free_count <= others
+        if operation.answer != GRANTED_NOW:
+            return False
+        if not book.is_closed and book.free_count > 0:
+            book.free_count -= 1
+        elif not (book.is_closed and beside_close):
+            return False
+        holding.state = 1
+        holding.slot = operation.slot
+        return True
+    if holding.state == 0:
+        return operation.answer == NOT_FOUND
+    if operation.kind == RELEASE and holding.state == 2:
+        return operation.answer == ALREADY_SETTLED
+    if operation.answer != REPEATED or operation.slot != holding.slot:
+        return False
+    if operation.kind == RELEASE:
+        holding.state = 0
+        book.free_count += not book.is_closed
+    elif operation.kind == SETTLE:
+        holding.state = 2
+    return True
+
+
+cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexcept nogil:
+    # A dead operation that took effect: a claim of whatever slot the ledger shows.
+    cdef Holding *holding = &book.users[operation.user]
+    if operation.kind == CLAIM and holding.state == 0:
+        holding.state = 1
+        holding.slot = slot
+        book.free_count -= 1
+    elif operation.kind == RELEASE and holding.state == 1:
+        holding.state = 0
+        book.free_count += 1
+    elif operation.kind == SETTLE and holding.state:
+        holding.state = 2
+    elif operation.kind == CLOSE:
+        book.is_closed = 1
+        book.free_count = 0
+
+
+cdef bint may_be_next(int i, int placed) noexcept nogil:
+    # Nothing that is not placed yet ended before operation i began.
+    cdef int j
+    for j in range(operation_count):
+        if j != i and not placed >> j & 1 and explore_ended(j) >= 0 and explore_ended(j) < explore_began(i):
+            return False
+    return True
+
+
+cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
+    # How many other operations of these kinds overlap operation i.
+    cdef int j
+    cdef int count = 0
+    for j in range(operation_count):
+        if j != i and first_kind <= operations[j].kind <= last_kind and explore_began(j) >= 0:
+            if not (0 <= explore_ended(j) < explore_began(i)) and explore_began(j) < explore_ended(i):
+                count += 1
+    return count
+
+
+cdef bint explained(const Book *book, int placed, const Book *final, bint has_deaths) noexcept nogil:
+    # Whether the rest of the operations, in some order, gives all answers and the final state.
+    cdef Book next
+    cdef int i, user
+    cdef int64_t slot
+    cdef bint is_done = True
+    for i in range(operation_count):
+        if placed >> i & 1:
+            continue
+        if explore_died(i) or explore_began(i) < 0:
+            # Dead: it took effect at some point, or never.
+            if explore_began(i) >= 0 and may_be_next(i, placed):
+                for slot in range(<int64_t>slot_count):
+                    next = book[0]
+                    apply_dead(&next, &operations[i], slot)
+                    if explained(&next, placed | 1 << i, final, has_deaths):
+                        return True
+                    if operations[i].kind != CLAIM:
+                        break
+            continue
+        is_done = False
+        if may_be_next(i, placed):
+            next = book[0]
+            if (apply(&next, &operations[i], overlapping(i, CLAIM, RELEASE), overlapping(i, CLOSE, CLOSE) > 0)
+                    and explained(&next, placed | 1 << i, final, has_deaths)):
+                return True
+    if not is_done:
+        return False
+    for user in range(USER_LIMIT):
+        if book.users[user].state != final.users[user].state:
+            return False
+        if book.users[user].state and book.users[user].slot != final.users[user].slot:
+            return False
+    return has_deaths or book.free_count == final.free_count
+
+
+cdef bint is_under_a_bit(uint64_t slot) noexcept nogil:
+    cdef uint64_t child = slot // BLOCK_SIZE
+    cdef int level
+    for level in range(ledger.vacancy.level_count):
+        if ledger.vacancy.levels[level][child // FAN_OUT] >> (child % FAN_OUT) & 1:
+            return True
+        child = child // FAN_OUT
+    return False
+
+
+cdef const char *check(int livelock) noexcept nogil:
+    # What is wrong after a run, or NULL.
+    cdef Book final
+    cdef Found found
+    cdef UserKey key
+    cdef Operation probe
+    cdef uint64_t i, generation, word, taken
+    cdef int user, kind
+    cdef bint has_deaths = False
+    cdef int named[USER_LIMIT]      # index words that name each slot; no scenario has more slots
+    memset(named, 0, sizeof(named))
+    if livelock:
+        return b"livelock"
+    for i in range(<uint64_t>operation_count):
+        has_deaths = has_deaths or explore_died(<int>i)
+        if not explore_died(<int>i) and operations[i].answer == CORRUPT:
+            return b"an operation calls the ledger damaged"
+    final.free_count = 0
+    final.is_closed = shared[0] != 0
+    for i in range(slot_count):
+        kind = slot_kind(ledger.slots[i].state)
+        if kind == FREE:
+            if final.is_closed and not has_deaths:
+                return b"a free slot was left when the ledger closed"
+            final.free_count += 1
+            if is_under_a_bit(i):
+                return b"a free slot lies under a set bit of the vacancy tree: it is stranded"
+        elif (kind == HELD or kind == RELEASING) and not has_deaths:
+            return b"a slot was left in somebody's hands"
+    if shared[1] & ((1 << PHASE_BITS) - 1) == 0:
+        generation = shared[1] >> PHASE_BITS
+        for i in range(ledger.index.word_count):
+            word = ledger.index.tables[generation & 1][i]
+            if word_kind(word) == ENTRY:
+                kind = slot_kind(ledger.slots[word & slot_mask(&ledger.index)].state)
+                if kind == FREE or kind == REFUNDED:
+                    return b"an index word names a slot that nobody holds"
+                named[word & slot_mask(&ledger.index)] += 1
+        for i in range(slot_count):
+            kind = slot_kind(ledger.slots[i].state)
+            if named[i] > 1 or (named[i] == 0 and (kind == GRANTED or kind == SETTLED)):
+                return b"a claim is not named by exactly one index word"
+    for user in range(USER_LIMIT):
+        key = key_of(user)
+        final.users[user].state = 0
+        if ledger_find(&ledger, &key, &found) == REPEATED:
+            final.users[user].state = 2 if slot_kind(found.state) == SETTLED else 1
+            final.users[user].slot = <int64_t>found.slot
+    if not explained(&opening, 0, &final, has_deaths):
+        return b"no order of the operations explains the answers and the state"
+    # Everything that is free can be claimed, to the last slot; and no user's claim moves.
+    probe.kind = CLAIM
+    probe.worker = 77
+    taken = 0
+    for user in range(100, 100 + <int>slot_count + 1):
+        probe.user = user
+        operate(&probe)
+        if probe.answer != GRANTED_NOW:
+            break
+        taken += 1
+    if not final.is_closed and (probe.answer != SOLD_OUT or taken != <uint64_t>final.free_count):
+        return b"not every free slot can be claimed"
+    for user in range(USER_LIMIT):
+        key = key_of(user)
+        if (ledger_find(&ledger, &key, &found) == REPEATED) != (final.users[user].state != 0):
+            return b"a claim came or went by itself"
+        if final.users[user].state and <int64_t>found.slot != final.users[user].slot:
+            return b"a claim has moved"
+    return NULL
+
+
+cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
+    cdef Operation operation
+    cdef Py_ssize_t i
+    cdef int user
+    memset(memory, 0, memory_size)
+    shared[0] = shared[1] = shared[2] = 0
+    ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
+    ledger.prepare = prepare
+    ledger.context = NULL
+    for user in range(USER_LIMIT):
+        opening.users[user].state = 0
+    opening.free_count = <int>slot_count
+    opening.is_closed = 0
+    for i in range(before_kinds.shape[0]):
+        operation.kind = before_kinds[i]
+        operation.user = before_users[i]
+        operation.worker = 99
+        operate(&operation)
+        if operation.user < USER_LIMIT:
+            apply(&opening, &operation, 0, False)
+        elif operation.kind == CLAIM and operation.answer == GRANTED_NOW:
+            opening.free_count -= 1
+        elif operation.kind == RELEASE and operation.answer == REPEATED:
+            opening.free_count += 1
+
+
+def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, long limit=0):
+    """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
+
+    Returns (schedules, longest run in steps, None or (what is wrong, the answers, the schedule)).
+    """
+    global slot_count, memory, memory_size, is_colliding, operation_count
+    import numpy as np
+    cdef void *arguments[OPERATION_LIMIT]
+    cdef char text[4096]
+    cdef const char *wrong = NULL
+    cdef long runs = 0
+    cdef long steps = 0
+    cdef int i, livelock
+    cdef int[:] kinds = np.array([KINDS[kind] for kind, _ in before], np.intc)
+    cdef int[:] users = np.array([user for _, user in before], np.intc)
+    slot_count = slots
+    is_colliding = colliding
+    operation_count = len(race)
+    memory_size = ledger_size(slot_count)
+    free(memory)
+    memory = <char *>calloc(memory_size, 1)
+    explore_begin(preemptions, deaths)
+    for i in range(operation_count):
+        operations[i].kind = KINDS[race[i][0]]
+        operations[i].user = race[i][1]
+        operations[i].worker = i + 1
+        arguments[i] = &operations[i]
+    with nogil:
+        while True:
+            for i in range(operation_count):
+                operations[i].answer = -9
+                operations[i].slot = -1
+            reset(kinds, users)
+            livelock = explore_run(operation_count, operate, arguments)
+            runs += 1
+            steps = max(steps, explore_steps())
+            wrong = check(livelock)
+            if wrong != NULL or runs == limit or not explore_next():
+                break
+    if wrong == NULL:
+        return runs, steps, None
+    explore_describe(text, 4096)
+    answers = [(race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)]
+    return runs, steps, (wrong.decode(), answers, text.decode())

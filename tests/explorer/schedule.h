@@ -1,0 +1,20 @@
+#ifndef HBCORE_EXPLORER_SCHEDULE_H
+#define HBCORE_EXPLORER_SCHEDULE_H
+
+void hb_schedule(const char *operation, const void *address);
+
+/* Begin a search over all schedules with at most so many preemptions and deaths. */
+void explore_begin(int preemptions, int deaths);
+/* Run work(arguments[i]) as `count` fibers under the next schedule. 0, or -1 for a livelock. */
+int explore_run(int count, void (*work)(void *), void **arguments);
+/* Whether another schedule is left. */
+int explore_next(void);
+/* Of the last run: whether a fiber died, and the steps at which it began and ended (-1: it did not). */
+int explore_died(int fiber);
+long explore_began(int fiber);
+long explore_ended(int fiber);
+long explore_steps(void);
+/* The choices that were not the first, as "point:choice ". */
+void explore_describe(char *text, int size);
+
+#endif

@@ -1,0 +1,55 @@
+"""The explorer in its short form: every schedule of a few operations, and whether it sees planted bugs.
+
+The long form is ``tests/explorer/explore.py --preemptions 5`` and ``tests/explorer/mutants.py``; see the README.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPLORER = Path(__file__).parent / "explorer"
+SOURCES = Path(__file__).parent.parent / "hbcore" / "ledger.pyx"
+
+pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="the explorer is built from a source tree")
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, EXPLORER / script, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explorer") / "original"
+    run("build.py", folder)
+    return folder
+
+
+def test_every_schedule_with_three_preemptions_keeps_the_promises(built: Path) -> None:
+    output = run("explore.py", built, "--preemptions", 3)
+    print(output)
+    assert "no promise broken" in output
+
+
+def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> None:
+    output = run("explore.py", built, "--preemptions", 2, "--deaths", 1)
+    print(output)
+    assert "no promise broken" in output
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "no second look at the index word",
+        "free before tombstone",
+        "sold out without another look",
+        "the vacancy tree is cleared without a version",
+        "entries are copied without being frozen",
+    ],
+)
+def test_the_explorer_sees_a_planted_bug(built: Path, mutant: str) -> None:
+    assert "1 of 1 planted bugs found" in run("mutants.py", mutant, "--original", built)

@@ -40,7 +40,8 @@ setup(
             "cdivision": True,
             "initializedcheck": False,
             "freethreading_compatible": True,
-            "embedsignature": False,
+            "autotestdict": False,
         },
-    )
+    ),
+    options={"build_ext": {"parallel": True}},  # a compiler for each core
 )

@@ -78,14 +78,15 @@ cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bin
     if size == 8:
         memcpy(&number, place, 8)
     elif size == 4:
+        # Both sides as 64 bits first: a conditional of two types has one of them, and -1 would become 2**32 - 1.
         memcpy(&number32, place, 4)
-        number = number32 if is_signed else <uint32_t>number32
+        number = <int64_t>number32 if is_signed else <int64_t><uint32_t>number32
     elif size == 2:
         memcpy(&number16, place, 2)
-        number = number16 if is_signed else <uint16_t>number16
+        number = <int64_t>number16 if is_signed else <int64_t><uint16_t>number16
     else:
         memcpy(&number8, place, 1)
-        number = number8 if is_signed else <uint8_t>number8
+        number = <int64_t>number8 if is_signed else <int64_t><uint8_t>number8
     negative[0] = is_signed and number < 0
     return <uint64_t>number
 

@@ -5,7 +5,6 @@ before it leaves a MAKING extent that nothing names, who dies after it leaves a 
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
@@ -70,6 +69,10 @@ cdef int retire_extent(Region region, uint64_t offset) except -1:
     return 0
 
 
+cdef inline uint64_t offset_of(uint64_t word) noexcept nogil:
+    return (word & ((<uint64_t>1 << OFFSET_BITS) - 1)) * HB_UNIT
+
+
 cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name):
     cdef UserKey out
     cdef bytes message = kind.to_bytes(4, "little") + parent.to_bytes(8, "little") + name
@@ -78,14 +81,24 @@ cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name
     return out
 
 
-cdef bint names(Region region, uint64_t offset, uint32_t kind, uint64_t parent, bytes name) except -1:
-    # Whether the object at an offset that the directory holds is the one looked for.
-    cdef hb_extent *extent = region.extent(offset, kind, sizeof(hb_extent))
-    if extent == NULL or extent.parent != parent or extent.name_length != PyBytes_GET_SIZE(name):
-        return False    # another kind of object, or damage: then the name is not found
-    if not region.contains(offset + extent.name_offset, extent.name_length):
-        return False
-    return memcmp(region.base + offset + extent.name_offset, PyBytes_AS_STRING(name), extent.name_length) == 0
+cdef bint names(Region region, uint64_t word, uint32_t kind, uint64_t parent, bytes name) except -1:
+    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for. One of another
+    # name has the same tag once in 2**28 times; that its own name gives this tag is looked at then, because a name that
+    # damage has made unrecognisable must not be made a second time.
+    cdef uint64_t offset = offset_of(word)
+    cdef hb_extent *extent
+    cdef UserKey key
+    if region.contains(offset, sizeof(hb_extent)):
+        extent = <hb_extent *>(region.base + offset)
+        if (region.extent(offset, extent.kind, sizeof(hb_extent)) != NULL
+                and region.contains(offset + extent.name_offset, extent.name_length)):
+            found = (region.base + offset + extent.name_offset)[: extent.name_length]
+            if extent.kind == kind and extent.parent == parent and found == name:
+                return True
+            key = name_hash(region, extent.kind, extent.parent, found)
+            if key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
+                return False
+    raise CorruptFileError(f"the directory of {region.path!r} leads to no object of the name {name!r}: it is damaged")
 
 
 cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
@@ -93,7 +106,7 @@ cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uin
     # Returns the offset of the object that has the name, or 0.
     cdef UserKey key = name_hash(region, kind, parent, name)
     cdef uint64_t tag = key.high << OFFSET_BITS
-    cdef uint64_t word, hash, low, bucket, found
+    cdef uint64_t word, hash, low, bucket
     cdef uint64_t *words
     cdef int level, i
     for level in range(HB_DIRECTORY_LEVELS):
@@ -116,10 +129,8 @@ cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uin
                 if hb_cas(&words[i], 0, tag | offset // HB_UNIT):
                     return <int64_t>offset
                 word = hb_load_acquire(&words[i])
-            if word >> OFFSET_BITS == tag >> OFFSET_BITS:
-                found = (word & ((<uint64_t>1 << OFFSET_BITS) - 1)) * HB_UNIT
-                if names(region, found, kind, parent, name):
-                    return <int64_t>found
+            if word >> OFFSET_BITS == tag >> OFFSET_BITS and names(region, word, kind, parent, name):
+                return <int64_t>offset_of(word)
     if offset == 0:
         return 0
     raise EngineFullError(f"the directory has no room for another name in the bucket of {name!r}")

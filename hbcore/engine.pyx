@@ -12,7 +12,7 @@ from hbcore.audit import audit_all
 from hbcore.errors import CorruptFileError, NotFoundError
 from hbcore.records import AuditReport
 from hbcore.region import open_region, open_regions
-from hbcore.terms import check_same_terms, envelope_terms, object_name
+from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
 
 
 @cython.final
@@ -37,6 +37,9 @@ cdef class Engine:
 
     Safe to use from any thread of any process. A child may use the engine that its parent has opened before the fork.
     """
+
+    def __cinit__(self, *_, **__):
+        self.region = Region()      # a closed one: what was never initialised only ever raises
 
     def __init__(self, path=None, *, capacity=None, mode=0o600, key=None):
         self.region = open_region(path, capacity, mode, key)
@@ -67,6 +70,9 @@ cdef class Engine:
         cdef Envelope envelope
         self.region.check_open()
         encoded = object_name(name)
+        name = encoded.decode()     # a str, and not a subclass of it
+        if total is None and packets is None:
+            check_lookup(law, min, max, concentration, seed, expires_at)
         envelope = envelope_find(self.region, name, encoded)
         if total is None and packets is None:
             if envelope is None:
@@ -155,7 +161,7 @@ def reopen_envelope(path, name):
     """Find an envelope of a file again, for pickle: in the engine that this process has open, or by opening it."""
     cdef Region region = open_regions.get(path)
     if region is None or region.closed:
-        region = open_region(path, None, 0o600, None)
+        region = open_region(path, None, 0o600, None, create=False)
     envelope = envelope_find(region, name, object_name(name))
     if envelope is None:
         raise NotFoundError(f"there is no envelope {name!r} in {path!r}")

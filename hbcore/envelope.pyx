@@ -24,13 +24,14 @@ from hbcore.ledger cimport (
 from hbcore.region cimport Region, extent_size, hb_now_ms
 from hbcore.user cimport HashKey, UserKey, user_key, user_keys_from_sequence, user_keys_from_text_array
 
+from collections.abc import Iterable
 from os import urandom
 
 import numpy as np
 
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import Terms as CheckedTerms
+from hbcore.terms import Terms as CheckedTerms, array_list
 
 cdef tuple STATUSES = tuple(Status)
 
@@ -79,6 +80,7 @@ cdef class Claim:
         return Claim, (self.status_code, self.amount, self.packet)
 
 
+cdef Region NO_REGION = Region()    # closed for ever: of an Envelope that Envelope.__new__ alone has made
 cdef Claim SOLD_OUT_CLAIM = Claim(SOLD_OUT, 0, -1)
 cdef Claim CLOSED_CLAIM = Claim(CLOSED, 0, -1)
 
@@ -94,6 +96,9 @@ cdef class Envelope:
     what they share is changed by compare-and-swap only, and no call waits for another. Two handles are equal if they
     speak of the same envelope. An envelope of a file can be pickled; of a memory engine it cannot.
     """
+
+    def __cinit__(self):
+        self.region = NO_REGION
 
     def __init__(self):
         raise TypeError("envelopes are made by Engine.envelope")
@@ -352,9 +357,9 @@ cdef object plain_users(object users):
                 users = users.astype(users.dtype.newbyteorder("="))
             return users
         if kind in "UOT":
-            return users.tolist()
+            return array_list(users)
         raise TypeError(f"users must be an array of integers, bytes or str, not of {users.dtype}")
-    if isinstance(users, (str, bytes, bytearray)) or not hasattr(users, "__iter__"):
+    if isinstance(users, (str, bytes, bytearray, memoryview)) or not isinstance(users, Iterable):
         raise TypeError(f"users must be an integer array or a sequence of users, not {type(users).__name__}")
     return list(users)
 
@@ -378,7 +383,7 @@ cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t 
         answer = user_keys_from_text_array(key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad)
     if answer != 0:
         # Say what the scalar path says of this user.
-        user_keys_from_sequence(key, [*users[: bad + 1].tolist()], keys, bad + 1)
+        user_keys_from_sequence(key, array_list(users[: bad + 1]), keys, bad + 1)
         raise ValueError(f"users[{bad}]: user {users[bad]!r} cannot be hashed")
     return 0
 

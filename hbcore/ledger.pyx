@@ -34,7 +34,8 @@ from hbcore.wide cimport hb_multiply
 
 cdef extern from "threads.h" nogil:
     struct hb_cursor:
-        uint64_t owner
+        uint64_t handle
+        uint64_t worker
         uint64_t slot
     hb_cursor *hb_cursor_of(uint64_t handle)
     uint64_t hb_this_thread()
@@ -252,12 +253,12 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     # Take a free slot for this worker, or return -1: sold out. Each thread walks blocks of its own choosing, so that
     # two of them seldom want the same cache line.
     cdef hb_cursor *cursor = hb_cursor_of(ledger.handle)
-    cdef uint64_t owner = ledger.handle << 12 ^ worker
     cdef uint64_t slot
     cdef uint64_t unused = 0
     cdef int64_t taken
-    if cursor.owner != owner:
-        cursor.owner = owner
+    if cursor.handle != ledger.handle or cursor.worker != worker:
+        cursor.handle = ledger.handle
+        cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
     slot = cursor.slot
     if slot % BLOCK_SIZE == 0:

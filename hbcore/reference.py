@@ -7,9 +7,11 @@ deaths only, has no twin here: one dictionary of claims stands for it. It is nev
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from math import prod
 from os import urandom
+from typing import NoReturn, Self
 
 import numpy as np
 
@@ -23,7 +25,23 @@ from hbcore.records import (
     State,
     Status,
 )
-from hbcore.terms import KEY_SIZE, USER_LIMIT, Terms, envelope_terms, exact_bytes, integer, object_name
+from hbcore.terms import (
+    KEY_SIZE,
+    MAX_CAPACITY,
+    MIN_CAPACITY,
+    USER_LIMIT,
+    Terms,
+    array_list,
+    check_lookup,
+    check_same_terms,
+    envelope_terms,
+    exact_bytes,
+    file_mode,
+    index,
+    integer,
+    object_name,
+    shown,
+)
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
@@ -108,7 +126,7 @@ class Stream:
 
 EQUAL, DOUBLE_MEAN, DIRICHLET = range(3)
 STRATUM_SIZE = 1024
-REJECTION_CELLS = 2048
+REJECTION_CELLS = 512
 ROUNDS = 48
 
 
@@ -198,8 +216,8 @@ def split_dirichlet(stream: Stream, excess: int, count: int, cap: int, concentra
     """Cut into ``concentration * count`` cells uniformly over all compositions and add the cells up by packet.
 
     With a cap that binds, the law is the same *given that* no share exceeds the cap: compositions are drawn until one
-    fits. Where the cap is so tight that this fails (more than about 16 packets at less than about four times the mean)
-    an even split is brought to that law by ``resplit``.
+    fits. Where the cap is so tight that this fails (one time in six for 12 packets, ``c = 1`` and twice the mean) an
+    even split is brought to that law by ``resplit``; the tries before cost no more than that.
     """
     if cap >= excess:
         return sum_cells(composition(stream, excess, concentration * count), concentration)
@@ -306,7 +324,7 @@ def split(
 ) -> np.ndarray:
     """Return the amounts of all packets of an envelope, by packet number, as an int64 array."""
     terms = checked_terms(total, packets, law, min, max, concentration, seed)
-    amounts = [amount for stratum in range(stratum_count(packets)) for amount in split_stratum(terms, stratum)]
+    amounts = [amount for stratum in range(stratum_count(terms.packets)) for amount in split_stratum(terms, stratum)]
     return np.roll(np.array(amounts, np.int64), -rotation(terms))
 
 
@@ -322,9 +340,9 @@ def packet_amount(
 ) -> int:
     """Return the amount of one packet, as ``split`` would give it, from its stratum alone."""
     terms = checked_terms(total, packets, law, min, max, concentration, seed)
-    position = (integer("packet", packet, 0, packets - 1) + rotation(terms)) % packets
-    stratum = stratum_of(packets, position)
-    return split_stratum(terms, stratum)[position - stratum_start(packets, stratum)]
+    position = (integer("packet", packet, 0, terms.packets - 1) + rotation(terms)) % terms.packets
+    stratum = stratum_of(terms.packets, position)
+    return split_stratum(terms, stratum)[position - stratum_start(terms.packets, stratum)]
 
 
 # ---- user: users to keyed hashes --------------------------------------------------------------------------------
@@ -367,18 +385,18 @@ def user_identity(user: object) -> bytes | int:
     """Return what identifies a user: its bytes (a str as UTF-8), or its integer. The two never meet."""
     if isinstance(user, str):
         try:
-            user = user.encode()
+            user = str.encode(user)
         except UnicodeEncodeError as error:
             raise ValueError(f"user {user!r} is not valid Unicode: {error.reason}") from None
     if isinstance(user, bytes):
         if not 1 <= len(user) <= USER_LIMIT:
             raise ValueError(f"user must be 1 .. {USER_LIMIT} bytes long, not {len(user)}")
-        return user
-    if isinstance(user, (bool, np.bool_)) or not hasattr(user, "__index__"):
+        return bytes(user)
+    number = index(user)
+    if number is None:
         raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})")
-    number = int(user.__index__())
     if not -(1 << 63) <= number < 1 << 64:
-        raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {number}")
+        raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {shown(number)}")
     return number
 
 
@@ -396,19 +414,22 @@ def user_key(key: bytes, identity: bytes | int) -> bytes:
 def user_list(users: object) -> list[bytes | int]:
     """Return the identities of all users of a batch, or raise for the first bad one, naming its index."""
     if isinstance(users, np.ndarray):
+        if isinstance(users, np.ma.MaskedArray):
+            raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
         if users.ndim != 1:
             raise ValueError(f"users must have one dimension, not {users.ndim}")
-        if users.dtype.kind not in "iuSUO":
+        if users.dtype.kind not in "iuSUOT":
             raise TypeError(f"users must be an array of integers, bytes or str, not of {users.dtype}")
-        users = users.tolist()
-    if isinstance(users, (str, bytes)) or not isinstance(users, (Sequence, Iterable)):
+        users = array_list(users)
+    if isinstance(users, (str, bytes, bytearray, memoryview)) or not isinstance(users, Iterable):
         raise TypeError(f"users must be an integer array or a sequence of users, not {type(users).__name__}")
     identities = []
     for position, user in enumerate(users):
         try:
             identities.append(user_identity(user))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"users[{position}]: {error}") from None
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"users[{position}]: {error}") from None
     return identities
 
 
@@ -420,12 +441,27 @@ BLOCK_SIZE = 64
 class Claim:
     """The answer to a claim: truthy if the user holds a packet."""
 
-    __slots__ = ("amount", "packet", "status")
+    __slots__ = ("_amount", "_packet", "_status")
 
     def __init__(self, status: Status, amount: int, packet: int) -> None:
-        self.status = status
-        self.amount = amount
-        self.packet = packet
+        self._status = status
+        self._amount = amount
+        self._packet = packet
+
+    @property
+    def status(self) -> Status:
+        """Why the user holds a packet, or does not."""
+        return self._status
+
+    @property
+    def amount(self) -> int:
+        """What the packet is worth in minor units; 0 without one."""
+        return self._amount
+
+    @property
+    def packet(self) -> int:
+        """The number of the packet, from 0; -1 without one."""
+        return self._packet
 
     def __bool__(self) -> bool:
         return self.packet >= 0
@@ -483,7 +519,7 @@ class Envelope:
         return amounts[position - stratum_start(packets, stratum)]
 
     def _take(self) -> int | None:
-        """Take the first free packet at or after the cursor: its block to the end, then from its start, then the next."""
+        """Take the first free packet from the cursor on: its block to the end, that block's start, the next block."""
         packets, taken, cursor = self.terms.packets, self._taken, self._cursor
         packet: int | None = cursor
         if cursor in taken:
@@ -502,7 +538,8 @@ class Envelope:
         if len(taken) == packets:
             return None
         own = cursor // BLOCK_SIZE
-        for packet in (*range(cursor, min(own * BLOCK_SIZE + BLOCK_SIZE, packets)), *range(own * BLOCK_SIZE, cursor)):
+        end = min(own * BLOCK_SIZE + BLOCK_SIZE, packets)
+        for packet in chain(range(cursor, end), range(own * BLOCK_SIZE, cursor)):
             if packet not in taken:
                 return packet
         blocks = -(-packets // BLOCK_SIZE)
@@ -518,7 +555,7 @@ class Envelope:
         expires_at_ms = self.terms.expires_at_ms
         return self._closed or (expires_at_ms != 0 and time.time_ns() // 1_000_000 >= expires_at_ms)
 
-    def claim(self, user: object) -> Claim:
+    def claim(self, user: object, /) -> Claim:
         """Give the user a packet, or tell why not; the same answer when asked again."""
         self._engine._check_open()
         return self._claim(user_identity(user))
@@ -535,7 +572,7 @@ class Envelope:
         self._claims[identity] = Held(packet)
         return Claim(Status.GRANTED, self.amount(packet), packet)
 
-    def claim_many(self, users: object) -> np.ndarray:
+    def claim_many(self, users: object, /) -> np.ndarray:
         """Claim for every user in order; return one ``CLAIM_DTYPE`` row each. A bad user grants nothing."""
         self._engine._check_open()
         identities = user_list(users)
@@ -545,26 +582,28 @@ class Envelope:
             answers[i] = (claim.status, claim.amount, claim.packet)
         return answers
 
-    def find(self, user: object) -> Claim | None:
+    def find(self, user: object, /) -> Claim | None:
         """Return the user's claim, or None; never grants."""
         self._engine._check_open()
         held = self._claims.get(user_identity(user))
         return None if held is None else Claim(Status.REPEATED, self.amount(held.packet), held.packet)
 
-    def settle(self, user: object) -> Claim | None:
+    def settle(self, user: object, /) -> Claim | None:
         """The payout went through: make the user's claim final. None if the user holds no packet."""
         claim = self.find(user)
         if claim is not None:
             self._claims[user_identity(user)].state = State.SETTLED
         return claim
 
-    def release(self, user: object) -> Claim | None:
+    def release(self, user: object, /) -> Claim | None:
         """The payout failed: give the user's packet back for others. None if the user holds no packet."""
         claim = self.find(user)
         if claim is not None:
             identity = user_identity(user)
             if self._claims[identity].state == State.SETTLED:
-                raise ConflictError(f"packet {claim.packet} of envelope {self.name!r} is settled: final, not to be released")
+                raise ConflictError(
+                    f"packet {claim.packet} of envelope {self.name!r} is settled: final, not to be released"
+                )
             del self._claims[identity]
             if not self._closed:  # a closed envelope has refunded the packet
                 self._taken.remove(claim.packet)
@@ -604,6 +643,15 @@ class Envelope:
         self._closed = True
         return stats.amounts.total - stats.amounts.granted - stats.amounts.settled
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"envelope {self.name!r} lives in a memory engine, which other processes cannot open; use a file "
+            "(hbcore.Engine(path)) to pickle it, or fork"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Envelope {self.name!r}: {self.terms.total} in {self.terms.packets} packets, engine in memory>"
+
     def _audit(self) -> None:
         amounts = [a for s in range(stratum_count(self.terms.packets)) for a in split_stratum(self.terms, s)]
         if sum(amounts) != self.terms.total:
@@ -621,6 +669,9 @@ class Engine:
     def __init__(
         self, path: None = None, *, capacity: int | None = None, mode: int = 0o600, key: bytes | None = None
     ) -> None:
+        if capacity is not None:
+            integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
+        file_mode(mode)
         if path is not None:
             raise ValueError(f"path must be None: the reference keeps its engines in memory, not in {path!r}")
         self._key = urandom(KEY_SIZE) if key is None else exact_bytes("key", key, KEY_SIZE)
@@ -646,8 +697,10 @@ class Engine:
         """Get the envelope of that name, or create it."""
         self._check_open()
         encoded = object_name(name)
+        name = encoded.decode()
         envelope = self._envelopes.get(encoded)
         if total is None and packets is None:
+            check_lookup(law, min, max, concentration, seed, expires_at)
             if envelope is None:
                 raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
             return envelope
@@ -660,7 +713,12 @@ class Engine:
         envelope = self._envelopes[encoded] = Envelope(self, name, terms)
         return envelope
 
-    def user_hash(self, user: object) -> bytes:
+    def envelopes(self) -> list[Envelope]:
+        """Return all envelopes of the engine, in the order of their making."""
+        self._check_open()
+        return list(self._envelopes.values())
+
+    def user_hash(self, user: object, /) -> bytes:
         """Return the 16-byte keyed hash under which a user appears in ``Envelope.claims()``."""
         self._check_open()
         return user_key(self._key, user_identity(user))
@@ -689,7 +747,18 @@ class Engine:
         """Close the engine; what is asked of it or its envelopes afterwards raises EngineClosedError."""
         self.closed = True
 
-    def __enter__(self) -> "Engine":
+    @property
+    def path(self) -> None:
+        """None: the reference keeps its engines in memory."""
+        return None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle an engine; open it anew with hbcore.Engine(...)")
+
+    def __repr__(self) -> str:
+        return f"<{'closed ' if self.closed else ''}Engine in memory>"
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

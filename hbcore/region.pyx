@@ -5,6 +5,7 @@ capacity is mapped at once and costs nothing but address space: a file grows as 
 pages as they are touched. A mapping stays until its Region is deallocated, so nothing that still holds the Region can
 ever see it vanish; ``close`` only refuses further calls.
 """
+cimport cython
 from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strerror
@@ -25,7 +26,7 @@ import weakref
 from hbcore.errors import (
     ConflictError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, IncompatibleFileError,
 )
-from hbcore.terms import KEY_SIZE, exact_bytes, integer
+from hbcore.terms import KEY_SIZE, MAX_CAPACITY, MIN_CAPACITY, exact_bytes, file_mode, file_path, integer
 
 cdef extern from "process.h" nogil:
     int hb_watch_forks()
@@ -48,8 +49,6 @@ cdef extern from "<sys/stat.h>" nogil:
     int fstat(int fd, stat_result *status)
 
 DEFAULT_CAPACITY = 1 << 38
-MIN_CAPACITY = 1 << 20
-MAX_CAPACITY = 1 << 42
 
 cdef enum:
     INITIAL_SIZE = 128 * 1024
@@ -63,6 +62,8 @@ if hb_watch_forks() != 0:
 open_regions = weakref.WeakValueDictionary()
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Region:
     """One mapping of this process. ``open_region`` makes it; safe to use from any thread."""
 
@@ -225,12 +226,12 @@ cdef class Region:
         return hb_load_relaxed(&self.header.frontier)
 
 
-def open_region(path, capacity, mode, key):
+def open_region(path, capacity, mode, key, create=True):
     """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None."""
     wanted_capacity = None if capacity is None else integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
     if wanted_capacity is not None:
         wanted_capacity = (wanted_capacity + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
-    wanted_mode = integer("mode", mode, 0o200, 0o777)
+    wanted_mode = file_mode(mode)
     if key is not None:
         key = exact_bytes("key", key, KEY_SIZE)
     cdef Region region = Region()
@@ -240,10 +241,13 @@ def open_region(path, capacity, mode, key):
         size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
         attach(region, size, key)
         return region
-    region.path = os.path.realpath(os.fspath(path)) if not os.path.islink(path) else os.fspath(path)
+    path = file_path(path)
+    region.path = path if os.path.islink(path) else os.path.realpath(path)
     try:
         region.fd = os.open(region.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
+        if not create:
+            raise
         region.fd = create_file(region.path, wanted_capacity or DEFAULT_CAPACITY, wanted_mode, key)
     except OSError as error:
         if error.errno == _errno.ELOOP:
@@ -324,9 +328,11 @@ cdef seal(int fd):
 
 
 cdef bytes key_check(const HashKey *key, bytes engine_id):
-    # Tells the right key from a wrong one without telling anything else about it.
+    # Tells the right key from a wrong one, both halves of it, without telling anything else about it.
     cdef UserKey out
     cdef bytes message = b"hbcore key check" + engine_id
+    siphash128(key.number, <const unsigned char *>message, <size_t>len(message), &out)
+    message += bytes_from_user_key(&out)
     siphash128(key.text, <const unsigned char *>message, <size_t>len(message), &out)
     return bytes_from_user_key(&out)
 
@@ -357,6 +363,9 @@ cdef check_header(Region region):
     size = os.fstat(region.fd).st_size
     if size < INITIAL_SIZE:
         raise CorruptFileError(f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine")
+    # The frontier is only a hint, but one that never lies beyond the disk space: that is allocated first.
+    if header.frontier < FIRST_EXTENT or header.frontier % HB_UNIT or header.frontier + sizeof(hb_extent) > size:
+        raise CorruptFileError(f"{path!r} is truncated or damaged: it has {size} bytes, and used {header.frontier}")
 
 
 cdef attach(Region region, uint64_t size, key):

@@ -4,8 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from hbcore.wide cimport hb_multiply
 
 cdef enum:
-    LANES = 8               # blocks that are computed side by side, so that the compiler can use vector registers
-    WORDS_PER_FILL = 128    # LANES blocks of 16 words
+    WORDS_PER_FILL = 128    # eight blocks of 16 words, which chacha.h computes side by side
 
 cdef enum:
     DOMAIN_SPLIT = 0

@@ -7,22 +7,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
-cdef inline void quarter_round(uint32_t (*x)[LANES], int a, int b, int c, int d) noexcept nogil:
-    # One quarter round on LANES blocks at once; each loop is one vector instruction or two.
-    cdef int lane
-    for lane in range(LANES):
-        x[a][lane] += x[b][lane]
-        x[d][lane] ^= x[a][lane]
-        x[d][lane] = (x[d][lane] << 16) | (x[d][lane] >> 16)
-        x[c][lane] += x[d][lane]
-        x[b][lane] ^= x[c][lane]
-        x[b][lane] = (x[b][lane] << 12) | (x[b][lane] >> 20)
-        x[a][lane] += x[b][lane]
-        x[d][lane] ^= x[a][lane]
-        x[d][lane] = (x[d][lane] << 8) | (x[d][lane] >> 24)
-        x[c][lane] += x[d][lane]
-        x[b][lane] ^= x[c][lane]
-        x[b][lane] = (x[b][lane] << 7) | (x[b][lane] >> 25)
+cdef extern from "chacha.h" nogil:
+    int hb_chacha20_best() noexcept
+    void hb_chacha20(int instructions, const uint32_t *start, uint32_t *words) noexcept
 
 
 cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain, uint64_t index) noexcept nogil:
@@ -41,26 +28,8 @@ cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain
 
 cdef void stream_refill(Stream *stream) noexcept nogil:
     # The 32-bit counter would wrap after 256 GiB of one stratum's stream; the largest draws a few MiB.
-    cdef uint32_t x[16][LANES]
-    cdef int i, lane, turn
-    for i in range(16):
-        for lane in range(LANES):
-            x[i][lane] = stream.start[i]
-    for lane in range(LANES):
-        x[12][lane] += <uint32_t>lane
-    for turn in range(10):
-        quarter_round(x, 0, 4, 8, 12)
-        quarter_round(x, 1, 5, 9, 13)
-        quarter_round(x, 2, 6, 10, 14)
-        quarter_round(x, 3, 7, 11, 15)
-        quarter_round(x, 0, 5, 10, 15)
-        quarter_round(x, 1, 6, 11, 12)
-        quarter_round(x, 2, 7, 8, 13)
-        quarter_round(x, 3, 4, 9, 14)
-    for lane in range(LANES):
-        for i in range(16):
-            stream.buffer[lane * 16 + i] = x[i][lane] + stream.start[i] + (<uint32_t>lane if i == 12 else 0)
-    stream.start[12] += LANES
+    hb_chacha20(hb_chacha20_best(), stream.start, stream.buffer)
+    stream.start[12] += WORDS_PER_FILL // 16
     stream.next = 0
 
 
@@ -71,6 +40,21 @@ def keystream(bytes seed not None, unsigned int domain, unsigned long long index
     cdef Stream stream
     stream_init(&stream, seed, domain, index)
     return [stream_word(&stream) for _ in range(word_count)]
+
+
+def first_fill(bytes seed not None, unsigned int domain, unsigned long long index, int instructions):
+    """Return the first 128 words of a stream by one of the instruction sets of chacha.h (0: what any machine has).
+
+    For tests. Raises ValueError for one that this processor does not have.
+    """
+    if len(seed) != 32:
+        raise ValueError(f"seed must be 32 bytes, not {len(seed)}")
+    if not 0 <= instructions <= hb_chacha20_best():
+        raise ValueError(f"instructions must be within 0 .. {hb_chacha20_best()} here, not {instructions}")
+    cdef Stream stream
+    stream_init(&stream, seed, domain, index)
+    hb_chacha20(instructions, stream.start, stream.buffer)
+    return [stream.buffer[i] for i in range(WORDS_PER_FILL)]
 
 
 def draws(bytes seed not None, unsigned int domain, unsigned long long index, bounds):

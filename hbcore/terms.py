@@ -4,8 +4,9 @@ The native core and the reference both begin here, so that they refuse the same 
 """
 
 import operator
+import os
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hbcore.errors import ConflictError
 
@@ -17,6 +18,9 @@ USER_LIMIT = 1 << 16
 KEY_SIZE = 32
 SEED_SIZE = 32
 EXPIRY_LIMIT_MS = 1 << 42
+MIN_CAPACITY = 1 << 20
+MAX_CAPACITY = 1 << 42
+OWNER_MODE = 0o600
 
 LAWS = ("equal", "double_mean", "dirichlet")
 
@@ -34,14 +38,42 @@ class Terms(NamedTuple):
     expires_at_ms: int
 
 
+def index(value: object) -> int | None:
+    """Return ``value`` as an int, or None if it is none. A bool is none, and so is an array of one integer."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # NumPy's arrays have __index__ and refuse to use it
+        return None
+
+
+def shown(number: int) -> str:
+    """Return a number for an error message: Python refuses to print one of more than 4,300 digits."""
+    return str(number) if number.bit_length() <= 256 else f"an integer of {number.bit_length()} bits"
+
+
 def integer(name: str, value: object, low: int, high: int) -> int:
     """Return ``value`` as an int within ``low .. high``, or raise TypeError or ValueError naming it."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number = index(value)
+    if number is None:
         raise TypeError(f"{name} must be an integer, not {value!r} ({type(value).__name__})")
-    number = operator.index(value)  # type: ignore[arg-type]
     if not low <= number <= high:
-        raise ValueError(f"{name} must be within {low} .. {high}, not {number}")
+        raise ValueError(f"{name} must be within {low} .. {high}, not {shown(number)}")
     return number
+
+
+def array_list(users: Any) -> list[object]:
+    """Return the elements of a one-dimensional NumPy array as Python objects, or name the one that cannot be one."""
+    try:
+        return users.tolist()  # type: ignore[no-any-return]
+    except (SystemError, ValueError):  # NumPy's words for a character beyond the last of Unicode
+        for position in range(len(users)):
+            try:
+                users[position : position + 1].tolist()
+            except (SystemError, ValueError):
+                raise ValueError(f"users[{position}]: user is not valid Unicode: beyond U+10FFFF") from None
+        raise
 
 
 def exact_bytes(name: str, value: object, size: int) -> bytes:
@@ -50,7 +82,30 @@ def exact_bytes(name: str, value: object, size: int) -> bytes:
         raise TypeError(f"{name} must be {size} bytes or None, not {type(value).__name__}")
     if len(value) != size:
         raise ValueError(f"{name} must be {size} bytes, not {len(value)}")
-    return value
+    return bytes(value)
+
+
+def file_path(path: object) -> str:
+    """Return a path (``str``, ``bytes`` or ``os.PathLike``) as a str, or raise TypeError or ValueError naming it."""
+    try:
+        text = os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"path must be a str, bytes or os.PathLike, not {path!r} ({type(path).__name__})") from None
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"path {text!r} is not valid Unicode: {error.reason}") from None
+    if not encoded or b"\0" in encoded:
+        raise ValueError(f"path must name a file: neither empty nor with a NUL character, not {text!r}")
+    return text
+
+
+def file_mode(mode: object) -> int:
+    """Return the permissions of a new file; whoever makes it must be able to read and write it."""
+    bits = integer("mode", mode, 0, 0o777)
+    if bits & OWNER_MODE != OWNER_MODE:
+        raise ValueError(f"mode must let the owner read and write (at least 0o600), not 0o{bits:o}")
+    return bits
 
 
 def object_name(name: object) -> bytes:
@@ -58,7 +113,7 @@ def object_name(name: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r} ({type(name).__name__})")
     try:
-        encoded = name.encode()
+        encoded = str.encode(name)
     except UnicodeEncodeError as error:
         raise ValueError(f"name {name!r} is not valid Unicode: {error.reason}") from None
     if not 1 <= len(encoded) <= NAME_LIMIT:
@@ -76,11 +131,13 @@ def expiry_ms(expires_at: object) -> int:
         if expires_at.tzinfo is None:
             raise ValueError(f"expires_at must be an aware datetime, not the naive {expires_at!r}")
         expires_at = expires_at.timestamp()
-    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
+    seconds = expires_at if isinstance(expires_at, float) else index(expires_at)
+    if seconds is None:
         raise TypeError(f"expires_at must be seconds since 1970 or an aware datetime, not {type(expires_at).__name__}")
-    if not 0 < expires_at < EXPIRY_LIMIT_MS // 1000:  # false for NaN as well
-        raise ValueError(f"expires_at must be within 0 .. {EXPIRY_LIMIT_MS // 1000} seconds since 1970, not {expires_at!r}")
-    return max(1, int(expires_at * 1000))
+    if not 0 < seconds < EXPIRY_LIMIT_MS // 1000:  # false for NaN as well
+        value = shown(seconds) if isinstance(seconds, int) else seconds
+        raise ValueError(f"expires_at must be within 0 .. {EXPIRY_LIMIT_MS // 1000} seconds since 1970, not {value}")
+    return max(1, int(seconds * 1000))
 
 
 def envelope_terms(
@@ -107,7 +164,7 @@ def envelope_terms(
         raise ValueError(f"law must be one of {', '.join(LAWS)}, not {law!r}")
     lowest = integer("min", min, 1, TOTAL_LIMIT - 1)
     highest = total_units if max is None else integer("max", max, 1, (1 << 64) - 1)
-    if highest < lowest:
+    if max is not None and highest < lowest:
         raise ValueError(f"max must be at least min ({lowest}), not {highest}")
     if packet_count * lowest > total_units:
         raise ValueError(
@@ -131,11 +188,25 @@ def envelope_terms(
     )
 
 
+LOOKUP = {"law": "double_mean", "min": 1, "max": None, "concentration": 3, "seed": None, "expires_at": None}
+
+
+def check_lookup(*values: object) -> None:
+    """Of an envelope that is asked for by its name alone: refuse terms that would silently count for nothing."""
+    for (name, default), value in zip(LOOKUP.items(), values, strict=True):
+        if value is not default and not (type(value) is type(default) and value == default):
+            raise TypeError(
+                f"total and packets must be given where {name} is; without them an envelope is only looked up"
+            )
+
+
 def check_same_terms(name: str, existing: Terms, wanted: Terms) -> None:
     """Raise ConflictError if an envelope exists with other terms than those asked for."""
     for field, is_value, wanted_value in zip(Terms._fields, existing, wanted, strict=True):
         if is_value != wanted_value and not (field == "seed" and wanted_value is None):
             if field == "seed":
                 raise ConflictError(f"envelope {name!r} exists with another seed")
-            shown = (LAWS[existing.law], LAWS[wanted.law]) if field == "law" else (is_value, wanted_value)
-            raise ConflictError(f"envelope {name!r} exists with {field} = {shown[0]}, not {shown[1]}")
+            pair: tuple[object, object] = (
+                (LAWS[existing.law], LAWS[wanted.law]) if field == "law" else (is_value, wanted_value)
+            )
+            raise ConflictError(f"envelope {name!r} exists with {field} = {pair[0]}, not {pair[1]}")

@@ -7,7 +7,8 @@
 #define HB_CURSORS 64 /* per thread; handles are numbered in order, so the last 64 of a thread never collide */
 
 struct hb_cursor {
-    uint64_t owner; /* handle and worker; 0: unused. A forked child is another worker and finds its own place */
+    uint64_t handle; /* of the ledger that it belongs to; 0: unused */
+    uint64_t worker; /* a forked child is another worker and finds its own place */
     uint64_t slot;
 };
 

@@ -8,7 +8,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from hbcore.terms import USER_LIMIT as _USER_LIMIT
+from hbcore.terms import USER_LIMIT as _USER_LIMIT, shown
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -50,11 +50,10 @@ cdef int text_key(const HashKey *key, const char *text, Py_ssize_t size, UserKey
 
 
 cdef int unusual_integer_key(const HashKey *key, object number, UserKey *out) except -1:
-    # What is not within the 64 signed bits, or not exactly an int.
+    # number: an int, most likely not within the 64 signed bits.
     cdef uint64_t unsigned_number
-    number = PyNumber_Index(number)
     if not -(1 << 63) <= number < 1 << 64:
-        raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {number}")
+        raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {shown(number)}")
     unsigned_number = number & 0xFFFFFFFFFFFFFFFF
     integer_key(key, unsigned_number, number < 0, out)
     return 0
@@ -81,7 +80,11 @@ cdef int user_key(const HashKey *key, object user, UserKey *out) except -1:
         return text_key(key, PyBytes_AS_STRING(user), PyBytes_GET_SIZE(user), out)
     if isinstance(user, bool) or not PyIndex_Check(user):
         raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})")
-    return unusual_integer_key(key, user, out)
+    try:
+        whole = PyNumber_Index(user)
+    except TypeError:   # NumPy's arrays have __index__ and refuse to use it
+        raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})") from None
+    return unusual_integer_key(key, whole, out)
 
 
 cdef Py_ssize_t user_keys_from_sequence(
@@ -90,6 +93,9 @@ cdef Py_ssize_t user_keys_from_sequence(
     # users: a list or tuple of `count` users. Raises for the first bad one, naming its index.
     cdef Py_ssize_t i
     for i in range(count):
+        # The check of every turn: other threads, or a user's own __index__, may shorten the list meanwhile.
+        if i >= len(users):
+            raise ValueError(f"users must not change while they are read: {count} have become {len(users)}")
         try:
             user_key(key, users[i], &out[i])
         except (TypeError, ValueError) as error:

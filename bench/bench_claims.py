@@ -1,0 +1,47 @@
+"""Each operation of an engine as a pytest-benchmark group, native and reference: ``pytest bench --benchmark-only``.
+
+A round is ``COUNT`` operations on a fresh engine, prepared outside the clock. ``--benchmark-json`` also stores
+``ns_per_operation``, the median round divided by that count. ``compare.py`` prints ratios from one run.
+"""
+
+from typing import Any
+
+import operations
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+COUNT = 10_000
+OPERATIONS = {
+    "claim of an int": (operations.claim_integer, COUNT),
+    "claim of a 16-character str": (operations.claim_text, COUNT),
+    "claim of an int, law equal": (operations.claim_alone, COUNT),
+    "claim_many of int64": (operations.claim_many, COUNT),
+    "claim_many of int64, law equal": (operations.claim_many_alone, COUNT),
+    "claim, repeated": (operations.repeated, COUNT),
+    "claim_many, repeated": (operations.repeated_many, COUNT),
+    "claim, sold out": (operations.sold_out, COUNT),
+    "claim_many, sold out": (operations.sold_out_many, COUNT),
+    "find": (operations.find, COUNT),
+    "release and claim again": (operations.release_and_claim, COUNT),
+    "create an envelope of 10 packets": (operations.create_small, COUNT),
+    "create an envelope of 10**9 packets": (operations.create_huge, 1),
+}
+ROUNDS = {"native": 25, "reference": 5}
+
+
+@pytest.fixture(params=ROUNDS)
+def impl(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(benchmark: BenchmarkFixture, impl: str, name: str) -> None:
+    operation, count = OPERATIONS[name]
+    benchmark.group = f"{name}, {count:,} a round" if count > 1 else name
+
+    def prepare() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (operation(operations.IMPLEMENTATIONS[impl], count),), {}
+
+    benchmark.pedantic(lambda run: run(), setup=prepare, rounds=ROUNDS[impl])
+    if benchmark.stats is not None:
+        benchmark.extra_info["ns_per_operation"] = benchmark.stats.stats.median / count * 1e9

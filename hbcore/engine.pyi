@@ -1,0 +1,44 @@
+from datetime import datetime
+from os import PathLike
+from types import TracebackType
+from typing import Self, final
+
+from hbcore.envelope import Envelope, _User
+from hbcore.records import AuditReport
+
+@final
+class Engine:
+    def __init__(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        capacity: int | None = None,
+        mode: int = 0o600,
+        key: bytes | None = None,
+    ) -> None: ...
+    def envelope(
+        self,
+        name: str,
+        total: int | None = None,
+        packets: int | None = None,
+        law: str = "double_mean",
+        min: int = 1,
+        max: int | None = None,
+        concentration: int = 3,
+        seed: bytes | None = None,
+        expires_at: float | datetime | None = None,
+    ) -> Envelope: ...
+    def user_hash(self, user: _User, /) -> bytes: ...
+    def envelopes(self) -> list[Envelope]: ...
+    def audit(self) -> AuditReport: ...
+    def close(self) -> None: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+def reopen_envelope(path: str, name: str) -> Envelope: ...

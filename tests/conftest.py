@@ -1,0 +1,47 @@
+"""What the tests share: the two implementations, Hypothesis settings that repeat themselves, and other processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import hbcore
+import hbcore.reference
+
+# The same examples on every machine and in every run; speed is none of a test's business.
+settings.register_profile(
+    "hbcore", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("hbcore")
+
+
+@pytest.fixture(scope="module", params=[hbcore, hbcore.reference], ids=["native", "reference"])
+def impl(request: pytest.FixtureRequest) -> ModuleType:
+    """The native core and its twin in plain Python: a test that takes ``impl`` is a promise that both keep."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program in a process of its own that imports the hbcore under test."""
+    package_root = str(Path(hbcore.__file__).parent.parent)
+
+    def run(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        process = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": package_root},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if check and process.returncode != 0:
+            pytest.fail(f"the process ended with {process.returncode}:\n{process.stderr}", pytrace=False)
+        return process
+
+    return run

@@ -1,0 +1,177 @@
+"""The package as it travels: sdist, wheel from it, an empty environment, a consumer that cimports.
+
+Everything is built once from a copy of this tree, with the Cython and the setuptools of the test environment. Each test
+runs in an environment of its own and without sight of the tree.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hbcore"
+SHIPPED = {".py", ".pyi", ".pyx", ".pxd", ".h", ".typed"}
+SOURCES = {f"hbcore/{path.name}" for path in PACKAGE.iterdir() if path.suffix in SHIPPED}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
+FAST_TESTS = ("test_api.py", "test_concurrency.py")
+PRODUCTS = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
+
+CLAIMS = """
+import hbcore, sys
+assert sys.prefix in hbcore.__file__, hbcore.__file__
+with hbcore.Engine() as engine:
+    envelope = engine.envelope("gala", total=20_000, packets=50)
+    claims = envelope.claim_many(list(range(60)))
+    assert claims["amount"].sum() == 20_000 and envelope.claim(7).status is hbcore.Status.REPEATED
+    print(engine.audit().granted)
+"""
+
+CONSUMER = """
+# cython: language_level=3
+from libc.stdint cimport uint64_t
+from hbcore.law cimport STRATUM_SIZE, Terms, packet_at, split_stratum, stratum_start, terms_from_python
+from hbcore.stream cimport Stream, stream_below, stream_init
+from hbcore.user cimport UserKey, siphash128
+
+
+def split(checked):
+    cdef Terms terms
+    cdef uint64_t shares[STRATUM_SIZE]
+    cdef uint64_t stratum, i
+    terms_from_python(&terms, checked)
+    amounts = [0] * terms.packets
+    for stratum in range(terms.stratum_count):
+        for i in range(<uint64_t>split_stratum(&terms, stratum, shares)):
+            amounts[packet_at(&terms, stratum_start(&terms, stratum) + i)] = shares[i]
+    return amounts
+
+
+def draws(bytes seed, bounds):
+    cdef Stream stream
+    stream_init(&stream, seed, 3, 5)
+    return [stream_below(&stream, bound) for bound in bounds]
+
+
+def siphash(bytes key, bytes message):
+    cdef UserKey out
+    siphash128(<const uint64_t *><const char *>key, message, len(message), &out)
+    return (<const char *>&out)[:16]
+"""
+
+CONSUMER_SETUP = """
+from Cython.Build import cythonize
+from setuptools import setup
+
+setup(name="consumer", ext_modules=cythonize("consumer.pyx"))
+"""
+
+CONSUMER_CHECK = """
+import sys
+sys.path.append(".")
+import consumer, hbcore.law, hbcore.stream, hbcore.user
+seed = bytes(range(32))
+terms = hbcore.law.checked_terms(10**7, 5_000, "dirichlet", 2, None, 3, seed)
+assert consumer.split(terms) == hbcore.law.split(10**7, 5_000, "dirichlet", 2, seed=seed).tolist()
+bounds = [1, 6, 2**32, 2**32 + 1, 2**63]
+assert consumer.draws(seed, bounds) == hbcore.stream.draws(seed, 3, 5, bounds)
+assert consumer.siphash(seed[:16], b"user-42") == hbcore.user.siphash(seed[:16], b"user-42")
+print("the same")
+"""
+
+
+def run(*command: object, folder: Path) -> str:
+    """Run a command that sees nothing of this tree, and return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    arguments = [str(argument) for argument in command]
+    result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.fail(f"{' '.join(arguments)}\n{result.stdout}\n{result.stderr}", pytrace=False)
+    return result.stdout
+
+
+class Distribution(NamedTuple):
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="session")
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
+    """An sdist of the tree, and a wheel that was built from the sdist."""
+    folder = tmp_path_factory.mktemp("distribution")
+    shutil.copytree(ROOT, folder / "tree", ignore=PRODUCTS)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder / "tree", folder=folder)
+    shutil.rmtree(folder / "tree")
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return Distribution(sdist, wheel)
+
+
+@pytest.fixture(scope="session")
+def python(distribution: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment in which the wheel is installed, with what it depends on, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, symlinks=True)
+    install(folder / "bin" / "python", distribution.wheel)
+    return folder / "bin" / "python"
+
+
+def install(python: Path, *requirements: object) -> None:
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements, folder=python.parent)
+
+
+def sdist_members(distribution: Distribution) -> set[str]:
+    with tarfile.open(distribution.sdist) as archive:
+        return {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
+
+
+def test_the_sdist_carries_the_sources_and_nothing_generated(distribution: Distribution) -> None:
+    members = sdist_members(distribution)
+    assert {member for member in members if member.startswith("hbcore/")} == SOURCES
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "conftest.py"} <= members
+    assert {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")} <= members
+    assert {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")} <= members
+    assert not {member for member in members if member.startswith("build/") or Path(member).suffix in {".so", ".pyc"}}
+
+
+def test_the_wheel_carries_extensions_sources_and_stubs(distribution: Distribution) -> None:
+    with zipfile.ZipFile(distribution.wheel) as archive:
+        members = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(f"{distribution.wheel.name.split('-cp')[0]}.dist-info/METADATA").decode()
+    extensions = {member for member in members if member.endswith(".so")}
+    assert members - extensions == SOURCES
+    assert sorted(Path(member).name.split(".")[0] for member in extensions) == MODULES
+    assert {"hbcore/py.typed", *(f"hbcore/{module}.pyi" for module in MODULES)} <= members
+    for line in ("Name: hbcore", "License-Expression: MIT", "Requires-Python: >=3.11", "Requires-Dist: numpy>=1.26"):
+        assert line in metadata.splitlines()
+    assert (ROOT / "README.md").read_text().splitlines()[0] in metadata.splitlines()
+
+
+def test_an_empty_environment_can_claim(python: Path, tmp_path: Path) -> None:
+    assert run(python, "-c", CLAIMS, folder=tmp_path) == "50\n"
+    version = run(python, "-c", "import hbcore; print(hbcore.__version__)", folder=tmp_path)
+    assert run(python.parent / "hbcore", "--version", folder=tmp_path) == f"hbcore {version}"
+    assert run(python, "-m", "hbcore", "--version", folder=tmp_path) == f"hbcore {version}"
+
+
+def test_the_wheel_passes_the_tests_of_the_sdist(distribution: Distribution, python: Path, tmp_path: Path) -> None:
+    install(python, "pytest", "hypothesis")
+    with tarfile.open(distribution.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    printed = run(python, "-m", "pytest", *(f"tests/{name}" for name in FAST_TESTS), folder=tree)
+    assert " passed" in printed.splitlines()[-1]
+
+
+def test_a_consumer_can_cimport_from_what_is_installed(python: Path, tmp_path: Path) -> None:
+    install(python, "Cython", "setuptools")
+    (tmp_path / "consumer.pyx").write_text(CONSUMER)
+    (tmp_path / "setup.py").write_text(CONSUMER_SETUP)
+    run(python, "setup.py", "build_ext", "--inplace", folder=tmp_path)
+    assert run(python, "-c", CONSUMER_CHECK, folder=tmp_path) == "the same\n"

@@ -1,8 +1,8 @@
 """The audit: proof from the slots that nothing was given twice and nothing is missing.
 
-For every envelope: the strata's shares sum to its total; the amounts in the slots are those that law and seed give; each
-live slot is found by its user's key and by one index word only; each index word names a live slot. Counters and hints
-are not believed.
+For every envelope: the strata's shares sum to its total; the amounts in the slots are those that law and seed give;
+each live slot is found by its user's key and by one index word only; each index word names a live slot. Counters and
+hints are not believed.
 
 On a quiet engine it is exact. While others claim, what is in motion is looked at again and left out if it moved, so
 that a sound engine is never called unsound, and damage is found unless it moves as well.
@@ -85,7 +85,7 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
         sums.refunded += 1
         if hb_load_acquire(deck.ledger.closed) == 0:
             return BAD_REFUND
-    elif kind == RELEASING or slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state)) != FREE:
+    elif kind == RELEASING or kind == FREE and slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state)) != FREE:
         sums.moving += 1
     elif kind != FREE:
         finding.present = <uint64_t>kind
@@ -202,10 +202,10 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
 cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noexcept nogil:
     # One pass over slots and index. Returns SOUND or what is wrong first.
     cdef uint64_t state, entries = 0
-    cdef int status, turn
+    cdef int status, _turn
     memset(sums, 0, sizeof(Sums))
     memset(finding, 0, sizeof(Finding))
-    for turn in range(3):       # the phases of a replacement that somebody has begun
+    for _turn in range(3):       # the phases of a replacement that somebody has begun
         state = hb_load_acquire(deck.ledger.index.state)
         if state & ((1 << PHASE_BITS) - 1):
             index_help(&deck.ledger.index, state)

@@ -98,6 +98,7 @@ static inline void hb_chacha20(int instructions, const uint32_t *start, uint32_t
         return;
     }
 #endif
+    (void)instructions;
     hb_chacha20_any(start, words);
 }
 

@@ -173,7 +173,7 @@ def add_terms(command: Parser, packets: int) -> None:
         "--total",
         type=grouped_integer,
         metavar="AMOUNT",
-        help=f"the sum of all packets (default: {MEAN_AMOUNT} times the packets; more or less if --min or --max ask for it)",
+        help=f"the sum of all packets (default: {MEAN_AMOUNT} times the packets; --min and --max may change that)",
     )
     group.add_argument("--law", choices=LAWS, help="how it is split (default: double_mean)")
     group.add_argument("--min", type=grouped_integer, metavar="AMOUNT", help="the least a packet holds (default: 1)")

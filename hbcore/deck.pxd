@@ -54,7 +54,9 @@ cdef struct Batch:
 
 
 cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil
-cdef int deck_claim_many(Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows) noexcept nogil
+cdef int deck_claim_many(
+    Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
+) noexcept nogil
 cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil
 cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
@@ -76,7 +78,9 @@ cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
     return hb_load_acquire(deck.ledger.closed) != 0 or (deck.expires_at_ms != 0 and now_ms >= deck.expires_at_ms)
 
 
-cdef inline int deck_claim(Deck *deck, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil:
+cdef inline int deck_claim(
+    Deck *deck, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
+) noexcept nogil:
     return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
 
 

@@ -1,8 +1,8 @@
 """The deck of an envelope: its packets, as pointers and counts, without Python.
 
-A deck is a ledger whose slots are the packets, and a law that says what each is worth. The amounts of a stratum (at most
-1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so writing
-them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
+A deck is a ledger whose slots are the packets, and a law that says what each is worth. The amounts of a stratum (at
+most 1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so
+writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy

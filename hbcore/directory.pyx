@@ -82,9 +82,9 @@ cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name
 
 
 cdef bint names(Region region, uint64_t word, uint32_t kind, uint64_t parent, bytes name) except -1:
-    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for. One of another
-    # name has the same tag once in 2**28 times; that its own name gives this tag is looked at then, because a name that
-    # damage has made unrecognisable must not be made a second time.
+    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for. One of
+    # another name has the same tag once in 2**28 times; that its own name gives this tag is looked at then, because a
+    # name that damage has made unrecognisable must not be made a second time.
     cdef uint64_t offset = offset_of(word)
     cdef hb_extent *extent
     cdef UserKey key
@@ -98,7 +98,9 @@ cdef bint names(Region region, uint64_t word, uint32_t kind, uint64_t parent, by
             key = name_hash(region, extent.kind, extent.parent, found)
             if key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
                 return False
-    raise CorruptFileError(f"the directory of {region.path!r} leads to no object of the name {name!r}: it is damaged")
+    raise CorruptFileError(
+        f"the directory of {region.path!r} is damaged: the way to {name.decode()!r} leads to no object"
+    )
 
 
 cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:

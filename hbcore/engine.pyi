@@ -1,7 +1,8 @@
 from datetime import datetime
-from os import PathLike
 from types import TracebackType
 from typing import Self, final
+
+from _typeshed import StrOrBytesPath
 
 from hbcore.envelope import Envelope, _User
 from hbcore.records import AuditReport
@@ -10,7 +11,7 @@ from hbcore.records import AuditReport
 class Engine:
     def __init__(
         self,
-        path: str | PathLike[str] | None = None,
+        path: StrOrBytesPath | None = None,
         *,
         capacity: int | None = None,
         mode: int = 0o600,

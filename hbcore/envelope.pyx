@@ -366,7 +366,6 @@ cdef object plain_users(object users):
 
 cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t count) except -1:
     # users: as plain_users returns them, not of an integer dtype
-    cdef Py_buffer view
     cdef Py_ssize_t bad = 0
     cdef int answer
     if not isinstance(users, np.ndarray):
@@ -380,7 +379,9 @@ cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t 
     cdef bint unicode = users.dtype.kind == "U"
     cdef const char *data = <const char *><size_t>users.ctypes.data
     with nogil:
-        answer = user_keys_from_text_array(key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad)
+        answer = user_keys_from_text_array(
+            key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad
+        )
     if answer != 0:
         # Say what the scalar path says of this user.
         user_keys_from_sequence(key, array_list(users[: bad + 1]), keys, bad + 1)

@@ -23,7 +23,7 @@ their generation.
 The key that gives the path is read from the slot. It is stable: a slot is freed only after its word became a tombstone,
 and the second look at the old word says that it had not.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport hb_slot
@@ -126,7 +126,7 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
     cdef uint64_t *table = index.tables[generation & 1]
     cdef uint64_t slot = frozen & slot_mask(index)
     cdef uint64_t empty = empty_word(generation)
-    cdef uint64_t position, entry, word, step
+    cdef uint64_t position, entry, word, _step
     cdef UserKey key
     if slot >= index.slot_count:
         return False
@@ -134,7 +134,7 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
     key.high = hb_load_relaxed(&index.slots[slot].user[1])
     entry = entry_prefix(index, generation, key.high) | slot
     position = home_of(index, &key)
-    for step in range(index.word_count):
+    for _step in range(index.word_count):
         while True:
             word = hb_load_acquire(&table[position])
             if word == entry:

@@ -6,10 +6,12 @@ bit. Everything here works on private memory: safe in any thread, with or withou
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
-from hbcore.stream cimport DOMAIN_ROTATION, DOMAIN_SPLIT, Stream, stream_below, stream_below32, stream_init, stream_shuffle
-from hbcore.wide cimport hb_multiply_divide, hb_product_below
+from hbcore.stream cimport (
+    DOMAIN_ROTATION, DOMAIN_SPLIT, Stream, stream_below, stream_below32, stream_fill_below, stream_init, stream_shuffle,
+)
+from hbcore.wide cimport hb_lowest_bit, hb_multiply, hb_multiply_divide, hb_product_below
 
 import numpy as np
 from os import urandom
@@ -24,6 +26,8 @@ cdef enum:
     ROUNDS = 48
     CONCENTRATION_LIMIT = 64
     SMALL_SORT = 24
+    MAP_BITS = 40           # from about so many places a value on, sorting is faster than a map (measured)
+    STACK_PLACES = 1024
 
 
 cdef bint terms_valid(const Terms *terms) noexcept nogil:
@@ -95,6 +99,23 @@ cdef void split_equal(Stream *stream, uint64_t excess, uint32_t count, uint64_t 
         stream_shuffle(stream, shares, count)
 
 
+# 2**64 / divisor, rounded up, from 2 on: filled at import, only read from then on.
+cdef uint64_t RECIPROCALS[STRATUM_SIZE + 1]
+cdef int divisor
+for divisor in range(2, STRATUM_SIZE + 1):
+    RECIPROCALS[divisor] = <uint64_t>-1 // <uint64_t>divisor + 1
+
+
+cdef inline uint64_t twice_mean(uint64_t rest, uint32_t left) noexcept nogil:
+    # floor(2 * rest / left), without the division of 64 bits that would take up to half of the law's time. The
+    # reciprocal is too large by less than 2**-64, and the quotient by less than 2 * rest / 2**64. To be wrong it would
+    # have to be too large by 1 / left, which is at least 2**-10: it is exact below 2**54.
+    cdef uint64_t low
+    if 2 * rest < <uint64_t>1 << 54:
+        return hb_multiply(2 * rest, RECIPROCALS[left], &low)
+    return 2 * rest // left
+
+
 cdef void split_double_mean(
     Stream *stream, uint64_t excess, uint32_t count, uint64_t cap, uint64_t *shares
 ) noexcept nogil:
@@ -103,7 +124,7 @@ cdef void split_double_mean(
     cdef uint32_t i, left
     for i in range(count - 1):
         left = count - i
-        high = 2 * rest // left
+        high = twice_mean(rest, left)
         low = 0
         if cap < high:
             high = cap
@@ -122,96 +143,141 @@ cdef int split_dirichlet(
     # Returns 0, or -1 if there is no memory.
     cdef uint32_t cell_count = concentration * count
     cdef uint64_t target = excess
-    cdef uint32_t attempt, i
+    cdef uint32_t attempts = REJECTION_CELLS // cell_count if cell_count < REJECTION_CELLS else 1
     cdef bint mirrored = False
-    cdef bint fits = False
-    # cells, values, scratch and as many counters of 32 bits: see distinct()
-    cdef uint64_t *cells = <uint64_t *>malloc((3 * <size_t>cell_count + cell_count + 8) * sizeof(uint64_t))
-    if cells == NULL:
-        return -1
+    cdef uint32_t i
+    cdef uint64_t stack_places[STACK_PLACES]
+    cdef uint64_t *places = stack_places
+    # See distinct() for the room that it takes.
+    if 3 * cell_count > STACK_PLACES:
+        places = <uint64_t *>malloc(3 * <size_t>cell_count * sizeof(uint64_t))
+        if places == NULL:
+            return -1
     if cap < excess and concentration == 1 and hb_product_below(count, cap, 2 * excess):
         mirrored = True
         target = count * cap - excess
-    for attempt in range(REJECTION_CELLS // cell_count if cell_count < REJECTION_CELLS else 1):
-        composition(stream, target, cell_count, cells)
-        sum_cells(cells, count, concentration, shares)
-        fits = True
-        for i in range(count):
-            if shares[i] > cap:
-                fits = False
-                break
-        if fits:
+    while attempts > 0:
+        composition(stream, target, count, concentration, places, shares)
+        if cap >= excess or below_all(shares, count, cap):
             break
-    if not fits:
+        attempts -= 1
+    if places != stack_places:
+        free(places)
+    if attempts == 0:
         resplit(stream, excess, count, cap, concentration, shares)
     elif mirrored:
         for i in range(count):
             shares[i] = cap - shares[i]
-    free(cells)
     return 0
 
 
-cdef inline void sum_cells(
-    const uint64_t *cells, uint32_t count, uint32_t concentration, uint64_t *shares
-) noexcept nogil:
-    cdef uint32_t i, k
-    cdef uint64_t share
-    for i in range(count):
-        share = 0
-        for k in range(concentration):
-            share += cells[i * concentration + k]
-        shares[i] = share
-
-
-cdef void composition(Stream *stream, uint64_t total, uint32_t parts, uint64_t *cells) noexcept nogil:
-    # cells: parts results, then room for distinct()
-    cdef uint64_t *places = cells + parts
-    cdef uint64_t before
+cdef inline bint below_all(const uint64_t *shares, uint32_t count, uint64_t cap) noexcept nogil:
     cdef uint32_t i
+    for i in range(count):
+        if shares[i] > cap:
+            return False
+    return True
+
+
+cdef void composition(
+    Stream *stream, uint64_t total, uint32_t count, uint32_t concentration, uint64_t *places, uint64_t *shares
+) noexcept nogil:
+    # The reference's composition and sum_cells in one: only every concentration-th bar is looked at.
+    cdef uint32_t parts = count * concentration
+    cdef uint64_t before = 0
+    cdef uint64_t bar
+    cdef uint32_t i, share, next_share
     if parts == 1:
-        cells[0] = total
+        shares[0] = total
         return
     if total >= parts - 1:
         distinct(stream, parts - 1, total + parts - 1, places)
-        before = places[0]
-        cells[0] = before
-        for i in range(1, parts - 1):
-            cells[i] = places[i] - before - 1
-            before = places[i]
-        cells[parts - 1] = total + parts - 2 - before
+        # Between two bars of one share lie c cells and c - 1 bars; places count from 1 here, so that before the first
+        # there is 0.
+        for i in range(count - 1):
+            bar = places[(i + 1) * concentration - 1] + 1
+            shares[i] = bar - before - concentration
+            before = bar
+        shares[count - 1] = total + parts - before - concentration
         return
-    memset(cells, 0, parts * sizeof(uint64_t))
+    memset(shares, 0, count * sizeof(uint64_t))
     distinct(stream, <uint32_t>total, total + parts - 1, places)
+    share = 0
+    next_share = concentration
     for i in range(<uint32_t>total):
-        cells[places[i] - i] += 1
+        while places[i] - i >= next_share:
+            share += 1
+            next_share += concentration
+        shares[share] += 1
 
 
 cdef void distinct(Stream *stream, uint32_t count, uint64_t bound, uint64_t *values) noexcept nogil:
-    # values: count results, then as many for the sort and half as many again for its counters.
-    # At most half of the places are taken (composition sees to it), so each round at least halves what is missing in
-    # the mean; like every rejection from a fair stream it ends, but no number of rounds can be promised.
-    cdef uint32_t have = 0
-    cdef uint32_t i, kept
+    # values: count results, and behind them twice as many words, for the sort and its counters or for the map.
+    # At most half of the places are taken (composition sees to it), so that what is missing costs two draws each in
+    # the mean; like every rejection from a fair stream it ends, but no number of draws can be promised.
+    cdef uint32_t have, i
+    if bound <= MAP_BITS * <uint64_t>count:
+        distinct_by_map(stream, count, bound, values, values + count)
+        return
+    stream_fill_below(stream, values, count, bound)
+    sort_below(values, count, bound, values + count)
+    have = 1
+    for i in range(1, count):
+        if values[i] != values[have - 1]:
+            values[have] = values[i]
+            have += 1
     while have < count:
-        for i in range(have, count):
-            values[i] = stream_below(stream, bound)
-        sort_below(values, count, bound, values + count)
-        kept = 1
-        for i in range(1, count):
-            if values[i] != values[kept - 1]:
-                values[kept] = values[i]
-                kept += 1
-        have = kept
+        have += insert_new(values, have, stream_below(stream, bound))
+
+
+cdef void distinct_by_map(
+    Stream *stream, uint32_t count, uint64_t bound, uint64_t *values, uint64_t *bits
+) noexcept nogil:
+    cdef uint32_t word_count = <uint32_t>(bound // 64) + 1
+    cdef uint32_t have = 0
+    cdef uint32_t i, value
+    cdef uint64_t word
+    memset(bits, 0, word_count * sizeof(uint64_t))
+    while have < count:
+        value = stream_below32(stream, <uint32_t>bound)
+        word = bits[value // 64]
+        bits[value // 64] = word | <uint64_t>1 << value % 64
+        have += 1 - <uint32_t>(word >> value % 64 & 1)
+    have = 0
+    for i in range(word_count):
+        word = bits[i]
+        while word != 0:
+            values[have] = 64 * i + hb_lowest_bit(word)
+            have += 1
+            word &= word - 1
+
+
+cdef inline uint32_t insert_new(uint64_t *values, uint32_t count, uint64_t value) noexcept nogil:
+    # Inserts a value into count sorted ones if it is not among them; returns how many were inserted.
+    cdef uint32_t low = 0
+    cdef uint32_t high = count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    if low < count and values[low] == value:
+        return 0
+    memmove(values + low + 1, values + low, (count - low) * sizeof(uint64_t))
+    values[low] = value
+    return 1
 
 
 cdef void sort_below(uint64_t *values, uint32_t count, uint64_t bound, uint64_t *scratch) noexcept nogil:
-    # Values that are uniform below bound fall evenly into about count buckets by their high bits: one counting pass
-    # leaves them nearly sorted, and insertion does the rest in linear time.
+    # Values that are uniform below bound fall evenly into count to 2 * count buckets by their high bits: one counting
+    # pass leaves them nearly sorted, and insertion does the rest in linear time.
     cdef uint32_t *ends = <uint32_t *>(scratch + count)
     cdef unsigned int shift = 0
     cdef uint32_t bucket_count, i, bucket, total, size
     if count > SMALL_SORT:
-        while (bound - 1) >> shift >= count:
+        while (bound - 1) >> shift >= 2 * count:
             shift += 1
         bucket_count = <uint32_t>((bound - 1) >> shift) + 1
         memset(ends, 0, bucket_count * sizeof(uint32_t))
@@ -245,10 +311,10 @@ cdef inline void insertion_sort(uint64_t *values, uint32_t count) noexcept nogil
 cdef void resplit(
     Stream *stream, uint64_t excess, uint32_t count, uint64_t cap, uint32_t concentration, uint64_t *shares
 ) noexcept nogil:
-    cdef uint32_t i, round, fold
+    cdef uint32_t i, _round, fold
     for i in range(count):
         shares[i] = excess // count + (1 if i < excess % count else 0)
-    for round in range(ROUNDS):
+    for _round in range(<uint32_t>ROUNDS):
         fold = stream_below32(stream, count)
         resplit_folded(stream, shares, fold + 1, cap, concentration)
         resplit_folded(stream, shares + fold + 1, count - fold - 1, cap, concentration)

@@ -23,12 +23,12 @@ from hbcore.index cimport (
     index_start_replacement, index_word_count, slot_mask, tombstone_word, word_kind,
 )
 from hbcore.slot cimport (
-    FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_is_claim, slot_is_final, slot_kind, slot_payload, slot_state,
-    slot_taken,
+    FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_is_claim, slot_is_final, slot_kind, slot_payload,
+    slot_state, slot_taken,
 )
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport (
-    BLOCK_SIZE, Vacancy, vacancy_attach, vacancy_clear, vacancy_mark, vacancy_next, vacancy_none, vacancy_size,
+    BLOCK_SIZE, vacancy_attach, vacancy_clear, vacancy_mark, vacancy_next, vacancy_none, vacancy_size,
 )
 from hbcore.wide cimport hb_multiply
 
@@ -94,8 +94,8 @@ cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nog
 
 cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcept nogil:
     # A consistent pair of state and key: the sequence lock of slot.pxd. False only if the file is damaged.
-    cdef uint64_t before, turn
-    for turn in range(READ_LIMIT):
+    cdef uint64_t before, _turn
+    for _turn in range(READ_LIMIT):
         before = hb_load_acquire(&slot.state)
         key.low = hb_load_relaxed(&slot.user[0])
         key.high = hb_load_relaxed(&slot.user[1])
@@ -118,9 +118,9 @@ cdef inline int probe(
     cdef uint64_t empty = empty_word(generation)
     cdef uint64_t tombstone = tombstone_word(generation)
     cdef uint64_t at = position[0]
-    cdef uint64_t word, step, slot
+    cdef uint64_t word, _step, slot
     cdef UserKey slot_key
-    for step in range(index.word_count):
+    for _step in range(index.word_count):
         word = hb_load_acquire(&table[at])      # pairs with the publishing CAS: the slot's key and amount are there
         if word == empty:
             position[0] = at
@@ -146,9 +146,9 @@ cdef inline int probe(
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
     # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT.
-    cdef uint64_t index_state, attempt, position
+    cdef uint64_t index_state, _attempt, position
     cdef int outcome
-    for attempt in range(RETRY_LIMIT):
+    for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
             index_help(&ledger.index, index_state)
@@ -166,9 +166,9 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
 cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil:
     # The state of a slot and the key that belongs to it, for snapshots. A HELD slot that the index names is a claim and
     # is made GRANTED; one that it does not name is read as FREE: nobody has been answered.
-    cdef uint64_t state, turn
+    cdef uint64_t state, _turn
     cdef Found found
-    for turn in range(READ_LIMIT):
+    for _turn in range(READ_LIMIT):
         if not read_slot(&ledger.slots[slot], key, &state):
             break
         if slot_kind(state) != HELD:
@@ -208,9 +208,9 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # are too busy for that, PASS_LIMIT looks that found nothing free must do.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
-    cdef uint64_t digest, start, turn
+    cdef uint64_t digest, start, _turn
     cdef int64_t slot
-    for turn in range(PASS_LIMIT):
+    for _turn in range(PASS_LIMIT):
         if vacancy_none(&ledger.vacancy):
             return -1
         digest = 1
@@ -316,13 +316,13 @@ cdef int ledger_claim(
     Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
 ) noexcept nogil:
     # Returns GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or CORRUPT.
-    cdef uint64_t index_state, attempt, position, generation
+    cdef uint64_t index_state, _attempt, position, generation
     cdef uint64_t *table
     cdef Found held             # the slot that this call has taken, and its state; not in the index yet
     cdef bint is_holding = False
     cdef int outcome = PROBE_MOVING
     cdef int answer
-    for attempt in range(RETRY_LIMIT):
+    for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
             index_help(&ledger.index, index_state)
@@ -389,9 +389,9 @@ cdef inline int hold(
 
 cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil:
     # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
-    cdef uint64_t attempt
+    cdef uint64_t _attempt
     cdef int answer
-    for attempt in range(RETRY_LIMIT):
+    for _attempt in range(RETRY_LIMIT):
         answer = ledger_find(ledger, key, found)
         if answer != REPEATED or slot_kind(found.state) == SETTLED:
             return answer
@@ -409,9 +409,9 @@ cdef int ledger_release(
 ) noexcept nogil:
     # Give the user's packet back. Returns REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
     # CORRUPT.
-    cdef uint64_t attempt, releasing
+    cdef uint64_t _attempt, releasing
     cdef int answer
-    for attempt in range(RETRY_LIMIT):
+    for _attempt in range(RETRY_LIMIT):
         answer = ledger_find(ledger, key, found)
         if answer != REPEATED:
             return answer
@@ -426,8 +426,7 @@ cdef int ledger_release(
     return CORRUPT
 
 
-cdef bint finish_release(
-    Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
+cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
     # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it; every step may be repeated.
     # 1. No bit may lie over the slot once it is free.
     vacancy_clear(&ledger.vacancy, slot // BLOCK_SIZE)
@@ -445,10 +444,10 @@ cdef bint finish_release(
 cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil:
     # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
     cdef Index *index = &ledger.index
-    cdef uint64_t attempt, index_state, generation, position, word, entry, step
+    cdef uint64_t _attempt, index_state, generation, position, word, entry, _step
     cdef uint64_t *table
     cdef bint is_moving
-    for attempt in range(RETRY_LIMIT):
+    for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
             index_help(index, index_state)
@@ -458,7 +457,7 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil
         entry = entry_prefix(index, generation, key.high) | slot
         position = home_of(index, key)
         is_moving = False
-        for step in range(index.word_count):
+        for _step in range(index.word_count):
             word = hb_load_acquire(&table[position])
             if word == entry:
                 if hb_cas(&table[position], entry, tombstone_word(generation)):

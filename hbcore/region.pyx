@@ -8,7 +8,7 @@ ever see it vanish; ``close`` only refuses further calls.
 cimport cython
 from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, strerror
+from libc.string cimport memcmp, memcpy
 
 from posix.unistd cimport close
 
@@ -212,8 +212,8 @@ cdef class Region:
         where = "in memory" if self.in_memory else f"{os.fspath(self.path)!r}"
         if status == SPACE_FULL:
             raise EngineFullError(
-                f"{size} bytes are more than what is left of the capacity of {self.capacity} bytes of the engine {where}; "
-                "make one with a larger capacity"
+                f"{size} bytes are more than what is left of the capacity of {self.capacity} bytes of the engine "
+                f"{where}; make one with a larger capacity"
             )
         if status == SPACE_DISK:
             if code in (ENOSPC, EDQUOT, EFBIG):
@@ -253,10 +253,8 @@ def open_region(path, capacity, mode, key, create=True):
         if error.errno == _errno.ELOOP:
             raise ValueError(f"path {region.path!r} is a symbolic link; name the file itself") from None
         raise
-    check_header(region)
+    check_header(region, wanted_capacity)
     attach(region, os.fstat(region.fd).st_size, key)
-    if wanted_capacity is not None and wanted_capacity != region.capacity:
-        raise ConflictError(f"{region.path!r} has a capacity of {region.capacity} bytes, not {wanted_capacity}")
     return region
 
 
@@ -343,7 +341,7 @@ def boot_id():
         return bytes.fromhex(file.read().strip().replace("-", ""))
 
 
-cdef check_header(Region region):
+cdef check_header(Region region, wanted_capacity):
     # Read the header with a system call first: of a file that is too short, a mapping would be a SIGBUS.
     cdef bytes raw = os.pread(region.fd, HB_HEADER_SIZE, 0)
     cdef const hb_header *header = <const hb_header *><const char *>raw
@@ -362,10 +360,14 @@ cdef check_header(Region region):
         raise CorruptFileError(f"{path!r} has a damaged header")
     size = os.fstat(region.fd).st_size
     if size < INITIAL_SIZE:
-        raise CorruptFileError(f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine")
+        raise CorruptFileError(
+            f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine"
+        )
     # The frontier is only a hint, but one that never lies beyond the disk space: that is allocated first.
     if header.frontier < FIRST_EXTENT or header.frontier % HB_UNIT or header.frontier + sizeof(hb_extent) > size:
         raise CorruptFileError(f"{path!r} is truncated or damaged: it has {size} bytes, and used {header.frontier}")
+    if wanted_capacity is not None and wanted_capacity != header.capacity:
+        raise ConflictError(f"{path!r} has a capacity of {header.capacity} bytes, not {wanted_capacity}")
 
 
 cdef attach(Region region, uint64_t size, key):
@@ -376,7 +378,9 @@ cdef attach(Region region, uint64_t size, key):
     cdef bytes raw = os.pread(region.fd, sizeof(hb_header), 0)
     memcpy(&header, <const char *>raw, sizeof(hb_header))
     if key is None and not header.key_is_kept:
-        raise ValueError(f"key must be given: {region.path!r} was made with a key of its owner's, which is not in the file")
+        raise ValueError(
+            f"key must be given: {region.path!r} was made with a key of its owner's, which is not in the file"
+        )
     kept = header.key[:32] if key is None else key
     region.key = hash_key_from_bytes(kept)
     check = key_check(&region.key, header.engine_id[:16])

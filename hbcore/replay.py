@@ -83,6 +83,7 @@ class AnswerFile:
     """The file of answers, one record each, in the order of the log; never written over an existing file."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self.file = open(path, "x", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
         self.is_csv = path.endswith(".csv")
         # Every text is quoted and no number is: a user "7" and a user 7 stay two, and a lone CR within a name is safe.
@@ -94,8 +95,13 @@ class AnswerFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.file.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self.file.close()
+        except OSError:
+            # Every chunk was flushed: this is what a failed write left behind, and that error is on its way.
+            if kind is None:
+                raise
 
     def write(self, chunk: list[Arrival], answers: NDArray[np.void]) -> None:
         """Write the answers of one chunk and hand them to the operating system."""
@@ -104,13 +110,16 @@ class AnswerFile:
             (line, user, STATUS_NAMES[status], amount, packet)
             for (line, user), status, amount, packet in zip(chunk, *columns, strict=True)
         ]
-        if self.is_csv:
-            self.writer.writerows(rows)
-        else:
-            self.file.writelines(
-                json.dumps(dict(zip(OUT_FIELDS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-            )
-        self.file.flush()
+        try:
+            if self.is_csv:
+                self.writer.writerows(rows)
+            else:
+                self.file.writelines(
+                    json.dumps(dict(zip(OUT_FIELDS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+                )
+            self.file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
 
 def chunked(source: Iterator[Arrival]) -> Iterator[tuple[list[Arrival], BadLine | None]]:

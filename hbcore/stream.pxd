@@ -64,6 +64,31 @@ cdef inline uint64_t stream_below(Stream *stream, uint64_t bound) noexcept nogil
     return high
 
 
+cdef inline void stream_fill_below(Stream *stream, uint64_t *values, uint32_t count, uint64_t bound) noexcept nogil:
+    # The next count integers below bound, as stream_below would draw them.
+    cdef uint32_t have = 0
+    cdef uint32_t i, word_count, refused
+    cdef uint64_t product
+    if bound > <uint32_t>-1:
+        for i in range(count):
+            values[i] = stream_below(stream, bound)
+        return
+    refused = <uint32_t>(-<uint32_t>bound) % <uint32_t>bound
+    while have < count:
+        if stream.next == WORDS_PER_FILL:
+            stream_refill(stream)
+        word_count = WORDS_PER_FILL - stream.next
+        if word_count > count - have:
+            word_count = count - have
+        # A refused value is overwritten by the next. The position in the stream is kept out of the loop, where it
+        # would be written and read back for every word.
+        for i in range(stream.next, stream.next + word_count):
+            product = stream.buffer[i] * bound
+            values[have] = product >> 32
+            have += <uint32_t>product >= refused
+        stream.next += word_count
+
+
 cdef inline uint64_t stream_fraction(Stream *stream, uint64_t bound) noexcept nogil:
     # A 64-bit fraction of one that, multiplied by bound (1 <= bound), has a uniform integer part. The same words and
     # refusals as stream_below.

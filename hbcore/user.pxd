@@ -54,13 +54,13 @@ cdef inline void sip_absorb(uint64_t *v, uint64_t word) noexcept nogil:
 
 
 cdef inline void sip_finish(uint64_t *v, UserKey *out) noexcept nogil:
-    cdef int i
+    cdef int _i
     v[2] ^= 0xEE
-    for i in range(4):
+    for _i in range(4):
         sip_round(v)
     out.low = v[0] ^ v[1] ^ v[2] ^ v[3]
     v[1] ^= 0xDD
-    for i in range(4):
+    for _i in range(4):
         sip_round(v)
     out.high = v[0] ^ v[1] ^ v[2] ^ v[3]
 

@@ -4,8 +4,7 @@ A str is hashed as its UTF-8 bytes, bytes as they are, an int in a domain of its
 the key nobody can tell who a claim belongs to.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from hbcore.terms import USER_LIMIT as _USER_LIMIT, shown

@@ -1,4 +1,4 @@
-"""The vacancy tree: one bit a block of 64 slots says "nothing free here", one bit a word says it of 32 blocks, and so on.
+"""The vacancy tree: a bit a block of 64 slots says "nothing free here", and a bit a word of 32 says it of all of them.
 
 It makes SOLD_OUT true and O(1), and the way to the last free packet short. A bit may be wrong only towards looking
 again: a free slot never lies under a set bit, whoever dies when. The argument:
@@ -14,7 +14,7 @@ again: a free slot never lies under a set bit, whoever dies when. The argument:
 
 Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport hb_slot

@@ -1,4 +1,4 @@
-/* Products of two 64-bit integers, which C has no portable words for and Cython none at all. */
+/* Products of two 64-bit integers, and the lowest bit of one: Cython has no words for them. */
 #ifndef HBCORE_WIDE_H
 #define HBCORE_WIDE_H
 
@@ -22,5 +22,8 @@ static inline uint64_t hb_multiply_divide(uint64_t a, uint64_t b, uint64_t divis
 
 /* Whether a * b < c. */
 static inline int hb_product_below(uint64_t a, uint64_t b, uint64_t c) { return (hb_u128)a * b < c; }
+
+/* The number of the lowest bit that is set; some bit must be. */
+static inline unsigned int hb_lowest_bit(uint64_t word) { return (unsigned int)__builtin_ctzll(word); }
 
 #endif

@@ -1,7 +1,7 @@
-"""Threads and processes that claim from one envelope: nothing over-issued, nobody twice, everything the same when retried.
+"""Threads and processes that claim from one envelope: nothing over-issued, nobody twice, the same when retried.
 
-The interleavings that these tests meet are those that the machine happens to produce. ``test_explorer.py`` runs the same
-protocol through all of them, in miniature.
+The interleavings that these tests meet are those that the machine happens to produce. ``test_explorer.py`` runs the
+same protocol through all of them, in miniature.
 """
 
 import os
@@ -67,6 +67,7 @@ def run_processes(work: Callable[[int], np.ndarray], dtype: np.dtype) -> list:
     return results
 
 
+SIZES = [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)]
 RUNNERS = {
     "threads": lambda work: run_threads(work),
     "processes": lambda work: run_processes(work, ANSWER),
@@ -92,7 +93,7 @@ def claim_singly(envelope: hbcore.Envelope, users: np.ndarray) -> np.ndarray:
 
 
 def check_promises(envelope: hbcore.Envelope, engine: hbcore.Engine, answers: np.ndarray) -> None:
-    """Check what all workers were answered, without looking at the index: once per user, once per packet, exact sums."""
+    """Check what all workers were answered: once per user, once per packet, exact sums."""
     packets, total = envelope.terms.packets, envelope.terms.total
     granted = answers[answers["status"] == Status.GRANTED]
     holding = answers[answers["packet"] >= 0]
@@ -119,7 +120,9 @@ def check_promises(envelope: hbcore.Envelope, engine: hbcore.Engine, answers: np
 
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("claim", [claim_batch, claim_singly])
-@pytest.mark.parametrize(("packets", "user_count"), [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)])
+@pytest.mark.parametrize(
+    ("packets", "user_count"), [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)]
+)
 def test_overlapping_users_race_for_one_envelope(runner: str, claim, packets: int, user_count: int) -> None:
     """Every worker claims for every user, each in an order of its own or all in the same one, and retries a few."""
     for same_order in (True, False):
@@ -302,7 +305,7 @@ def test_creators_of_one_name_race() -> None:
 
 
 def test_a_forked_child_is_another_worker() -> None:
-    """A child registers anew, so that its slots are told from its parent's; and it can go on after the parent's fork."""
+    """A child registers anew, so that its slots are told from its parent's, and both go on after the fork."""
     with hbcore.Engine() as engine:
         envelope = engine.envelope("e", total=1000, packets=100)
         envelope.claim("parent")

@@ -119,7 +119,7 @@ def test_native_amounts_equal_the_reference(case):
 
 LAWS = [("equal", 3), ("double_mean", 3), ("dirichlet", 1), ("dirichlet", 3)]
 BORDERS = [1023, 1024, 1025, 2047, 2048, 2049, 3072]
-SHAPES = ["loose", "huge", "even", "one below the maxima", "between the bounds", "few units"]
+SHAPES = ["loose", "huge", "even", "one below the maxima", "between the bounds", "few units", "reciprocals"]
 
 
 def border_case(packets: int, law: str, concentration: int, shape: str) -> dict:
@@ -130,6 +130,7 @@ def border_case(packets: int, law: str, concentration: int, shape: str) -> dict:
         "one below the maxima": (7 * packets - 1, 2, 7),
         "between the bounds": (50 * packets + 1, 40, 65),
         "few units": (packets + packets // 3, 1, 2),
+        "reciprocals": (2**53 + packets + 2**40, 1, None),  # the mean of what remains passes the end of their reach
     }[shape]
     return extreme(total, packets, low, high, law, concentration)
 
@@ -188,6 +189,13 @@ def test_any_stratum_of_the_largest_envelopes_is_exact(packets, law, where, tigh
     first = (start - rotation) % packets
     if law != "dirichlet":
         assert reference.packet_amount(first, **case) == amounts[0]
+
+
+@pytest.mark.parametrize("law", ["equal", "double_mean", "dirichlet"])
+def test_strata_are_split_by_streams_of_their_own(impl, law):
+    amounts = impl.split(2048 * 200 + 1024, 2048, law=law, seed=seed_of(1))
+    ordered = {tuple(np.roll(amounts, shift)[start : start + 8]) for start in (0, 1024) for shift in range(1024)}
+    assert len(ordered) > 1 + (law != "equal") * 2000
 
 
 @pytest.mark.parametrize("number", range(len(GOLDEN["split"])))

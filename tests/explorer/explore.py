@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 
 class Scenario(NamedTuple):
+    """Operations that race, each a kind and a user, in a ledger of so many slots, after others were done in order."""
+
     slots: int
     race: list
-    before: list = []
+    before: tuple | list = ()
     colliding: bool = False
 
 

@@ -8,7 +8,6 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hbcore.format cimport hb_slot
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
     ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, ledger_attach,
@@ -104,9 +103,9 @@ cdef void operate(void *argument) noexcept nogil:
 
 
 cdef bint apply(Book *book, const Operation *operation, int others, bint beside_close) noexcept nogil:
-    # Let the specification do the operation; whether its answer is the one given. others: claims that overlap, which may
-    # be holding packets that are not free while they look. beside_close: a claim that began before a close ended may
-    # still be granted; its packet is not among those that the close refunded.
+    # Let the specification do the operation; whether its answer is the one given. others: claims that overlap, which
+    # may be holding packets that are not free while they look. beside_close: a claim that began before a close ended
+    # may still be granted; its packet is not among those that the close refunded.
     cdef Holding *holding = &book.users[operation.user]
     if operation.kind == CLOSE:
         book.is_closed = 1
@@ -364,5 +363,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     if wrong == NULL:
         return runs, steps, None
     explore_describe(text, 4096)
-    answers = [(race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)]
+    answers = [
+        (race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)
+    ]
     return runs, steps, (wrong.decode(), answers, text.decode())

@@ -66,7 +66,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "ledger.pyx",
             "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
-            "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n            if True:\n",
+            "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
+            "            if True:\n",
         ),
     ],
     "the slot is not put back": [
@@ -79,7 +80,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "ledger.pyx",
             "            # Somebody published here first: look at what it is.\n",
-            "            position += 1\n            if position == ledger.index.word_count:\n                position = 0\n",
+            "            position += 1\n"
+            "            if position == ledger.index.word_count:\n                position = 0\n",
         ),
     ],
     "release without RELEASING": [
@@ -103,11 +105,20 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "entries are copied without being frozen": [
-        ("index.pyx", "                hb_cas(&table[i], word, frozen)\n                continue\n", "                word = word\n"),
+        (
+            "index.pyx",
+            "                hb_cas(&table[i], word, frozen)\n                continue\n",
+            "                word = word\n",
+        ),
         ("index.pyx", "if word_kind(word) != FROZEN or not copy_entry", "if not copy_entry"),
     ],
     "entries are copied without another look": [
-        ("index.pyx", "            if hb_load_acquire(place) != frozen:\n                return True     # somebody has copied it\n", ""),
+        (
+            "index.pyx",
+            "            if hb_load_acquire(place) != frozen:\n"
+            "                return True     # somebody has copied it\n",
+            "",
+        ),
     ],
     "empty words are not moved": [
         (

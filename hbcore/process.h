@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -62,6 +63,19 @@ static void hb_presence_remove(struct hb_presence *presence)
             break;
         }
     pthread_mutex_unlock(&hb_presence_mutex);
+}
+
+/* Only one thread of a process registers it. The GIL is not held while waiting, and a fork waits as well. */
+static void hb_presence_lock(void) { pthread_mutex_lock(&hb_presence_mutex); }
+static void hb_presence_unlock(void) { pthread_mutex_unlock(&hb_presence_mutex); }
+
+/* Open the file behind a descriptor anew: a description of our own, also of a memfd or a file that was renamed.
+ * Returns a descriptor, or -1 with errno. */
+static int hb_reopen(int fd)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return open(path, O_RDWR | O_CLOEXEC);
 }
 
 /* Lock one byte for this open file description. Returns 0, or -1 with errno (EAGAIN: somebody alive has it). */

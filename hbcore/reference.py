@@ -267,11 +267,11 @@ def resplit(stream: Stream, excess: int, count: int, cap: int, concentration: in
 
     A round folds the packets at a random place, so that the first meets the last of either side and so on inwards;
     each pair divides its sum anew, by the exact law of two shares given their sum. The law of all shares is
-    stationary under every pair, and each round takes away at least a third of what is left of any deviation: without
-    a cap the rate is (c + 1) / (2 * c + 1) (2/3 for c = 1, the known gap of this process: Caputo, "On the spectral
-    gap of the Kac walk and other binary collision processes", 2008), and a cap only makes it smaller. After 48 rounds
-    less than (2/3)**48 < 2**-28 is left, which takes 2**56 packets to see. Sum, cap and exchangeability are exact
-    whatever the number of rounds.
+    stationary under every pair, and each round takes away at least a third of what is left of any deviation, whatever
+    the cap and the concentration: ``bench/mixing.py`` prints the rates (without a cap and for c = 1 it is the gap of
+    Caputo, "On the spectral gap of the Kac walk and other binary collision processes", 2008). After 48 rounds about
+    (2/3)**48 < 2**-28 is left, which takes 2**56 packets to see. Sum, cap and exchangeability are exact whatever the
+    number of rounds.
     """
     shares = [excess // count + (i < excess % count) for i in range(count)]
     for _ in range(ROUNDS):

@@ -37,6 +37,7 @@ cdef class Region:
 
     cdef int check_open(self) except -1
     cdef int register(self) except -1
+    cdef int take_entry(self) noexcept nogil
     cdef int grow(self, uint64_t end) noexcept nogil
     cdef int64_t allocate(self, uint64_t size) noexcept nogil
     cdef int raise_for_space(self, int64_t status, uint64_t size) except -1

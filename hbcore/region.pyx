@@ -10,7 +10,7 @@ from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from posix.unistd cimport close
+from posix.unistd cimport close, getpid
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport (
@@ -32,6 +32,9 @@ cdef extern from "process.h" nogil:
     int hb_watch_forks()
     void hb_presence_add(hb_presence *presence)
     void hb_presence_remove(hb_presence *presence)
+    void hb_presence_lock()
+    void hb_presence_unlock()
+    int hb_reopen(int fd)
     int hb_lock_byte(int fd, int64_t offset)
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -86,45 +89,62 @@ cdef class Region:
 
     cdef int check_open(self) except -1:
         # The slow half of the check that every call makes: presence.worker is 0 after a close and in a forked child.
+        if not self.closed and hb_load_relaxed(&self.presence.worker) == 0:
+            self.register()
         if self.closed:
             raise EngineClosedError("the engine is closed; open it anew with hbcore.Engine(...)")
-        if hb_load_relaxed(&self.presence.worker) == 0:
-            self.register()
         return 0
 
     def close(self):
-        self.closed = True
-        hb_store_relaxed(&self.presence.worker, 0)
+        with nogil:
+            hb_presence_lock()
+            self.closed = True
+            hb_store_relaxed(&self.presence.worker, 0)
+            hb_presence_unlock()
 
     @property
     def is_closed(self):
         return self.closed
 
     cdef int register(self) except -1:
-        # Take the first entry of the worker table that nobody alive holds. Whoever has the lock owns the entry, so its
-        # epoch is raised by a plain store; a death in between leaves an epoch that nobody has ever used.
-        cdef hb_worker *entry
-        cdef uint64_t number, epoch
-        cdef int fd
-        # A description of our own: the one that a parent shares with its children cannot tell them apart.
-        fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
-        for number in range(HB_WORKER_LIMIT):
-            if hb_lock_byte(fd, HB_LOCK_BASE + <int64_t>number) == 0:
-                break
-            if errno not in (EAGAIN, EACCES):
-                code = errno
-                os.close(fd)
-                raise OSError(code, f"cannot lock an entry of the worker table: {os.strerror(code)}")
-        else:
-            os.close(fd)
+        cdef int code
+        with nogil:
+            hb_presence_lock()
+            code = self.take_entry()
+            hb_presence_unlock()
+        if code == EAGAIN:
             raise EngineFullError(
                 f"all {HB_WORKER_LIMIT} entries of the engine's worker table are held by living processes; close some"
             )
+        if code != 0:
+            raise OSError(code, f"cannot lock an entry of the engine's worker table: {os.strerror(code)}")
+        return 0
+
+    cdef int take_entry(self) noexcept nogil:
+        # Take the first entry of the worker table that nobody alive holds. Whoever has the lock owns the entry, so its
+        # epoch is raised by a plain store; a death in between leaves an epoch that nobody has ever used. Returns 0, an
+        # errno, or EAGAIN if all are held. The presence is locked.
+        cdef hb_worker *entry
+        cdef uint64_t epoch
+        cdef uint64_t number = 0
+        cdef int fd, code
+        if self.closed or hb_load_relaxed(&self.presence.worker) != 0:
+            return 0        # a close, or another thread, was faster; check_open looks again
+        # A description of our own: the one that a parent shares with its children cannot tell them apart.
+        fd = hb_reopen(self.fd)
+        if fd < 0:
+            return errno
+        while hb_lock_byte(fd, HB_LOCK_BASE + <int64_t>number) != 0:
+            code = errno
+            number += 1
+            if code != EAGAIN and code != EACCES or number == HB_WORKER_LIMIT:
+                close(fd)
+                return EAGAIN if number == HB_WORKER_LIMIT else code
         entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
         epoch = (hb_load_relaxed(&entry.epoch) + 1) & (<uint64_t>(1 << 30) - 1)
         epoch += epoch == 0     # so that no worker is 0
         hb_store_relaxed(&entry.epoch, epoch)
-        entry.pid = <uint64_t>os.getpid()
+        entry.pid = <uint64_t>getpid()
         entry.registered_at_ms = hb_now_ms()
         self.presence.lock_fd = fd
         hb_store_relaxed(&self.presence.worker, number | epoch << 12)
@@ -261,7 +281,11 @@ def open_region(path, capacity, mode, key, create=True):
 def create_file(path, capacity, mode, key):
     """Create the file whole under another name, then link it: of many creators one wins and all open the same."""
     temporary = f"{path}.new-{os.getpid()}-{os.urandom(6).hex()}"
-    fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        error.filename = path       # the name that the caller knows
+        raise
     try:
         new_file(fd, capacity, key, False)
         os.link(temporary, path)

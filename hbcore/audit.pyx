@@ -11,7 +11,7 @@ from libc.errno cimport ENXIO, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
+from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Deck
 from hbcore.envelope cimport Envelope
 from hbcore.index cimport ENTRY, PHASE_BITS, Index, entry_prefix, index_help, slot_mask, word_kind
@@ -20,6 +20,7 @@ from hbcore.ledger cimport REPEATED, Found, ledger_find, ledger_read
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.slot cimport FREE, GRANTED, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
+from hbcore.vacancy cimport vacancy_hides
 
 from hbcore.errors import AuditError
 
@@ -38,6 +39,7 @@ cdef enum:
     NOT_INDEXED = 7
     BAD_WORD = 8
     BAD_COUNT = 9
+    HIDDEN = 10
 
 cdef struct Finding:
     uint64_t packet     # or stratum, or index word
@@ -67,7 +69,7 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
     finding.expected = amount
     finding.present = present
     # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
-    if present != amount and not (present == 0 and kind == FREE):
+    if present != amount and not (present == 0 and (kind == FREE or kind == REFUNDED)):
         return BAD_AMOUNT
     if kind == GRANTED or kind == SETTLED:
         if ledger_find(&deck.ledger, &key, &found) != REPEATED or found.slot != packet:
@@ -90,6 +92,11 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
     elif kind != FREE:
         finding.present = <uint64_t>kind
         return BAD_KIND
+    elif vacancy_hides(&deck.ledger.vacancy, packet):
+        # A bit is cleared before a slot becomes free, so a slot that was free all the while lies under none.
+        if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
+            return HIDDEN
+        sums.moving += 1
     return SOUND
 
 
@@ -149,6 +156,7 @@ cdef int audit_words(
         if slot >= index.slot_count:
             return BAD_WORD
         key_high = hb_load_relaxed(&index.slots[slot].user[1])
+        hb_fence_acquire()      # the key before the second look at the word
         if (slot_kind(hb_load_acquire(&index.slots[slot].state)) not in (FREE, REFUNDED)
                 and word == entry_prefix(index, generation, key_high) | slot):
             continue
@@ -195,6 +203,7 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         BAD_REFUND: f"{where}: packet or stratum {finding.packet} is refunded, but the envelope is open",
         NOT_INDEXED: f"{where}: packet {finding.packet} is granted, but the index does not lead from its user to it",
         BAD_WORD: f"{where}: index word {finding.packet} names packet {finding.present}, which is not its user's",
+        HIDDEN: f"{where}: packet {finding.packet} is free, but the vacancy tree hides it from claims",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
     }[status]
 

@@ -28,6 +28,7 @@ cdef struct Counts:
     uint64_t refunded
     uint64_t amount_granted
     uint64_t amount_settled
+    uint64_t amount_refunded
 
 
 cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE

@@ -5,12 +5,12 @@ most 1,024 packets) are written at its first claim, by whoever comes first: they
 writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
-from hbcore.format cimport hb_envelope
+from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.format cimport hb_envelope, hb_slot
 from hbcore.law cimport (
-    STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_start,
+    STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
 )
 from hbcore.ledger cimport (
     CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
@@ -135,11 +135,12 @@ cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil:
     cdef uint64_t stratum, position, packet, state, word
     cdef uint64_t now_ms = hb_now_ms()
     cdef UserKey key
-    counts.granted = counts.settled = counts.refunded = counts.amount_granted = counts.amount_settled = 0
+    memset(counts, 0, sizeof(Counts))
     for stratum in range(deck.terms.stratum_count):
         word = hb_load_acquire(&deck.strata[stratum])
         if word == STRATUM_REFUNDED:
             counts.refunded += stratum_start(&deck.terms, stratum + 1) - stratum_start(&deck.terms, stratum)
+            counts.amount_refunded += stratum_share(&deck.terms, stratum)
         if word != STRATUM_OPEN:
             continue
         for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
@@ -153,6 +154,16 @@ cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil:
                 counts.amount_settled += hb_load_relaxed(&deck.ledger.slots[packet].amount)
             elif slot_kind(state) == REFUNDED:
                 counts.refunded += 1
+                counts.amount_refunded += refunded_amount(deck, stratum, packet)
+
+
+cdef uint64_t refunded_amount(Deck *deck, uint64_t stratum, uint64_t packet) noexcept nogil:
+    # A packet may be refunded while its stratum is being opened, or after who opened it has died: then its amount is
+    # still to be written. 0 only if there is no memory to compute it.
+    cdef hb_slot *slot = &deck.ledger.slots[packet]
+    if hb_load_relaxed(&slot.amount) == 0:
+        deck_open_stratum(deck, stratum)
+    return hb_load_relaxed(&slot.amount)
 
 
 cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
@@ -184,6 +195,7 @@ cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
     # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins.
     cdef uint64_t stratum, position
     hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
+    hb_fence_full()     # before the slots are looked at; pairs with the fence of refund_if_closed
     for stratum in range(deck.terms.stratum_count):
         if hb_cas(&deck.strata[stratum], STRATUM_UNTOUCHED, STRATUM_REFUNDED):
             continue

@@ -10,7 +10,7 @@ from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
     HB_DIRECTORY_LEVELS, HB_KIND_DIRECTORY, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT, hb_extent,
 )
-from hbcore.region cimport DIRECTORY_OFFSET, Region, extent_phase
+from hbcore.region cimport DIRECTORY_OFFSET, Region, extent_phase, worker_of
 from hbcore.user cimport UserKey, siphash128
 from hbcore.wide cimport hb_multiply
 
@@ -41,7 +41,7 @@ cdef uint64_t *level_buckets(Region region, int level) except? NULL:
 cdef int make_level(Region region, int level) except -1:
     # Of several makers one wins, and all go on with its level.
     cdef uint64_t size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
-    cdef int64_t offset = region.allocate(size)
+    cdef int64_t offset = region.allocate(worker_of(region), size)
     if offset < 0:
         region.raise_for_space(offset, size)
     (<hb_extent *>(region.base + offset)).kind = HB_KIND_DIRECTORY

@@ -9,7 +9,7 @@ from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
 from hbcore.audit import audit_all
-from hbcore.errors import CorruptFileError, NotFoundError
+from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import AuditReport
 from hbcore.region import open_region, open_regions
 from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
@@ -157,11 +157,13 @@ cdef class Engine:
         return f"<{state}Engine {'in memory' if self.region.path is None else repr(self.region.path)}>"
 
 
-def reopen_envelope(path, name):
+def reopen_envelope(path, engine_id, name):
     """Find an envelope of a file again, for pickle: in the engine that this process has open, or by opening it."""
-    cdef Region region = open_regions.get(path)
+    cdef Region region = open_regions.get((path, engine_id))
     if region is None or region.closed:
         region = open_region(path, None, 0o600, None, create=False)
+        if region.engine_id() != engine_id:     # another file stands there by now
+            raise ConflictError(f"{path!r} is another engine than the one that envelope {name!r} was pickled from")
     envelope = envelope_find(region, name, object_name(name))
     if envelope is None:
         raise NotFoundError(f"there is no envelope {name!r} in {path!r}")

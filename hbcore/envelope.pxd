@@ -19,6 +19,7 @@ cdef class Envelope:
     cdef object __weakref__
 
     cdef int count(self, Counts *counts) except -1
+    cdef tuple identity(self)
     cdef object raise_for(self, int answer)
     cdef Claim answer(self, int status, const Found *found)
 

@@ -21,7 +21,7 @@ from hbcore.ledger cimport (
     ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found, ledger_find,
     ledger_release, ledger_settle,
 )
-from hbcore.region cimport Region, extent_size, hb_now_ms
+from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
 from hbcore.user cimport HashKey, UserKey, user_key, user_keys_from_sequence, user_keys_from_text_array
 
 from collections.abc import Iterable
@@ -133,10 +133,8 @@ cdef class Envelope:
         cdef UserKey key
         cdef Found found
         cdef int status
-        if self.region.presence.worker == 0:
-            self.region.check_open()
         user_key(&self.region.key, user, &key)
-        status = deck_claim(&self.deck, self.region.presence.worker, &key, hb_now_ms(), &found)
+        status = deck_claim(&self.deck, worker_of(self.region), &key, hb_now_ms(), &found)
         if status == GRANTED_NOW or status == REPEATED:
             return self.answer(status, &found)
         if status == SOLD_OUT:
@@ -166,9 +164,7 @@ cdef class Envelope:
         cdef int answer = 0
         cdef bint has_view = False
         cdef uint64_t worker
-        if self.region.presence.worker == 0:
-            self.region.check_open()
-        worker = self.region.presence.worker
+        self.region.check_open()
         users = plain_users(users)
         count = len(users)
         rows = np.empty(count, CLAIM_DTYPE)
@@ -189,6 +185,8 @@ cdef class Envelope:
                 hash_users(&self.region.key, users, keys, count)
                 batch.keys = keys
             PyObject_GetBuffer(rows, &row_view, PyBUF_WRITABLE)
+            # Not before: reading the users may have run any Python, a fork or a close of the engine included.
+            worker = worker_of(self.region)
             with nogil:
                 answer = deck_claim_many(&self.deck, worker, &batch, count, <ClaimRow *>row_view.buf)
             PyBuffer_Release(&row_view)
@@ -246,7 +244,7 @@ cdef class Envelope:
         cdef int answer
         self.region.check_open()
         user_key(&self.region.key, user, &key)
-        answer = ledger_release(&self.deck.ledger, self.region.presence.worker, &key, hb_now_ms(), &found)
+        answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, hb_now_ms(), &found)
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:
@@ -265,15 +263,17 @@ cdef class Envelope:
         cdef Counts counts
         cdef Py_buffer view
         cdef uint64_t limit, count
-        self.region.check_open()
         self.count(&counts)
-        # Others may claim meanwhile: a little more room than was counted, and a row less is no harm.
-        limit = min(counts.granted + counts.settled + 1024, self.deck.terms.packets)
-        rows = np.zeros(limit, SNAPSHOT_DTYPE)
-        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
-        with nogil:
-            count = deck_snapshot(&self.deck, <SnapshotRow *>view.buf, limit)
-        PyBuffer_Release(&view)
+        count = counts.granted + counts.settled
+        limit = 0
+        while limit <= count and limit < self.deck.terms.packets:
+            # Others may claim meanwhile: with room to spare, and again with more if that was not enough.
+            limit = min(2 * count + 1024, self.deck.terms.packets)
+            rows = np.zeros(limit, SNAPSHOT_DTYPE)
+            PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
+            with nogil:
+                count = deck_snapshot(&self.deck, <SnapshotRow *>view.buf, limit)
+            PyBuffer_Release(&view)
         rows = rows[:count]
         return rows[np.argsort(rows["packet"], kind="stable")]
 
@@ -301,15 +301,18 @@ cdef class Envelope:
     def close(self):
         """End the claiming and refund what is unclaimed; claims that exist can still be settled or released.
 
+        A claim that is under way in another thread or process may still be granted; its packet is not refunded.
+
         Returns:
-            What was not claimed, in minor units. Idempotent: later releases add to it.
+            What was refunded so far, in minor units. Idempotent: only releases, and claims that were under way and came
+            to nothing, add to it later.
         """
         cdef Counts counts
         self.region.check_open()
         with nogil:
             deck_close(&self.deck, hb_now_ms())
         self.count(&counts)
-        return self.deck.terms.total - counts.amount_granted - counts.amount_settled
+        return counts.amount_refunded
 
     @property
     def terms(self):
@@ -319,10 +322,14 @@ cdef class Envelope:
     def __eq__(self, other):
         if not isinstance(other, Envelope):
             return NotImplemented
-        return self.region is (<Envelope>other).region and self.offset == (<Envelope>other).offset
+        return self.identity() == (<Envelope>other).identity()
 
     def __hash__(self):
-        return hash((id(self.region), self.offset))
+        return hash(self.identity())
+
+    cdef tuple identity(self):
+        # The engine id alone would not tell a file from its copy.
+        return self.region.engine_id(), self.region.path, self.offset
 
     def __repr__(self):
         terms = self.deck.terms
@@ -335,7 +342,7 @@ cdef class Envelope:
                 "(hbcore.Engine(path)) to pickle it, or fork"
             )
         from hbcore.engine import reopen_envelope
-        return reopen_envelope, (self.region.path, self.name)
+        return reopen_envelope, (self.region.path, self.region.engine_id(), self.name)
 
 
 cdef object engine_name(Region region):
@@ -349,6 +356,8 @@ cdef object plain_users(object users):
     if isinstance(users, np.ndarray):
         if isinstance(users, np.ma.MaskedArray):
             raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
+        if type(users) is not np.ndarray:
+            users = users.view(np.ndarray)      # a subclass may say anything of its length
         if users.ndim != 1:
             raise ValueError(f"users must have one dimension, not {users.ndim}")
         kind = users.dtype.kind
@@ -448,7 +457,7 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     cdef int64_t offset
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
-    offset = region.allocate(size)
+    offset = region.allocate(worker_of(region), size)
     if offset < 0:
         region.raise_for_space(offset, size)
     shared = <hb_envelope *>(region.base + offset)

@@ -25,7 +25,7 @@ and the second look at the old word says that it had not.
 """
 from libc.stdint cimport uint64_t
 
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport hb_slot
 from hbcore.user cimport UserKey
 
@@ -132,6 +132,7 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
         return False
     key.low = hb_load_relaxed(&index.slots[slot].user[0])
     key.high = hb_load_relaxed(&index.slots[slot].user[1])
+    hb_fence_acquire()      # the key before the second look at the old word
     entry = entry_prefix(index, generation, key.high) | slot
     position = home_of(index, &key)
     for _step in range(index.word_count):

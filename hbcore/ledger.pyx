@@ -29,6 +29,7 @@ from hbcore.slot cimport (
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport (
     BLOCK_SIZE, vacancy_attach, vacancy_clear, vacancy_mark, vacancy_next, vacancy_none, vacancy_size,
+    vacancy_version,
 )
 from hbcore.wide cimport hb_multiply
 
@@ -45,8 +46,6 @@ cdef enum:
     RETRY_LIMIT = 1 << 20
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
-    # How often a search that met slots in other hands looks again before it says "sold out".
-    PASS_LIMIT = 64
 
 cdef enum:
     PROBE_FOUND
@@ -88,6 +87,12 @@ cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nog
     # Ask for the index word that a claim of this user will look at first.
     cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
     hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
+
+
+cdef inline bint help_on(Index *index, uint64_t index_state) noexcept nogil:
+    # Help with a replacement. False: nobody could bring it on, which happens in a damaged file only.
+    index_help(index, index_state)
+    return hb_load_acquire(index.state) != index_state
 
 
 # ---- finding ------------------------------------------------------------------------------------------------------
@@ -151,12 +156,15 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
-            index_help(&ledger.index, index_state)
+            if not help_on(&ledger.index, index_state):
+                return CORRUPT
             continue
         position = home_of(&ledger.index, key)
         outcome = probe(ledger, key, index_state, &position, found)
         if outcome == PROBE_FOUND:
             return REPEATED
+        if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:
+            return CORRUPT
         # A crowded table that was replaced under the probe shows nothing: only the present one counts.
         if outcome == PROBE_ABSENT or outcome == PROBE_CROWDED and hb_load_acquire(ledger.index.state) == index_state:
             return NOT_FOUND
@@ -188,7 +196,7 @@ cdef inline int64_t take_in(
     # Take the first free slot within slot .. end - 1; -1 if there is none. digest: of the slots in other hands.
     cdef uint64_t state
     while slot < end:
-        state = hb_load_relaxed(&ledger.slots[slot].state)
+        state = hb_load_acquire(&ledger.slots[slot].state)     # before the next look at the root's version
         if slot_kind(state) == FREE:
             # From here on the slot is this worker's alone. Acquire: what its last owner did is over.
             if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
@@ -204,16 +212,17 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # tree does not call full. -1: sold out.
     #
     # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands keep
-    # their blocks from being full; then two equal looks in a row are that moment (no state comes back). Where others
-    # are too busy for that, PASS_LIMIT looks that found nothing free must do.
+    # their blocks from being full; then two equal looks in a row show that moment, between the two: no release went by
+    # (each raises the root's version before it frees), and whoever holds a slot unpublished has not put it back (no
+    # state comes back). Unequal looks mean that somebody got on, so looking again is lock-free.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
     cdef uint64_t digest, start, _turn
     cdef int64_t slot
-    for _turn in range(PASS_LIMIT):
+    for _turn in range(RETRY_LIMIT):
         if vacancy_none(&ledger.vacancy):
             return -1
-        digest = 1
+        digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
         start = block * BLOCK_SIZE
         slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &digest)
         if slot < 0:
@@ -325,7 +334,8 @@ cdef int ledger_claim(
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
-            index_help(&ledger.index, index_state)
+            if not help_on(&ledger.index, index_state):
+                break
             continue
         generation = index_state >> PHASE_BITS
         table = ledger.index.tables[generation & 1]
@@ -356,6 +366,8 @@ cdef int ledger_claim(
             break
         if outcome == PROBE_CROWDED:
             index_start_replacement(&ledger.index, index_state)
+        elif hb_load_acquire(ledger.index.state) == index_state:
+            break       # words of another generation in a table that nobody replaces
     if is_holding:
         put_back(ledger, &held)
     return REPEATED if outcome == PROBE_FOUND else CORRUPT
@@ -446,24 +458,26 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil
     cdef Index *index = &ledger.index
     cdef uint64_t _attempt, index_state, generation, position, word, entry, _step
     cdef uint64_t *table
-    cdef bint is_moving
+    cdef bint is_moving, is_lost
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
-            index_help(index, index_state)
+            if not help_on(index, index_state):
+                return False
             continue
         generation = index_state >> PHASE_BITS
         table = index.tables[generation & 1]
         entry = entry_prefix(index, generation, key.high) | slot
         position = home_of(index, key)
         is_moving = False
+        is_lost = False
         for _step in range(index.word_count):
             word = hb_load_acquire(&table[position])
             if word == entry:
                 if hb_cas(&table[position], entry, tombstone_word(generation)):
                     hb_fetch_add_relaxed(index.tombstones, 1)
                     return True
-                is_moving = True    # or somebody has finished for us: the next turn tells
+                is_lost = True      # frozen, or somebody has finished for us: the next turn tells
                 break
             if word == empty_word(generation):
                 break
@@ -473,8 +487,8 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil
             position += 1
             if position == index.word_count:
                 position = 0
-        if not is_moving and hb_load_acquire(index.state) == index_state:
-            return True     # somebody has buried it
+        if hb_load_acquire(index.state) == index_state and not is_lost:
+            return not is_moving    # somebody has buried it; or words of another generation, which is damage
     return False
 
 

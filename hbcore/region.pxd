@@ -1,6 +1,7 @@
 # The mapping: one memory or file engine, its space and this process's place among its workers.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from hbcore.atomics cimport hb_load_relaxed
 from hbcore.format cimport hb_extent, hb_header
 from hbcore.user cimport HashKey, UserKey
 
@@ -27,6 +28,7 @@ cdef class Region:
     cdef uint64_t capacity
     cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file
     cdef hb_header *header
+    cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it
     cdef int fd
     cdef bint in_memory
     cdef bint closed
@@ -39,10 +41,20 @@ cdef class Region:
     cdef int register(self) except -1
     cdef int take_entry(self) noexcept nogil
     cdef int grow(self, uint64_t end) noexcept nogil
-    cdef int64_t allocate(self, uint64_t size) noexcept nogil
+    cdef int64_t allocate(self, uint64_t worker, uint64_t size) noexcept nogil
     cdef int raise_for_space(self, int64_t status, uint64_t size) except -1
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
+
+
+cdef inline uint64_t worker_of(Region region) except 0:
+    # This process as a worker: to be asked once for a call, right before the mapping is changed. It is 0 after a close
+    # and in a forked child that has not registered yet.
+    cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
+    while worker == 0:      # a close ends it with an error
+        region.check_open()
+        worker = hb_load_relaxed(&region.presence.worker)
+    return worker
 
 
 cdef inline uint64_t extent_size(uint64_t state) noexcept nogil:

@@ -61,7 +61,7 @@ cdef enum:
 if hb_watch_forks() != 0:
     raise HbcoreError("pthread_atfork failed: no memory")
 
-# Regions of files that this process has open, so that a pickled envelope finds the engine it belongs to.
+# Regions of files that this process has open, by path and engine id: a pickled envelope finds its engine here.
 open_regions = weakref.WeakValueDictionary()
 
 
@@ -176,15 +176,16 @@ cdef class Region:
 
     cdef int grow(self, uint64_t end) noexcept nogil:
         # Make sure that the file has disk space up to `end`. Returns 0 or SPACE_DISK with errno.
-        cdef uint64_t target
+        cdef uint64_t target, size
         if self.contains(0, end):
             return 0
+        size = min(hb_load_relaxed(&self.known_size), end)      # another thread may have learned more meanwhile
         # In steps of an eighth of the file, so that a million small envelopes do not mean a million calls.
-        target = self.known_size + min(max(self.known_size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
+        target = size + min(max(size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
         target = min(max(end, target), self.capacity)
         # The system call, not posix_fallocate: that one would write zeros over what others are about to use where the
         # file system cannot allocate.
-        while fallocate(self.fd, 0, <int64_t>self.known_size, <int64_t>(target - self.known_size)) != 0:
+        while size < end and fallocate(self.fd, 0, <int64_t>size, <int64_t>(target - size)) != 0:
             if errno == EINTR:
                 continue
             if target == end:
@@ -192,20 +193,20 @@ cdef class Region:
             target = end
         return 0 if self.contains(0, end) else SPACE_DISK
 
-    cdef int64_t allocate(self, uint64_t size) noexcept nogil:
+    cdef int64_t allocate(self, uint64_t worker, uint64_t size) noexcept nogil:
         # Append an extent of `size` bytes, its header included, in phase MAKING. Returns its offset or a SPACE_ status.
         #
-        # The chain is the truth and the frontier a hint. An extent exists from the CAS that makes the first zero state
+        # The chain is the truth. It is walked from where this process has seen its end before; the frontier in the
+        # header is for people, because a damaged one would let extents overlap.
+        #
+        # An extent exists from the CAS that makes the first zero state
         # of the chain nonzero, and with it the place of the next is known: a death at any point leaves either nothing
         # or a whole extent in phase MAKING.
         cdef uint64_t units = (size + HB_UNIT - 1) // HB_UNIT
-        cdef uint64_t worker = hb_load_relaxed(&self.presence.worker) & 0xFFFFFF
-        cdef uint64_t at, state, hint
+        cdef uint64_t worker_bits = worker & 0xFFFFFF
+        cdef uint64_t at = hb_load_relaxed(&self.frontier)
+        cdef uint64_t state, hint
         cdef hb_extent *extent
-        hint = hb_load_relaxed(&self.header.frontier)
-        at = hint
-        if at < FIRST_EXTENT or at % HB_UNIT != 0:
-            return SPACE_CORRUPT
         # Each turn passes one extent of the chain, so the capacity bounds the number of turns.
         while True:
             if not self.contains(at, sizeof(hb_extent)):
@@ -219,8 +220,11 @@ cdef class Region:
                     return SPACE_FULL
                 if self.grow(at + units * HB_UNIT + sizeof(hb_extent)) != 0:
                     return SPACE_DISK
-                if hb_cas(&extent.state, 0, units << 28 | worker << 4 | HB_PHASE_MAKING):
-                    hb_cas(&self.header.frontier, hint, at + units * HB_UNIT)
+                if hb_cas(&extent.state, 0, units << 28 | worker_bits << 4 | HB_PHASE_MAKING):
+                    hb_store_relaxed(&self.frontier, at)
+                    hint = hb_load_relaxed(&self.header.frontier)
+                    if hint < at + units * HB_UNIT:
+                        hb_cas(&self.header.frontier, hint, at + units * HB_UNIT)
                     return <int64_t>at
                 continue
             if extent_size(state) == 0:
@@ -243,7 +247,11 @@ cdef class Region:
 
     def bytes_used(self):
         """Return how many bytes have been handed out; for tests and people."""
-        return hb_load_relaxed(&self.header.frontier)
+        return 0 if self.base == NULL else hb_load_relaxed(&self.header.frontier)
+
+    def engine_id(self):
+        """Return the 16 bytes that tell this engine from every other."""
+        return b"" if self.base == NULL else self.header.engine_id[:16]
 
 
 def open_region(path, capacity, mode, key, create=True):
@@ -423,8 +431,9 @@ cdef attach(Region region, uint64_t size, key):
     region.known_size = min(size, region.capacity)
     region.base = <char *>address
     region.header = <hb_header *>address
+    region.frontier = FIRST_EXTENT
     region.closed = False
     hb_presence_add(&region.presence)
     region.register()
     if region.path is not None:
-        open_regions[region.path] = region
+        open_regions[region.path, region.engine_id()] = region

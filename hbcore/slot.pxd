@@ -4,10 +4,11 @@
 #      ^        |                 |
 #      +--------+- RELEASING <----+              FREE -> REFUNDED, once the envelope is closed
 #
-# The generation is raised whenever the slot is taken. A state word therefore never comes back: HELD and RELEASING
-# name a worker of one epoch, and for GRANTED and SETTLED to repeat, a slot would have to be taken 2**19 times within
-# one millisecond. So a CAS that was delayed for however long fails, and a state that reads the same before and after
-# the user's key was read belongs to that key. FREE and REFUNDED may repeat, and harmlessly so: free is free.
+# The generation is raised whenever the slot is taken, so a CAS that was delayed fails, and a state that reads the same
+# before and after the user's key was read belongs to that key. For GRANTED and SETTLED to come back, a slot would have
+# to be taken 2**19 times within one millisecond; for HELD and RELEASING, exactly a multiple of 2**19 times by one
+# process while a thread of another stands still between two instructions. FREE and REFUNDED may come back, and
+# harmlessly so: free is free.
 from libc.stdint cimport uint64_t
 
 cdef enum:

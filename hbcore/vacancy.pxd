@@ -19,7 +19,9 @@ cdef struct Vacancy:
 
 cdef uint64_t vacancy_size(uint64_t slot_count) noexcept nogil
 cdef void vacancy_attach(Vacancy *vacancy, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil
+cdef bint vacancy_hides(const Vacancy *vacancy, uint64_t slot) noexcept nogil
 cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil
+cdef uint64_t vacancy_version(const Vacancy *vacancy) noexcept nogil
 cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil
 cdef void vacancy_clear(Vacancy *vacancy, uint64_t block) noexcept nogil
 cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil

@@ -67,6 +67,22 @@ cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
     return is_full(vacancy, root, 0, hb_load_acquire(vacancy.levels[root]))
 
 
+cdef uint64_t vacancy_version(const Vacancy *vacancy) noexcept nogil:
+    # The version of the root, which every release raises before its slot becomes free.
+    return hb_load_acquire(vacancy.levels[vacancy.level_count - 1]) >> VERSION_SHIFT
+
+
+cdef bint vacancy_hides(const Vacancy *vacancy, uint64_t slot) noexcept nogil:
+    # Whether a bit over the slot says that nothing is free there.
+    cdef uint64_t child = slot // BLOCK_SIZE
+    cdef int level
+    for level in range(vacancy.level_count):
+        if hb_load_acquire(vacancy.levels[level] + child // FAN_OUT) >> (child % FAN_OUT) & 1:
+            return True
+        child = child // FAN_OUT
+    return False
+
+
 cdef bint block_is_final(const Vacancy *vacancy, uint64_t block) noexcept nogil:
     cdef uint64_t slot = block * BLOCK_SIZE
     cdef uint64_t end = min(slot + BLOCK_SIZE, vacancy.slot_count)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -171,10 +172,23 @@ def test_two_engines_of_one_process_share_a_file(path: Path) -> None:
     one, two = hbcore.Engine(path), hbcore.Engine(path)
     envelope = one.envelope("e", 10, 2)
     same = two.envelope("e", 10, 2)
+    assert (envelope, hash(envelope)) == (same, hash(same))
+    assert one.envelope("f", 10, 2) != same
     assert envelope.claim("a").packet == same.find("a").packet
     one.close()
     assert same.claim("b").status is Status.GRANTED, "the other one goes on"
     assert two.audit().granted == 2
+
+
+def test_a_copy_of_a_file_is_another_engine(path: Path) -> None:
+    with hbcore.Engine(path) as engine:
+        envelope = engine.envelope("e", 10, 2)
+    copy = shutil.copy(path, path.with_name("copy.hb"))
+    with hbcore.Engine(path) as engine, hbcore.Engine(copy) as another:
+        assert engine.envelope("e") == envelope
+        assert another.envelope("e") != envelope
+        another.envelope("e").claim("u")
+        assert engine.audit().granted == 0
 
 
 def test_the_file_is_let_go_when_nothing_holds_it(path: Path) -> None:

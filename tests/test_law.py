@@ -193,9 +193,9 @@ def test_any_stratum_of_the_largest_envelopes_is_exact(packets, law, where, tigh
 
 @pytest.mark.parametrize("law", ["equal", "double_mean", "dirichlet"])
 def test_strata_are_split_by_streams_of_their_own(impl, law):
+    # Two strata of 1,024 packets and the same share: one stream for both would give every packet a double.
     amounts = impl.split(2048 * 200 + 1024, 2048, law=law, seed=seed_of(1))
-    ordered = {tuple(np.roll(amounts, shift)[start : start + 8]) for start in (0, 1024) for shift in range(1024)}
-    assert len(ordered) > 1 + (law != "equal") * 2000
+    assert not np.array_equal(amounts, np.roll(amounts, 1024))
 
 
 @pytest.mark.parametrize("number", range(len(GOLDEN["split"])))
@@ -558,9 +558,10 @@ def test_no_packet_of_several_strata_is_better(name):
             assert mean_chance(values) > FALSE_ALARM / (4 * 12 * len(STRATA)), (view, number)
 
 
-def test_the_odd_unit_of_several_strata_can_be_anywhere():
+@pytest.mark.parametrize("packets", [1_025, 2_500])
+def test_the_odd_unit_of_several_strata_can_be_anywhere(packets):
     # Without the rotation it would always be in the last stratum.
-    rows = envelopes(40_000, 1_025, 9, law="equal", total=1_026)
-    counts = np.bincount(rows.argmax(axis=1), minlength=1_025)
+    found = [native.split(packets + 1, packets, "equal", seed=seed_of(9 << 64 | n)).argmax() for n in range(40_000)]
+    counts = np.bincount(np.array(found) // 25, minlength=packets // 25)
     statistic = ((counts - counts.mean()) ** 2).sum() / counts.mean()
-    assert chi2.sf(statistic, 1_024) > FALSE_ALARM
+    assert chi2.sf(statistic, packets // 25 - 1) > FALSE_ALARM / 2

@@ -1,0 +1,154 @@
+"""Damage where the format is known: each word is made wrong by hand, and the engine must say so, or still be right.
+
+Random damage is in ``test_file.py``. The offsets are those of ``format.h``: one envelope with a name of one letter.
+"""
+
+import os
+import pickle
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hbcore
+from hbcore import Status
+
+FRONTIER = 256
+FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
+CLOSED, INDEX_STATE = FIRST_EXTENT + 192, FIRST_EXTENT + 200
+STRATA = FIRST_EXTENT + 384 + 64
+VACANCY = STRATA + 64
+INDEX = VACANCY + 64
+
+
+class Damaged:
+    """A file engine with one envelope of 64 packets, and a way to write words into it while it is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = hbcore.Engine(path)
+        self.envelope = self.engine.envelope("e", total=6400, packets=64)
+        self.file = os.open(path, os.O_RDWR)
+
+    def read(self, offset: int) -> int:
+        return struct.unpack("<Q", os.pread(self.file, 8, offset))[0]
+
+    def write(self, offset: int, word: int) -> None:
+        os.pwrite(self.file, struct.pack("<Q", word), offset)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path):
+    made = Damaged(tmp_path / "e.hb")
+    yield made
+    os.close(made.file)
+
+
+def test_the_offsets_are_right(damaged: Damaged) -> None:
+    assert damaged.read(STRATA) == 0
+    damaged.envelope.claim("a")
+    assert damaged.read(STRATA) == 1
+    assert any(damaged.read(INDEX + 8 * i) >> 62 == 1 for i in range(128))
+    damaged.envelope.close()
+    assert damaged.read(CLOSED) != 0
+
+
+@pytest.mark.parametrize("phase", [1, 2, 3])
+def test_a_replacement_that_cannot_go_on_is_an_error_at_once(damaged: Damaged, phase: int) -> None:
+    """Every word of a table is damaged and a replacement is said to be under way: nobody may try for ever."""
+    damaged.envelope.claim("a")
+    for i in range(256):
+        damaged.write(INDEX + 8 * i, 2 << 62 | 0xFFFF_FFFF_FFFF)
+    damaged.write(INDEX_STATE, 5 << 2 | phase)
+    began = time.process_time()
+    for call in (damaged.envelope.claim, damaged.envelope.find, damaged.envelope.settle, damaged.envelope.release):
+        with pytest.raises(hbcore.CorruptFileError, match="'e'"):
+            call("b")
+    with pytest.raises(hbcore.CorruptFileError):
+        damaged.envelope.claim_many(np.arange(100))
+    assert time.process_time() - began < 30  # a million scans of the table would take minutes
+
+
+def test_words_of_another_generation_are_an_error_at_once(damaged: Damaged) -> None:
+    for i in range(128):
+        damaged.write(INDEX + 8 * i, 3 << 62 | 77 << 1)
+    with pytest.raises(hbcore.CorruptFileError, match="'e'"):
+        damaged.envelope.claim("b")
+
+
+def test_a_damaged_frontier_does_not_let_envelopes_overlap(damaged: Damaged, tmp_path: Path) -> None:
+    answers = damaged.envelope.claim_many(np.arange(64))
+    damaged.write(FRONTIER, FIRST_EXTENT + 1024)
+    with hbcore.Engine(tmp_path / "e.hb") as other:
+        second = other.envelope("f", total=100, packets=10)
+        assert (second.claim_many(np.arange(10))["status"] == Status.GRANTED).all()
+    again = damaged.envelope.claim_many(np.arange(64))
+    assert (again["packet"] == answers["packet"]).all()
+    assert damaged.engine.audit().granted == 74
+
+
+def test_the_audit_finds_a_packet_that_the_vacancy_tree_hides(damaged: Damaged) -> None:
+    damaged.envelope.claim("a")
+    damaged.write(VACANCY, damaged.read(VACANCY) | 1)
+    with pytest.raises(hbcore.AuditError, match="hides it from claims"):
+        damaged.engine.audit()
+
+
+def test_the_audit_finds_a_wrong_amount_and_a_foreign_index_word(damaged: Damaged) -> None:
+    claim = damaged.envelope.claim("a")
+    entries = [i for i in range(128) if damaged.read(INDEX + 8 * i) >> 62 == 1]
+    slots = INDEX + 2 * 8 * 128
+    amount = slots + 32 * claim.packet + 24
+    assert damaged.read(amount) == claim.amount
+    damaged.write(amount, claim.amount + 1)
+    with pytest.raises(hbcore.AuditError, match=f"packet {claim.packet} holds {claim.amount + 1}"):
+        damaged.engine.audit()
+    damaged.write(amount, claim.amount)
+    damaged.engine.audit()
+    word = damaged.read(INDEX + 8 * entries[0])
+    damaged.write(INDEX + 8 * ((entries[0] + 40) % 128), word + 1)
+    with pytest.raises(hbcore.AuditError, match="index word"):
+        damaged.engine.audit()
+
+
+def test_a_stratum_whose_opener_died_is_sound_also_after_a_close(damaged: Damaged) -> None:
+    """What a death between the stratum's word and its amounts leaves: an open stratum without amounts."""
+    damaged.write(STRATA, 1)
+    damaged.engine.audit()
+    assert damaged.envelope.close() == 6400
+    assert damaged.engine.audit().refunded == 64
+    assert damaged.envelope.stats().amounts.remaining == 0
+
+
+def test_an_engine_that_is_closed_while_a_user_is_read_grants_nothing(damaged: Damaged) -> None:
+    class Closing:
+        def __index__(self) -> int:
+            damaged.engine.close()
+            return 7
+
+    with pytest.raises(hbcore.EngineClosedError):
+        damaged.envelope.claim(Closing())
+    with hbcore.Engine(damaged.engine.path) as again:
+        assert again.audit().granted == 0
+
+
+def test_an_array_that_lies_about_its_length_is_read_as_it_is(damaged: Damaged) -> None:
+    class Lying(np.ndarray):
+        def __len__(self) -> int:
+            return 1_000_000
+
+    users = np.arange(10).view(Lying)
+    assert len(damaged.envelope.claim_many(users)) == 10
+
+
+def test_a_pickled_envelope_is_never_that_of_another_file_at_its_path(damaged: Damaged, tmp_path: Path) -> None:
+    pickled = pickle.dumps(damaged.envelope)
+    damaged.envelope.claim("bob")
+    os.unlink(tmp_path / "e.hb")
+    with hbcore.Engine(tmp_path / "e.hb") as other:
+        other.envelope("e", total=6400, packets=64)
+        assert pickle.loads(pickled).find("bob"), "the engine that is still open is the right one"
+        damaged.engine.close()
+        with pytest.raises(hbcore.ConflictError, match="another engine"):
+            pickle.loads(pickled)

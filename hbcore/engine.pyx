@@ -68,6 +68,7 @@ cdef class Engine:
             EngineFullError: the capacity or the disk is used up.
         """
         cdef Envelope envelope
+        cdef bint is_new = False
         self.region.check_open()
         encoded = object_name(name)
         name = encoded.decode()     # a str, and not a subclass of it
@@ -80,9 +81,9 @@ cdef class Engine:
             return envelope
         terms = envelope_terms(total, packets, law, min, max, concentration, seed, expires_at)
         if envelope is None:
-            # The seed that is drawn here is not the one of a maker who is faster.
-            envelope = envelope_create(self.region, name, encoded, terms)
-        check_same_terms(name, envelope_terms_of(envelope), terms)
+            envelope = envelope_create(self.region, name, encoded, terms, &is_new)
+        if not is_new:      # somebody else may have been faster
+            check_same_terms(name, envelope_terms_of(envelope), terms)
         return envelope
 
     def user_hash(self, user, /):

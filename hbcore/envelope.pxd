@@ -26,5 +26,5 @@ cdef class Envelope:
 
 cdef Envelope envelope_at(Region region, uint64_t offset, str name)
 cdef Envelope envelope_find(Region region, str name, bytes encoded)
-cdef Envelope envelope_create(Region region, str name, bytes encoded, object terms)
+cdef Envelope envelope_create(Region region, str name, bytes encoded, object terms, bint *is_new)
 cdef object envelope_terms_of(Envelope envelope)

@@ -449,12 +449,12 @@ cdef Envelope envelope_find(Region region, str name, bytes encoded):
     return envelope_at(region, <uint64_t>offset, name) if offset > 0 else None
 
 
-cdef Envelope envelope_create(Region region, str name, bytes encoded, object checked):
+cdef Envelope envelope_create(Region region, str name, bytes encoded, object checked, bint *is_new):
     # Make it, or find the one that somebody else has just made. Nothing is visible before it is whole.
     cdef Terms terms
     cdef hb_envelope *shared
     cdef uint64_t size
-    cdef int64_t offset
+    cdef int64_t offset, winner
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
     offset = region.allocate(worker_of(region), size)
@@ -475,5 +475,6 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     shared.expires_at_ms = checked.expires_at_ms
     memcpy(shared.seed, terms.seed, 32)
     memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
-    offset = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
-    return envelope_at(region, <uint64_t>offset, name)
+    winner = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
+    is_new[0] = winner == offset
+    return envelope_at(region, <uint64_t>winner, name)

@@ -40,12 +40,12 @@ static void hb_after_fork_in_child(void)
     pthread_mutex_unlock(&hb_presence_mutex);
 }
 
-static int hb_watch_forks(void)
+static inline int hb_watch_forks(void)
 {
     return pthread_atfork(hb_before_fork, hb_after_fork_in_parent, hb_after_fork_in_child);
 }
 
-static void hb_presence_add(struct hb_presence *presence)
+static inline void hb_presence_add(struct hb_presence *presence)
 {
     pthread_mutex_lock(&hb_presence_mutex);
     presence->next = hb_presences;
@@ -53,7 +53,7 @@ static void hb_presence_add(struct hb_presence *presence)
     pthread_mutex_unlock(&hb_presence_mutex);
 }
 
-static void hb_presence_remove(struct hb_presence *presence)
+static inline void hb_presence_remove(struct hb_presence *presence)
 {
     struct hb_presence **link;
     pthread_mutex_lock(&hb_presence_mutex);
@@ -66,12 +66,12 @@ static void hb_presence_remove(struct hb_presence *presence)
 }
 
 /* Only one thread of a process registers it. The GIL is not held while waiting, and a fork waits as well. */
-static void hb_presence_lock(void) { pthread_mutex_lock(&hb_presence_mutex); }
-static void hb_presence_unlock(void) { pthread_mutex_unlock(&hb_presence_mutex); }
+static inline void hb_presence_lock(void) { pthread_mutex_lock(&hb_presence_mutex); }
+static inline void hb_presence_unlock(void) { pthread_mutex_unlock(&hb_presence_mutex); }
 
 /* Open the file behind a descriptor anew: a description of our own, also of a memfd or a file that was renamed.
  * Returns a descriptor, or -1 with errno. */
-static int hb_reopen(int fd)
+static inline int hb_reopen(int fd)
 {
     char path[40];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -79,7 +79,7 @@ static int hb_reopen(int fd)
 }
 
 /* Lock one byte for this open file description. Returns 0, or -1 with errno (EAGAIN: somebody alive has it). */
-static int hb_lock_byte(int fd, int64_t offset)
+static inline int hb_lock_byte(int fd, int64_t offset)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1, .l_pid = 0};
     return fcntl(fd, F_OFD_SETLK, &lock);

@@ -7,7 +7,7 @@ DEFAULT_CAPACITY: int
 MIN_CAPACITY: int
 MAX_CAPACITY: int
 
-open_regions: WeakValueDictionary[str, Region]
+open_regions: WeakValueDictionary[tuple[str, bytes], Region]
 
 @final
 class Region:
@@ -17,6 +17,7 @@ class Region:
     def is_closed(self) -> bool: ...
     def close(self) -> None: ...
     def bytes_used(self) -> int: ...
+    def engine_id(self) -> bytes: ...
 
 def open_region(
     path: StrOrBytesPath | None, capacity: int | None, mode: int, key: bytes | None, create: bool = True

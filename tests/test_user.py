@@ -256,7 +256,7 @@ def views(array: np.ndarray, users: list[Any]) -> Iterable[tuple[np.ndarray, lis
     yield packed["user"], users
 
 
-@pytest.mark.parametrize("width", [1, 2, 1023, 1024, 1025, 4000])
+@pytest.mark.parametrize("width", [1, 2, 1023, 1024, 1025, 2048, 4000])
 @pytest.mark.parametrize("character", ["a", "é", "漢", "🧧"])
 def test_wide_strings_hash_like_their_elements(impl: ModuleType, width: int, character: str) -> None:
     users = [character * width, character, character * max(1, width - 1), "x"]

@@ -9,6 +9,7 @@ double mean as it is drawn, packet by packet, without a shuffle.
 
 import argparse
 import math
+import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
@@ -169,11 +170,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--envelopes", type=int, default=400_000, help="envelopes a law (default 400,000)")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent.parent / "docs", help="folder of the pictures"
+        "--out",
+        type=Path,
+        help="folder of the pictures; docs, or with --quick, whose pictures are rough, a temporary one",
     )
     parser.add_argument("--quick", action="store_true", help="2,000 envelopes a law: to see that it runs")
     options = parser.parse_args()
     count = 2_000 if options.quick else options.envelopes
+    if options.out is None:
+        options.out = Path(tempfile.mkdtemp()) if options.quick else Path(__file__).parent.parent / "docs"
     if count < 1:
         parser.error(f"--envelopes must be at least 1, not {count}")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -282,7 +282,7 @@ def test_of_processes_that_make_one_file_at_once_one_wins_and_all_share_it(tmp_p
 
 
 def test_of_processes_that_make_one_envelope_at_once_one_wins_and_all_share_it(path: Path) -> None:
-    names = [f"e{i}" for i in range(300)]
+    names = [f"e{i}" for i in range(4000)]
 
     def work(number: int) -> list[list[Any]]:
         engine = hbcore.Engine(path)
@@ -305,7 +305,7 @@ def test_of_processes_that_make_one_envelope_at_once_one_wins_and_all_share_it(p
 
 
 def test_of_processes_that_make_one_envelope_with_other_terms_one_wins_and_the_others_are_told(path: Path) -> None:
-    names = [f"e{i}" for i in range(300)]
+    names = [f"e{i}" for i in range(1500)]
 
     def work(number: int) -> list[int]:
         engine = hbcore.Engine(path)

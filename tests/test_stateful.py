@@ -19,6 +19,10 @@ NAMES = [f"envelope {number}" for number in range(6)]
 # meet there, or the later one begins anew, which is as good a place as any and not the one that the reference is at.
 HANDLE_LIMIT = 60
 
+HASHER = hbcore.Engine(key=KEY)
+CROWDS = [range(start, start + 1400) for start in range(10**6, 10**6 + 4000, 1000)]
+HOLDERS = {HASHER.user_hash(user): user for user in [*range(31), *range(10**6, 10**6 + 4400)]}
+
 users = st.one_of(
     st.integers(0, 30),
     st.integers(0, 12).map(str),
@@ -177,15 +181,22 @@ class SideBySide(RuleBasedStateMachine):
     def ask(self, number: int, user: Any, method: str) -> None:
         self.both(lambda envelope: getattr(envelope, method)(user), self.on(number))
 
-    @rule(number=st.integers(0, 5), method=st.sampled_from(["settle", "release", "release", "find"]), data=st.data())
-    def ask_for_many_holders(self, number: int, method: str, data: st.DataObject) -> None:
-        """Settle or release a share of the packets that are out: their holders are known by their hashes."""
+    @rule(number=st.integers(0, 5), crowd=st.integers(0, 3))
+    def claim_until_sold_out(self, number: int, crowd: int) -> None:
+        self.both(lambda envelope: envelope.claim_many(np.array(CROWDS[crowd])), self.on(number))
+
+    @rule(
+        number=st.integers(0, 5),
+        method=st.sampled_from(["settle", "release", "release", "release", "find"]),
+        start=st.integers(0, 200),
+        step=st.sampled_from([1, 2, 5, 19, 64, 83, 150]),
+    )
+    def ask_for_many_holders(self, number: int, method: str, start: int, step: int) -> None:
+        """Settle or release a share of the packets that are out, all over the envelope."""
         envelopes = self.on(number)
-        by_hash = {self.engines[0].user_hash(user): user for user in [*range(31), *range(10**6, 10**6 + 450)]}
         hashes = [row["user"].tobytes() for row in envelopes[0].claims()]
-        holders = [by_hash[user_hash] for user_hash in hashes if user_hash in by_hash]
-        step = data.draw(st.integers(1, 5))
-        for user in holders[data.draw(st.integers(0, 4)) :: step]:
+        holders = [HOLDERS[user_hash] for user_hash in hashes if user_hash in HOLDERS]
+        for user in holders[start % (len(holders) + 1) :: step]:
             self.both(lambda envelope, user=user: getattr(envelope, method)(user), envelopes)
 
     @rule(number=st.integers(0, 5), user=users)

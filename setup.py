@@ -23,6 +23,7 @@ MODULES = [
     "deck",
     "envelope",
     "audit",
+    "recovery",
     "engine",
 ]
 

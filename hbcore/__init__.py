@@ -32,8 +32,19 @@ from hbcore.errors import (
     IncompatibleFileError,
     InsufficientBudgetError,
     NotFoundError,
+    ReadOnlyError,
 )
-from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, AuditReport, EnvelopeStats, State, Status
+from hbcore.records import (
+    CLAIM_DTYPE,
+    SNAPSHOT_DTYPE,
+    Amounts,
+    AuditReport,
+    EngineInfo,
+    EnvelopeStats,
+    State,
+    Status,
+    WorkerInfo,
+)
 
 __version__ = "0.1.0"
 
@@ -49,14 +60,17 @@ __all__ = [
     "Engine",
     "EngineClosedError",
     "EngineFullError",
+    "EngineInfo",
     "Envelope",
     "EnvelopeStats",
     "HbcoreError",
     "IncompatibleFileError",
     "InsufficientBudgetError",
     "NotFoundError",
+    "ReadOnlyError",
     "State",
     "Status",
+    "WorkerInfo",
     "__version__",
     "split",
 ]

@@ -7,26 +7,21 @@ hints are not believed.
 On a quiet engine it is exact. While others claim, what is in motion is looked at again and left out if it moved, so
 that a sound engine is never called unsound, and damage is found unless it moves as well.
 """
-from libc.errno cimport ENXIO, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
-from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Deck
+from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Deck, sealed_amount
 from hbcore.envelope cimport Envelope
 from hbcore.index cimport ENTRY, PHASE_BITS, Index, entry_prefix, index_help, slot_mask, word_kind
 from hbcore.law cimport STRATUM_SIZE, packet_at, split_stratum, stratum_share, stratum_start
-from hbcore.ledger cimport REPEATED, Found, ledger_find, ledger_read
+from hbcore.ledger cimport BUSY, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.slot cimport FREE, GRANTED, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport vacancy_hides
 
 from hbcore.errors import AuditError
-
-cdef extern from "<unistd.h>" nogil:
-    int64_t lseek(int fd, int64_t offset, int whence)
-    int SEEK_DATA, SEEK_HOLE
 
 cdef enum:
     SOUND = 0
@@ -60,19 +55,26 @@ cdef struct Sums:
 cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding) noexcept nogil:
     cdef UserKey key
     cdef Found found
-    cdef uint64_t state = ledger_read(&deck.ledger, packet, hb_now_ms(), &key)
-    cdef uint64_t present = hb_load_relaxed(&deck.ledger.slots[packet].amount)
-    cdef int kind = slot_kind(state)
+    cdef uint64_t state, present
+    cdef int kind, answer
+    if not deck.ledger.is_readonly:
+        ledger_reclaim(&deck.ledger, packet)
+    state = ledger_read(&deck.ledger, packet, hb_now_ms(), &key)
+    present = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    kind = slot_kind(state)
     # State words never come back, so equal digests of two passes mean equal states all the while.
     sums.digest = (sums.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
     finding.packet = packet
     finding.expected = amount
-    finding.present = present
+    finding.present = present & deck.amount_mask
     # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
-    if present != amount and not (present == 0 and (kind == FREE or kind == REFUNDED)):
+    if present != sealed_amount(deck, packet, amount) and not (present == 0 and (kind == FREE or kind == REFUNDED)):
         return BAD_AMOUNT
     if kind == GRANTED or kind == SETTLED:
-        if ledger_find(&deck.ledger, &key, &found) != REPEATED or found.slot != packet:
+        answer = ledger_find(&deck.ledger, &key, &found)
+        if answer == BUSY:
+            sums.moving += 1
+        elif answer != REPEATED or found.slot != packet:
             if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
                 return NOT_INDEXED
             sums.moving += 1
@@ -170,26 +172,18 @@ cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *find
     cdef Index *index = &deck.ledger.index
     cdef uint64_t state = hb_load_acquire(index.state)
     cdef uint64_t *table = index.tables[state >> PHASE_BITS & 1]
-    cdef int64_t base = <char *>table - region.base
-    cdef int64_t end = base + <int64_t>(8 * index.word_count)
-    cdef int64_t data = base
-    cdef int64_t hole
+    cdef uint64_t base = <char *>table - region.base
+    cdef uint64_t end = base + 8 * index.word_count
+    cdef uint64_t data_end
+    cdef uint64_t data = region.next_data(base, end, &data_end)
     cdef int status
     while data < end:
-        hole = lseek(region.fd, data, SEEK_DATA)
-        if hole < 0 and errno == ENXIO or hole >= end:
-            break               # holes only, up to the end
-        if hole >= 0:
-            data = hole         # else the file system does not tell holes: everything is data
-        hole = lseek(region.fd, data, SEEK_HOLE)
-        if hole < 0 or hole > end:
-            hole = end
-        status = audit_words(deck, table, <uint64_t>(max(data, base) - base) // 8, <uint64_t>(hole - base + 7) // 8,
-                             state >> PHASE_BITS, entries, finding)
+        status = audit_words(deck, table, (data - base) // 8, (data_end - base + 7) // 8, state >> PHASE_BITS, entries,
+                             finding)
         if status != SOUND:
             # A table that was replaced meanwhile says nothing.
             return status if hb_load_acquire(index.state) == state else SOUND
-        data = hole
+        data = region.next_data(data_end, end, &data_end)
     return SOUND
 
 
@@ -216,9 +210,11 @@ cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noe
     memset(finding, 0, sizeof(Finding))
     for _turn in range(3):       # the phases of a replacement that somebody has begun
         state = hb_load_acquire(deck.ledger.index.state)
-        if state & ((1 << PHASE_BITS) - 1):
+        if state & ((1 << PHASE_BITS) - 1) and not deck.ledger.is_readonly:
             index_help(&deck.ledger.index, state)
     status = audit_slots(deck, sums, finding)
+    if state & ((1 << PHASE_BITS) - 1):
+        return status       # being replaced, and nothing may be written: the index is left out
     if status == SOUND:
         status = audit_index(deck, region, &entries, finding)
     if status == SOUND and entries != sums.granted + sums.settled:

@@ -20,6 +20,8 @@ cdef struct Deck:
     hb_envelope *shared
     uint64_t *strata        # [shared]
     uint64_t expires_at_ms
+    uint64_t amount_mask        # the bits of an amount in its word; the rest is its check
+    uint64_t seal[2]
 
 
 cdef struct Counts:
@@ -29,6 +31,11 @@ cdef struct Counts:
     uint64_t amount_granted
     uint64_t amount_settled
     uint64_t amount_refunded
+
+
+cdef enum:
+    COUNT_SOUND = 0             # deck_count, deck_snapshot
+    COUNT_DAMAGED = -1
 
 
 cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
@@ -54,12 +61,12 @@ cdef struct Batch:
     bint is_signed
 
 
-cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil
+cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonly) noexcept nogil
 cdef int deck_claim_many(
     Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
 ) noexcept nogil
-cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil
-cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
+cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil
+cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
 
@@ -85,8 +92,19 @@ cdef inline int deck_claim(
     return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
 
 
+cdef inline uint64_t sealed_amount(const Deck *deck, uint64_t packet, uint64_t amount) noexcept nogil:
+    # The word of an amount: below, the amount, in as many bits as the largest may need; above, a check of packet and
+    # amount, so that an amount that was damaged is never handed out. A check sum under the envelope's seed, no more:
+    # who can write to the file can read the seed.
+    cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
+    hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
+    hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
+    return (hash & ~deck.amount_mask) | amount
+
+
 cdef inline bint deck_amount(const Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
     # False: damage.
-    cdef uint64_t value = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef uint64_t value = word & deck.amount_mask
     amount[0] = <int64_t>value
-    return deck.terms.min <= value <= deck.terms.max
+    return deck.terms.min <= value <= deck.terms.max and word == sealed_amount(deck, packet, value)

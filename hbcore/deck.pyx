@@ -8,15 +8,15 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from libc.string cimport memcpy, memset
 
 from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
-from hbcore.format cimport hb_envelope, hb_slot
+from hbcore.format cimport hb_envelope
 from hbcore.law cimport (
     STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
 )
 from hbcore.ledger cimport (
     CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
-    ledger_refund,
+    ledger_reclaim, ledger_refund,
 )
-from hbcore.region cimport hb_now_ms
+from hbcore.region cimport hb_now_ms, hb_worker_is_dead
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey, integer_key
 
@@ -24,7 +24,7 @@ cdef enum:
     GROUP = 16      # users of a batch whose index words are fetched before the first is looked at
 
 
-cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil:
+cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonly) noexcept nogil:
     # deck.terms is set. Only this private copy says where things are; the shared header is not trusted again.
     cdef char *memory = <char *>shared + memory_offset(shared.extent.name_length)
     deck.shared = shared
@@ -33,20 +33,26 @@ cdef void deck_attach(Deck *deck, hb_envelope *shared) noexcept nogil:
                   &shared.closed, &shared.index_state, &shared.tombstones)
     deck.ledger.prepare = prepare_packet
     deck.ledger.context = deck
+    deck.ledger.is_dead = hb_worker_is_dead
+    deck.ledger.file = file
+    deck.ledger.is_readonly = is_readonly
+    memcpy(deck.seal, deck.terms.seed, 16)
+    deck.amount_mask = 1
+    while deck.amount_mask < deck.terms.max:
+        deck.amount_mask = deck.amount_mask << 1 | 1
 
 
 cdef int prepare_packet(void *context, uint64_t packet) noexcept nogil:
     # Called for a packet that this worker holds: make sure that its amount is there.
     cdef Deck *deck = <Deck *>context
-    cdef uint64_t amount = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef int64_t amount
     cdef int answer
-    if amount == 0:
+    if hb_load_relaxed(&deck.ledger.slots[packet].amount) == 0:
         answer = deck_open_stratum(deck, stratum_of(&deck.terms, position_of(&deck.terms, packet)))
         if answer != 0:
             return answer
-        amount = hb_load_relaxed(&deck.ledger.slots[packet].amount)
     # An amount that the law cannot have given is damage, and never handed out.
-    return 0 if deck.terms.min <= amount <= deck.terms.max else CORRUPT
+    return 0 if deck_amount(deck, packet, &amount) else CORRUPT
 
 
 cdef int deck_open_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
@@ -65,7 +71,7 @@ cdef int deck_open_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
     start = stratum_start(&deck.terms, stratum)
     for i in range(count):
         packet = packet_at(&deck.terms, start + <uint64_t>i)
-        hb_store_relaxed(&deck.ledger.slots[packet].amount, amounts[i])
+        hb_store_relaxed(&deck.ledger.slots[packet].amount, sealed_amount(deck, packet, amounts[i]))
     return 0
 
 
@@ -130,10 +136,12 @@ cdef int deck_claim_many(
     return 0
 
 
-cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil:
-    # Strata that nobody has touched are not touched now either.
+cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil:
+    # Strata that nobody has touched are not touched now either. Returns COUNT_SOUND, or COUNT_DAMAGED for an amount that
+    # the law cannot have given.
     cdef uint64_t stratum, position, packet, state, word
     cdef uint64_t now_ms = hb_now_ms()
+    cdef int64_t amount
     cdef UserKey key
     memset(counts, 0, sizeof(Counts))
     for stratum in range(deck.terms.stratum_count):
@@ -146,28 +154,39 @@ cdef void deck_count(Deck *deck, Counts *counts) noexcept nogil:
         for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
             packet = packet_at(&deck.terms, position)
             state = ledger_read(&deck.ledger, packet, now_ms, &key)
+            if slot_kind(state) == REFUNDED:
+                counts.refunded += 1
+                if not refunded_amount(deck, stratum, packet, &amount):
+                    return COUNT_DAMAGED
+                counts.amount_refunded += <uint64_t>amount
+                continue
+            if slot_kind(state) != GRANTED and slot_kind(state) != SETTLED:
+                continue
+            if not deck_amount(deck, packet, &amount):
+                return COUNT_DAMAGED
             if slot_kind(state) == GRANTED:
                 counts.granted += 1
-                counts.amount_granted += hb_load_relaxed(&deck.ledger.slots[packet].amount)
-            elif slot_kind(state) == SETTLED:
+                counts.amount_granted += <uint64_t>amount
+            else:
                 counts.settled += 1
-                counts.amount_settled += hb_load_relaxed(&deck.ledger.slots[packet].amount)
-            elif slot_kind(state) == REFUNDED:
-                counts.refunded += 1
-                counts.amount_refunded += refunded_amount(deck, stratum, packet)
+                counts.amount_settled += <uint64_t>amount
+    return COUNT_SOUND
 
 
-cdef uint64_t refunded_amount(Deck *deck, uint64_t stratum, uint64_t packet) noexcept nogil:
+cdef bint refunded_amount(Deck *deck, uint64_t stratum, uint64_t packet, int64_t *amount) noexcept nogil:
     # A packet may be refunded while its stratum is being opened, or after who opened it has died: then its amount is
-    # still to be written. 0 only if there is no memory to compute it.
-    cdef hb_slot *slot = &deck.ledger.slots[packet]
-    if hb_load_relaxed(&slot.amount) == 0:
-        deck_open_stratum(deck, stratum)
-    return hb_load_relaxed(&slot.amount)
+    # still to be written, and computed here for now. False: damage, or no memory.
+    cdef uint64_t amounts[STRATUM_SIZE]
+    if hb_load_relaxed(&deck.ledger.slots[packet].amount) != 0:
+        return deck_amount(deck, packet, amount)
+    if split_stratum(&deck.terms, stratum, amounts) < 0:
+        return False
+    amount[0] = <int64_t>amounts[position_of(&deck.terms, packet) - stratum_start(&deck.terms, stratum)]
+    return True
 
 
-cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
-    # Write up to `limit` live claims, by stratum; return how many.
+cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
+    # Write up to `limit` live claims, by stratum; return how many, or COUNT_DAMAGED.
     cdef uint64_t stratum, position, packet, state
     cdef uint64_t count = 0
     cdef uint64_t now_ms = hb_now_ms()
@@ -181,19 +200,20 @@ cdef uint64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexc
             if slot_kind(state) != GRANTED and slot_kind(state) != SETTLED:
                 continue
             if count == limit:
-                return count
+                return <int64_t>count
+            if not deck_amount(deck, packet, &rows[count].amount):
+                return COUNT_DAMAGED
             rows[count].packet = <int64_t>packet
             rows[count].user = key
-            rows[count].amount = <int64_t>hb_load_relaxed(&deck.ledger.slots[packet].amount)
             rows[count].state = <uint8_t>slot_kind(state)
             rows[count].granted_at_ms = <int64_t>slot_payload(state)
             count += 1
-    return count
+    return <int64_t>count
 
 
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
     # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins.
-    cdef uint64_t stratum, position
+    cdef uint64_t stratum, position, packet
     hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
     hb_fence_full()     # before the slots are looked at; pairs with the fence of refund_if_closed
     for stratum in range(deck.terms.stratum_count):
@@ -201,4 +221,6 @@ cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
             continue
         if hb_load_acquire(&deck.strata[stratum]) == STRATUM_OPEN:
             for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
-                ledger_refund(&deck.ledger, packet_at(&deck.terms, position))
+                packet = packet_at(&deck.terms, position)
+                ledger_reclaim(&deck.ledger, packet)
+                ledger_refund(&deck.ledger, packet)

@@ -4,6 +4,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from hbcore.region cimport Region
 
 
+cdef int64_t directory_allocate(Region region, uint64_t size) except -1
+cdef bint is_named(Region region, uint64_t offset) except -1
 cdef int64_t directory_find(Region region, uint32_t kind, uint64_t parent, bytes name) except? -1
 cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1
 cdef int publish_extent(Region region, uint64_t offset) except -1

@@ -4,13 +4,18 @@ Lock-free and only ever added to. Making an object is one CAS, the one that puts
 before it leaves a MAKING extent that nothing names, who dies after it leaves a whole object that anyone may call LIVE.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
-    HB_DIRECTORY_LEVELS, HB_KIND_DIRECTORY, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT, hb_extent,
+    HB_DIRECTORY_LEVELS, HB_KIND_DIRECTORY, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_UNIT,
+    hb_extent,
 )
-from hbcore.region cimport DIRECTORY_OFFSET, Region, extent_phase, worker_of
+from hbcore.region cimport (
+    DIRECTORY_OFFSET, FIRST_EXTENT, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
+)
 from hbcore.user cimport UserKey, siphash128
 from hbcore.wide cimport hb_multiply
 
@@ -41,9 +46,7 @@ cdef uint64_t *level_buckets(Region region, int level) except? NULL:
 cdef int make_level(Region region, int level) except -1:
     # Of several makers one wins, and all go on with its level.
     cdef uint64_t size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
-    cdef int64_t offset = region.allocate(worker_of(region), size)
-    if offset < 0:
-        region.raise_for_space(offset, size)
+    cdef int64_t offset = directory_allocate(region, size)
     (<hb_extent *>(region.base + offset)).kind = HB_KIND_DIRECTORY
     if hb_cas(&region.header.directory[level], 0, <uint64_t>offset):
         publish_extent(region, <uint64_t>offset)
@@ -56,18 +59,71 @@ cdef int publish_extent(Region region, uint64_t offset) except -1:
     # Its maker does this, or anyone who finds it named: the object is whole.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
-    if extent_phase(state) == HB_PHASE_MAKING:
+    if extent_phase(state) == HB_PHASE_MAKING and not region.is_readonly:
         hb_cas(&extent.state, state, state ^ HB_PHASE_MAKING ^ HB_PHASE_LIVE)
     return 0
 
 
 cdef int retire_extent(Region region, uint64_t offset) except -1:
-    # Only the maker does this while it lives. The space is not used again yet.
+    # Only the maker does this while it lives.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
     hb_cas(&extent.state, state, state ^ HB_PHASE_MAKING ^ HB_PHASE_RETIRED)
     return 0
 
+
+# ---- space ----------------------------------------------------------------------------------------------------------
+
+cdef int64_t directory_allocate(Region region, uint64_t size) except -1:
+    # An extent of at least `size` bytes in phase MAKING: new space, or, when there is no more, what nobody needs.
+    cdef uint64_t worker = worker_of(region)
+    cdef int64_t offset = region.allocate(worker, size)
+    cdef int64_t status = offset
+    cdef int code = errno
+    if status == SPACE_FULL or status == SPACE_DISK:
+        offset = reuse(region, worker, size)
+    if offset < 0:
+        region.raise_for_space(status, size, code)
+    return offset
+
+
+cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
+    # Take over the first extent that is large enough and nobody's: retired, or half made by a worker who died before it
+    # was named. -1: there is none. Several may try; the CAS that takes it decides.
+    cdef uint64_t offset = FIRST_EXTENT
+    cdef uint64_t state, taken
+    cdef hb_extent *extent
+    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
+        extent = <hb_extent *>(region.base + offset)
+        state = hb_load_acquire(&extent.state)
+        if state == 0 or extent_size(state) == 0:
+            return -1
+        if (extent_size(state) >= size and region.contains(offset, extent_size(state)) and region.is_nobodys(state)
+                and not is_named(region, offset)):
+            taken = state >> 28 << 28 | (worker & 0xFFFFFF) << 4 | HB_PHASE_MAKING
+            if hb_cas(&extent.state, state, taken):
+                memset(<char *>extent + sizeof(state), 0, min(extent_size(state), <uint64_t>HB_PREFACE) - sizeof(state))
+                return <int64_t>offset
+        offset += extent_size(state)
+    return -1
+
+
+cdef bint is_named(Region region, uint64_t offset) except -1:
+    # Whether something leads to the extent. Of a MAKING extent whose maker is dead: if not now, then never.
+    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef int level
+    if extent.kind == HB_KIND_DIRECTORY:
+        for level in range(1, HB_DIRECTORY_LEVELS):
+            if hb_load_acquire(&region.header.directory[level]) == offset:
+                return True
+        return False
+    if not region.contains(offset + extent.name_offset, extent.name_length):
+        return False        # half made
+    name = (region.base + offset + extent.name_offset)[: extent.name_length]
+    return <uint64_t>walk(region, extent.kind, extent.parent, name, 0) == offset
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
 
 cdef inline uint64_t offset_of(uint64_t word) noexcept nogil:
     return (word & ((<uint64_t>1 << OFFSET_BITS) - 1)) * HB_UNIT

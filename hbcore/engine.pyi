@@ -5,7 +5,7 @@ from typing import Self, final
 from _typeshed import StrOrBytesPath
 
 from hbcore.envelope import Envelope, _User
-from hbcore.records import AuditReport
+from hbcore.records import AuditReport, EngineInfo
 
 @final
 class Engine:
@@ -16,6 +16,7 @@ class Engine:
         capacity: int | None = None,
         mode: int = 0o600,
         key: bytes | None = None,
+        readonly: bool = False,
     ) -> None: ...
     def envelope(
         self,
@@ -32,6 +33,7 @@ class Engine:
     def user_hash(self, user: _User, /) -> bytes: ...
     def envelopes(self) -> list[Envelope]: ...
     def audit(self) -> AuditReport: ...
+    def info(self) -> EngineInfo: ...
     def close(self) -> None: ...
     @property
     def path(self) -> str | None: ...

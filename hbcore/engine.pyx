@@ -11,6 +11,7 @@ from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 from hbcore.audit import audit_all
 from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import AuditReport
+from hbcore.recovery import recover
 from hbcore.region import open_region, open_regions
 from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
 
@@ -26,6 +27,8 @@ cdef class Engine:
         capacity: bytes of address space, 2**20 .. 2**42; 2**38 if None. A claimed packet needs 64 at most, so the
             default holds about 4 billion packets. Memory is used as it is touched, disk as envelopes are made.
         mode: permissions of a file that is created.
+        readonly: look at a file that exists and never write to it, not even an entry in its table of workers: for
+            inspection, also by who may not write to it. What would write raises ReadOnlyError.
         key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by whoever can
             read the file; a key that is given is never stored, and without it the file names nobody.
 
@@ -41,8 +44,8 @@ cdef class Engine:
     def __cinit__(self, *_, **__):
         self.region = Region()      # a closed one: what was never initialised only ever raises
 
-    def __init__(self, path=None, *, capacity=None, mode=0o600, key=None):
-        self.region = open_region(path, capacity, mode, key)
+    def __init__(self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False):
+        self.region = open_region(path, capacity, mode, key, recover, readonly)
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
@@ -94,7 +97,7 @@ cdef class Engine:
         return bytes_from_user_key(&key)
 
     def envelopes(self):
-        """Return all envelopes of the engine, in the order of their making."""
+        """Return all envelopes of the engine, mostly in the order of their making: some may have taken over older space."""
         cdef Region region = self.region
         cdef uint64_t offset = FIRST_EXTENT
         cdef hb_extent *extent
@@ -127,9 +130,16 @@ cdef class Engine:
             An ``AuditReport`` with what was counted.
 
         Raises:
-            AuditError: the message names the first thing that is wrong.
+            AuditError: the message names the first thing that is wrong; also if the file was renamed over or removed
+                while it is open here.
+            CorruptFileError: the file was truncated while it is open.
         """
+        self.region.check_file()
         return AuditReport(*audit_all(self.envelopes()))
+
+    def info(self):
+        """Return an ``EngineInfo``: the file, its space and its workers, the living and the dead."""
+        return self.region.info()
 
     def close(self):
         """Close the engine in this process; later calls on it and its envelopes raise EngineClosedError.
@@ -162,7 +172,7 @@ def reopen_envelope(path, engine_id, name):
     """Find an envelope of a file again, for pickle: in the engine that this process has open, or by opening it."""
     cdef Region region = open_regions.get((path, engine_id))
     if region is None or region.closed:
-        region = open_region(path, None, 0o600, None, create=False)
+        region = open_region(path, None, 0o600, None, recover, create=False)
         if region.engine_id() != engine_id:     # another file stands there by now
             raise ConflictError(f"{path!r} is another engine than the one that envelope {name!r} was pickled from")
     envelope = envelope_find(region, name, object_name(name))

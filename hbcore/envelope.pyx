@@ -6,23 +6,23 @@ The public classes ``Claim`` and ``Envelope``: check and convert the Python argu
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint16_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.deck cimport (
-    Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
-    deck_snapshot, envelope_size,
+    COUNT_SOUND, Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
+    deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore.directory cimport directory_find, directory_insert
+from hbcore.directory cimport directory_allocate, directory_find, directory_insert
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore.law cimport Terms, terms_from_python, terms_prepare, terms_valid
 from hbcore.ledger cimport (
-    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found, ledger_find,
-    ledger_release, ledger_settle,
+    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found, ledger_find,
+    ledger_release, ledger_scan, ledger_settle,
 )
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
-from hbcore.user cimport HashKey, UserKey, user_key, user_keys_from_sequence, user_keys_from_text_array
+from hbcore.user cimport HashKey, UserKey, siphash128, user_key, user_keys_from_sequence, user_keys_from_text_array
 
 from collections.abc import Iterable
 from os import urandom
@@ -36,6 +36,7 @@ from hbcore.terms import Terms as CheckedTerms, array_list
 cdef tuple STATUSES = tuple(Status)
 
 cdef enum:
+    TERMS_MESSAGE = 16 + 80 + 256
     TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
@@ -164,7 +165,7 @@ cdef class Envelope:
         cdef int answer = 0
         cdef bint has_view = False
         cdef uint64_t worker
-        self.region.check_open()
+        self.region.check_writable()
         users = plain_users(users)
         count = len(users)
         rows = np.empty(count, CLAIM_DTYPE)
@@ -206,6 +207,9 @@ cdef class Envelope:
         self.region.check_open()
         user_key(&self.region.key, user, &key)
         answer = ledger_find(&self.deck.ledger, &key, &found)
+        if answer == BUSY:
+            with nogil:
+                answer = ledger_scan(&self.deck.ledger, &key, &found)
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:
@@ -221,7 +225,7 @@ cdef class Envelope:
         cdef UserKey key
         cdef Found found
         cdef int answer
-        self.region.check_open()
+        self.region.check_writable()
         user_key(&self.region.key, user, &key)
         answer = ledger_settle(&self.deck.ledger, &key, hb_now_ms(), &found)
         if answer == REPEATED:
@@ -242,7 +246,7 @@ cdef class Envelope:
         cdef UserKey key
         cdef Found found
         cdef int answer
-        self.region.check_open()
+        self.region.check_writable()
         user_key(&self.region.key, user, &key)
         answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, hb_now_ms(), &found)
         if answer == REPEATED:
@@ -262,25 +266,31 @@ cdef class Envelope:
         """
         cdef Counts counts
         cdef Py_buffer view
-        cdef uint64_t limit, count
+        cdef uint64_t limit
+        cdef int64_t count
         self.count(&counts)
-        count = counts.granted + counts.settled
+        count = <int64_t>(counts.granted + counts.settled)
         limit = 0
-        while limit <= count and limit < self.deck.terms.packets:
+        while <int64_t>limit <= count and limit < self.deck.terms.packets:
             # Others may claim meanwhile: with room to spare, and again with more if that was not enough.
-            limit = min(2 * count + 1024, self.deck.terms.packets)
+            limit = min(2 * <uint64_t>count + 1024, self.deck.terms.packets)
             rows = np.zeros(limit, SNAPSHOT_DTYPE)
             PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
             with nogil:
                 count = deck_snapshot(&self.deck, <SnapshotRow *>view.buf, limit)
             PyBuffer_Release(&view)
+            if count < 0:
+                self.raise_for(CORRUPT)
         rows = rows[:count]
         return rows[np.argsort(rows["packet"], kind="stable")]
 
     cdef int count(self, Counts *counts) except -1:
+        cdef int answer
         self.region.check_open()
         with nogil:
-            deck_count(&self.deck, counts)
+            answer = deck_count(&self.deck, counts)
+        if answer != COUNT_SOUND:
+            self.raise_for(CORRUPT)
         return 0
 
     def stats(self):
@@ -308,7 +318,7 @@ cdef class Envelope:
             to nothing, add to it later.
         """
         cdef Counts counts
-        self.region.check_open()
+        self.region.check_writable()
         with nogil:
             deck_close(&self.deck, hb_now_ms())
         self.count(&counts)
@@ -414,6 +424,25 @@ cdef object envelope_terms_of(Envelope envelope):
     )
 
 
+cdef int terms_check(Region region, const hb_envelope *shared, UserKey *out) except -1:
+    # A keyed hash of what an envelope is: its parent, its terms, its name. All are inside the extent.
+    cdef unsigned char[TERMS_MESSAGE] message
+    cdef uint32_t name_length = shared.extent.name_length
+    memcpy(message, &shared.extent.kind, 16)
+    memcpy(message + 16, &shared.total, 80)
+    memcpy(message + 96, <const char *>shared + sizeof(hb_envelope), min(name_length, 256))
+    siphash128(region.header.directory_key, message, 96 + min(name_length, 256), out)
+    return 0
+
+
+cdef bint check_matches(Region region, const hb_envelope *shared) except -1:
+    cdef UserKey check
+    if extent_size(hb_load_acquire(&shared.extent.state)) < memory_offset(shared.extent.name_length):
+        return False
+    terms_check(region, shared, &check)
+    return memcmp(&check, shared.check, 16) == 0
+
+
 cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     # The envelope whose extent is at an offset that was read from the mapping. Everything that is used later is copied
     # and checked here, once.
@@ -429,7 +458,7 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     terms.law = shared.law
     terms.concentration = shared.concentration
     memcpy(terms.seed, shared.seed, 32)
-    if not terms_valid(terms):
+    if not terms_valid(terms) or not check_matches(region, shared):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has impossible terms")
     terms_prepare(terms)
     if (shared.extent.name_offset != sizeof(hb_envelope) or extent_size(hb_load_acquire(&shared.extent.state))
@@ -439,7 +468,7 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     envelope.region = region
     envelope.offset = offset
     envelope.name = name
-    deck_attach(&envelope.deck, shared)
+    deck_attach(&envelope.deck, shared, region.fd, region.is_readonly)
     return envelope
 
 
@@ -455,12 +484,12 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     cdef hb_envelope *shared
     cdef uint64_t size
     cdef int64_t offset, winner
+    cdef UserKey check
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
-    offset = region.allocate(worker_of(region), size)
-    if offset < 0:
-        region.raise_for_space(offset, size)
+    offset = directory_allocate(region, size)
     shared = <hb_envelope *>(region.base + offset)
+    # All that is written here lies in the first HB_PREFACE bytes.
     shared.extent.kind = HB_KIND_ENVELOPE
     shared.extent.name_length = <uint16_t>len(encoded)
     shared.extent.name_offset = sizeof(hb_envelope)
@@ -475,6 +504,8 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     shared.expires_at_ms = checked.expires_at_ms
     memcpy(shared.seed, terms.seed, 32)
     memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
+    terms_check(region, shared, &check)
+    memcpy(shared.check, &check, 16)
     winner = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
     is_new[0] = winner == offset
     return envelope_at(region, <uint64_t>winner, name)

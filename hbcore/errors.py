@@ -21,6 +21,10 @@ class InsufficientBudgetError(HbcoreError):
     """A budget cannot fund the envelope or the sub-budget that was asked of it."""
 
 
+class ReadOnlyError(HbcoreError):
+    """The engine was opened for reading only, and the call would write."""
+
+
 class EngineFullError(HbcoreError):
     """The engine's capacity, its worker table or the disk under its file is used up."""
 

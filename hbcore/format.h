@@ -34,27 +34,36 @@ struct hb_header {
     unsigned char key_check[16];
     unsigned char key[32];
     uint64_t directory_key[2];
-    unsigned char reserved1[112];
+    unsigned char check[16]; /* keyed hash of all that stands before it but the boot id */
+    unsigned char reserved1[96];
     uint64_t frontier; /* [atomic] hint: an extent near the end of the chain */
     unsigned char reserved2[120];
     uint64_t directory[HB_DIRECTORY_LEVELS]; /* [atomic] offset of each level after the first; 0: not made yet */
     unsigned char reserved3[HB_HEADER_SIZE - 384 - 8 * HB_DIRECTORY_LEVELS];
 };
 
-/* A process that has the mapping open. It holds an OFD lock on the byte HB_LOCK_BASE + number for as long as it lives;
- * who has the lock may write the entry. The epoch is raised by each new holder, so (number, epoch) is one process. */
+/* A process that has the mapping open. For as long as it lives it holds two OFD locks on bytes far beyond the end of any
+ * file: HB_LOCK_ENTRIES + number, and whoever has it may write the entry and raises the epoch; and HB_LOCK_LIVES +
+ * (number << 30 | epoch), which is this one process and no other. The kernel alone says who is alive; nothing in the
+ * file does. */
 struct hb_worker {
-    uint64_t epoch; /* [atomic] */
+    uint64_t epoch; /* [atomic] of the last process that had this number */
     uint64_t pid;   /* for people; proves nothing */
     uint64_t registered_at_ms;
     unsigned char reserved[40];
 };
-#define HB_LOCK_BASE (INT64_C(1) << 60)
+#define HB_EPOCH_BITS 30
+#define HB_LOCK_LIVES (INT64_C(1) << 60)
+#define HB_LOCK_ENTRIES (INT64_C(1) << 61)
+#define HB_LOCK_RECOVERY (HB_LOCK_ENTRIES + HB_WORKER_LIMIT) /* of who puts the file right after a reboot */
 
 /* The chain of extents. state [atomic]: units (36 bits) | worker (24 bits) | phase (4 bits).
- *   0 -> MAKING(worker) -> LIVE, or -> RETIRED where somebody else made the same object first.
+ *   0 -> MAKING(worker) -> LIVE, or -> RETIRED where somebody else made the same object first
  * An extent of a name is made by the one CAS that puts it into the directory: a MAKING extent that the directory names
- * is complete, one that it does not name is nobody's. */
+ * is complete; one that it does not name is its worker's while that lives, and nobody's after. RETIRED extents and
+ * those of nobody become MAKING again when space is short. Until it is named, only the first HB_PREFACE bytes of an
+ * extent are written, so nobody's extent is clean beyond them. */
+#define HB_PREFACE 1024
 struct hb_extent {
     uint64_t state;
     uint32_t kind;
@@ -84,7 +93,8 @@ struct hb_envelope {
     uint32_t concentration;
     uint64_t expires_at_ms; /* 0: never */
     unsigned char seed[32];
-    unsigned char reserved1[48];
+    unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
+    unsigned char reserved1[32];
     uint64_t closed;      /* [atomic] 0 or the time of closing in ms */
     uint64_t index_state; /* [atomic] generation << 2 | phase of a replacement */
     unsigned char reserved2[112];
@@ -96,19 +106,22 @@ struct hb_envelope {
 struct hb_slot {
     uint64_t state;
     uint64_t user[2]; /* [atomic] keyed hash; belongs to the state that was read both before and after it */
-    uint64_t amount;  /* [atomic] 0: not computed yet */
+    uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see deck.pxd */
 };
 
 static_assert(sizeof(struct hb_header) == HB_HEADER_SIZE, "header size");
 static_assert(offsetof(struct hb_header, capacity) == 24, "capacity");
 static_assert(offsetof(struct hb_header, key_is_kept) == 72, "key_is_kept");
 static_assert(offsetof(struct hb_header, directory_key) == 128, "directory_key");
+static_assert(offsetof(struct hb_header, boot_id) == 56, "boot_id");
+static_assert(offsetof(struct hb_header, check) == 144, "check");
 static_assert(offsetof(struct hb_header, frontier) == 256, "frontier");
 static_assert(offsetof(struct hb_header, directory) == 384, "directory");
 static_assert(sizeof(struct hb_worker) == 64, "worker size");
 static_assert(sizeof(struct hb_extent) == 64, "extent size");
 static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
 static_assert(offsetof(struct hb_envelope, seed) == 112, "seed");
+static_assert(offsetof(struct hb_envelope, check) == 144, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");

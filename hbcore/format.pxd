@@ -10,6 +10,8 @@ cdef extern from "format.h" nogil:
         HB_WORKER_LIMIT
         HB_DIRECTORY_LEVELS
         HB_UNIT
+        HB_PREFACE
+        HB_EPOCH_BITS
         HB_PHASE_MAKING
         HB_PHASE_LIVE
         HB_PHASE_RETIRED
@@ -17,7 +19,6 @@ cdef extern from "format.h" nogil:
         HB_KIND_ENVELOPE
         HB_KIND_BUDGET
     const uint64_t HB_BYTE_ORDER
-    const long long HB_LOCK_BASE
 
     struct hb_header:
         char magic[8]
@@ -32,6 +33,7 @@ cdef extern from "format.h" nogil:
         unsigned char key_check[16]
         unsigned char key[32]
         uint64_t directory_key[2]
+        unsigned char check[16]
         uint64_t frontier
         uint64_t directory[8]
 
@@ -58,6 +60,7 @@ cdef extern from "format.h" nogil:
         uint32_t concentration
         uint64_t expires_at_ms
         unsigned char seed[32]
+        unsigned char check[16]
         uint64_t closed
         uint64_t index_state
         uint64_t tombstones

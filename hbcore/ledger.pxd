@@ -16,7 +16,11 @@ cdef enum:
     ALREADY_SETTLED = 5
     NO_MEMORY = -1
     CORRUPT = -2
+    BUSY = -3               # only where nothing may be written: the index is being replaced
 
+
+# Whether a worker is dead for ever; `file` is a descriptor of the mapping's.
+ctypedef bint (*dead_function)(int file, uint64_t worker) noexcept nogil
 
 # Make slot `slot` fit to be granted (its amount). Returns 0, CLOSED, NO_MEMORY or CORRUPT.
 ctypedef int (*prepare_function)(void *context, uint64_t slot) noexcept nogil
@@ -28,6 +32,9 @@ cdef struct Ledger:
     uint64_t *closed            # [shared] nonzero: no slot is granted any more, and a freed one is refunded
     Index index
     Vacancy vacancy
+    dead_function is_dead
+    int file
+    bint is_readonly
     uint64_t handle             # the number of this view among all of the process
     prepare_function prepare
     void *context
@@ -51,5 +58,7 @@ cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Foun
 cdef int ledger_release(
     Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
 ) noexcept nogil
+cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil
+cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
 cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil
 cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil

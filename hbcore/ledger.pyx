@@ -8,7 +8,8 @@ the first empty index word of its user's path. What a death leaves:
   lives, because nothing about it is open any more.
 - a RELEASING slot: anyone may finish it, in the order of ``finish_release``.
 
-Nobody ever acts for a living worker whose HELD slot is not in the index. ``slot.pxd`` says why no state word ever comes
+Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
+nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no state word ever comes
 back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is replaced.
 """
 from libc.stdint cimport int64_t, uint64_t
@@ -28,10 +29,13 @@ from hbcore.slot cimport (
 )
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport (
-    BLOCK_SIZE, vacancy_attach, vacancy_clear, vacancy_mark, vacancy_next, vacancy_none, vacancy_size,
+    BLOCK_SIZE, vacancy_attach, vacancy_mark, vacancy_next, vacancy_none, vacancy_pin, vacancy_size, vacancy_unpin,
     vacancy_version,
 )
 from hbcore.wide cimport hb_multiply
+
+cdef extern from "clock.h" nogil:
+    uint64_t hb_now_ms() noexcept
 
 cdef extern from "threads.h" nogil:
     struct hb_cursor:
@@ -46,6 +50,11 @@ cdef enum:
     RETRY_LIMIT = 1 << 20
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
+
+cdef struct Entry:      # where a claim stands in the index
+    uint64_t generation
+    uint64_t word
+    uint64_t *place
 
 cdef enum:
     PROBE_FOUND
@@ -150,12 +159,15 @@ cdef inline int probe(
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT.
+    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if the index is being replaced and
+    # nothing may be written.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
+            if ledger.is_readonly:
+                return BUSY
             if not help_on(&ledger.index, index_state):
                 return CORRUPT
             continue
@@ -184,16 +196,34 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
         if ledger_find(ledger, key, &found) != REPEATED or found.slot != slot:
             return slot_state(FREE, state, 0)
         if slot_kind(found.state) == HELD:
+            if ledger.is_readonly:
+                return slot_state(GRANTED, found.state, now_ms)
             make_granted(ledger, &found, now_ms)
     return slot_state(FREE, 0, 0)
 
 
+cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
+    # The long way to a user's claim, past the index: O(slots). Returns REPEATED or NOT_FOUND.
+    cdef UserKey slot_key
+    for found.slot in range(ledger.slot_count):
+        if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low
+                and slot_key.high == key.high
+                and (slot_kind(found.state) == GRANTED or slot_kind(found.state) == SETTLED)):
+            return REPEATED
+    return NOT_FOUND
+
+
 # ---- taking -------------------------------------------------------------------------------------------------------
 
+cdef struct Look:
+    uint64_t digest     # of every state that was seen
+    bint in_hands       # some slots were neither free nor final
+
+
 cdef inline int64_t take_in(
-    Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, uint64_t *digest
+    Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, Look *look
 ) noexcept nogil:
-    # Take the first free slot within slot .. end - 1; -1 if there is none. digest: of the slots in other hands.
+    # Take the first free slot within slot .. end - 1; -1 if there is none.
     cdef uint64_t state
     while slot < end:
         state = hb_load_acquire(&ledger.slots[slot].state)     # before the next look at the root's version
@@ -201,8 +231,9 @@ cdef inline int64_t take_in(
             # From here on the slot is this worker's alone. Acquire: what its last owner did is over.
             if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
                 return <int64_t>slot
-        elif not slot_is_final(state):
-            digest[0] = (digest[0] ^ state) * <uint64_t>0x9E3779B97F4A7C15
+        else:
+            look.digest = (look.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
+            look.in_hands = look.in_hands or not slot_is_final(state)
         slot += 1
     return -1
 
@@ -211,38 +242,43 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the vacancy
     # tree does not call full. -1: sold out.
     #
-    # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands keep
-    # their blocks from being full; then two equal looks in a row show that moment, between the two: no release went by
-    # (each raises the root's version before it frees), and whoever holds a slot unpublished has not put it back (no
-    # state comes back). Unequal looks mean that somebody got on, so looking again is lock-free.
+    # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands, and
+    # pins, keep their blocks from being full; then two equal looks in a row show that moment, between the two: what was
+    # seen has the same state (no state comes back), and no block that was called full had a release meanwhile, for that
+    # would have cleared its bit first and then raised the root's version. Unequal looks mean that somebody got on, so
+    # looking again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
-    cdef uint64_t digest, start, _turn
+    cdef uint64_t start, _turn
     cdef int64_t slot
+    cdef Look look
     for _turn in range(RETRY_LIMIT):
         if vacancy_none(&ledger.vacancy):
             return -1
-        digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
+        look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
+        look.in_hands = False
         start = block * BLOCK_SIZE
-        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &digest)
+        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &look)
         if slot < 0:
-            slot = take_in(ledger, start, cursor, worker, &digest)
+            slot = take_in(ledger, start, cursor, worker, &look)
         if slot >= 0:
             return slot
         vacancy_mark(&ledger.vacancy, block)
-        slot = search_blocks(ledger, block + 1, ledger.vacancy.children[0], worker, &digest)
+        slot = search_blocks(ledger, block + 1, ledger.vacancy.children[0], worker, &look)
         if slot < 0:
-            slot = search_blocks(ledger, 0, block, worker, &digest)
+            slot = search_blocks(ledger, 0, block, worker, &look)
         if slot >= 0:
             return slot
-        if digest == before:
+        if look.digest == before:
             return -1
-        before = digest
+        before = look.digest
+        if look.in_hands:
+            reclaim_all(ledger)
     return -1
 
 
 cdef int64_t search_blocks(
-    Ledger *ledger, uint64_t block, uint64_t end, uint64_t worker, uint64_t *digest
+    Ledger *ledger, uint64_t block, uint64_t end, uint64_t worker, Look *look
 ) noexcept nogil:
     cdef int64_t candidate, slot
     cdef uint64_t start
@@ -251,7 +287,7 @@ cdef int64_t search_blocks(
         if candidate < 0 or <uint64_t>candidate >= end:
             return -1
         start = <uint64_t>candidate * BLOCK_SIZE
-        slot = take_in(ledger, start, min(start + BLOCK_SIZE, ledger.slot_count), worker, digest)
+        slot = take_in(ledger, start, min(start + BLOCK_SIZE, ledger.slot_count), worker, look)
         if slot >= 0:
             return slot
         vacancy_mark(&ledger.vacancy, <uint64_t>candidate)
@@ -263,13 +299,14 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     # two of them seldom want the same cache line.
     cdef hb_cursor *cursor = hb_cursor_of(ledger.handle)
     cdef uint64_t slot
-    cdef uint64_t unused = 0
+    cdef Look unused
     cdef int64_t taken
     if cursor.handle != ledger.handle or cursor.worker != worker:
         cursor.handle = ledger.handle
         cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
     slot = cursor.slot
+    unused.digest = unused.in_hands = 0
     if slot % BLOCK_SIZE == 0:
         # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
         # short.
@@ -433,62 +470,83 @@ cdef int ledger_release(
             make_granted(ledger, found, now_ms)
             continue
         releasing = slot_state(RELEASING, found.state, worker)
+        # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
+        vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)
         if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
             return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+        vacancy_unpin(&ledger.vacancy, found.slot // BLOCK_SIZE)
     return CORRUPT
 
 
 cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
-    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it; every step may be repeated.
-    # 1. No bit may lie over the slot once it is free.
-    vacancy_clear(&ledger.vacancy, slot // BLOCK_SIZE)
-    # 2. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
-    if not bury(ledger, key, slot):
+    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it: every step may be repeated, by
+    # several at once.
+    # 1. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
+    if not bury(ledger, key, slot, releasing):
         return False
-    # 3. Free. Only now can anybody else write to the slot.
-    hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0))
-    refund_if_closed(ledger, slot)
-    # 4. Replace the index table when tombstones crowd it: whoever notices does the work.
+    # 2. Free. Only now can anybody else write to the slot. Who frees it takes the releaser's pin away.
+    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
+        vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
+        refund_if_closed(ledger, slot)
+    # 3. Replace the index table when tombstones crowd it: whoever notices does the work.
     relieve(&ledger.index)
     return True
 
 
-cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot) noexcept nogil:
-    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
+cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry) noexcept nogil:
+    # The index word that names this slot for this user. Returns REPEATED with the word, NOT_FOUND if at some moment
+    # there was none, or CORRUPT.
     cdef Index *index = &ledger.index
-    cdef uint64_t _attempt, index_state, generation, position, word, entry, _step
+    cdef uint64_t _attempt, index_state, position, word, _step
     cdef uint64_t *table
-    cdef bint is_moving, is_lost
+    cdef bint is_moving
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
             if not help_on(index, index_state):
-                return False
+                return CORRUPT
             continue
-        generation = index_state >> PHASE_BITS
-        table = index.tables[generation & 1]
-        entry = entry_prefix(index, generation, key.high) | slot
+        entry.generation = index_state >> PHASE_BITS
+        entry.word = entry_prefix(index, entry.generation, key.high) | slot
+        table = index.tables[entry.generation & 1]
         position = home_of(index, key)
         is_moving = False
-        is_lost = False
         for _step in range(index.word_count):
             word = hb_load_acquire(&table[position])
-            if word == entry:
-                if hb_cas(&table[position], entry, tombstone_word(generation)):
-                    hb_fetch_add_relaxed(index.tombstones, 1)
-                    return True
-                is_lost = True      # frozen, or somebody has finished for us: the next turn tells
+            if word == entry.word:
+                entry.place = &table[position]
+                return REPEATED
+            if word == empty_word(entry.generation):
                 break
-            if word == empty_word(generation):
-                break
-            if word_kind(word) != ENTRY and word != tombstone_word(generation):
+            if word_kind(word) != ENTRY and word != tombstone_word(entry.generation):
                 is_moving = True
                 break
             position += 1
             if position == index.word_count:
                 position = 0
-        if hb_load_acquire(index.state) == index_state and not is_lost:
-            return not is_moving    # somebody has buried it; or words of another generation, which is damage
+        # Until a replacement begins, entries stay where they are: this table was the only one all the while.
+        if hb_load_acquire(index.state) == index_state:
+            return CORRUPT if is_moving else NOT_FOUND
+    return CORRUPT
+
+
+cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
+    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
+    cdef uint64_t _attempt
+    cdef Entry entry
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = locate(ledger, key, slot, &entry)
+        if answer != REPEATED:
+            return answer == NOT_FOUND      # somebody has buried it
+        # Who goes on for the dead may have been overtaken: then the word is of a later claim of the same user in the
+        # same slot. While the slot is still in this state, the word that was just read is this claim's.
+        if hb_load_acquire(&ledger.slots[slot].state) != releasing:
+            return True
+        if hb_cas(entry.place, entry.word, tombstone_word(entry.generation)):
+            hb_fetch_add_relaxed(ledger.index.tombstones, 1)
+            return True
+        # frozen, or somebody has buried it
     return False
 
 
@@ -507,3 +565,46 @@ cdef void relieve(Index *index) noexcept nogil:
         state = hb_load_acquire(index.state)
         if state == before:
             return      # damage: the next claim will say so
+
+
+# ---- what the dead have left ------------------------------------------------------------------------------------------
+
+cdef void reclaim_all(Ledger *ledger) noexcept nogil:
+    # Reclaim every slot of dead workers. None of them lies under a bit of the vacancy tree.
+    cdef uint64_t slot, end
+    cdef int64_t block = vacancy_next(&ledger.vacancy, 0)
+    while block >= 0:       # it rises with every turn
+        slot = <uint64_t>block * BLOCK_SIZE
+        end = min(slot + BLOCK_SIZE, ledger.slot_count)
+        while slot < end:
+            ledger_reclaim(ledger, slot)
+            slot += 1
+        block = vacancy_next(&ledger.vacancy, <uint64_t>block + 1)
+
+
+cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # If the slot is in the hands of a dead worker, finish what it has decided and give back what it has not. Any number
+    # may do this at once, and die at it: each last step is one CAS from the state that was read.
+    cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
+    cdef int kind = slot_kind(state)
+    cdef UserKey key
+    cdef Found found
+    cdef Entry entry
+    cdef int answer
+    if kind != HELD and kind != RELEASING or not ledger.is_dead(ledger.file, slot_payload(state)):
+        return
+    # The key is read only now: what the worker wrote in its last moment is there, and nothing will follow. If the slot
+    # is not in this state any more, somebody else has reclaimed it.
+    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
+        return
+    if kind == RELEASING:
+        finish_release(ledger, &key, slot, state)
+        return
+    # A key that is only half written belongs to no index word. No index word: no claim, nobody was answered, and the
+    # dead cannot publish any more.
+    answer = locate(ledger, &key, slot, &entry)
+    found.slot = slot
+    if answer == REPEATED:
+        make_granted(ledger, &found, hb_now_ms())
+    elif answer == NOT_FOUND and hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0)):
+        refund_if_closed(ledger, slot)

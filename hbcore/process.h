@@ -10,6 +10,9 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "format.h"
+
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -78,11 +81,78 @@ static inline int hb_reopen(int fd)
     return open(path, O_RDWR | O_CLOEXEC);
 }
 
-/* Lock one byte for this open file description. Returns 0, or -1 with errno (EAGAIN: somebody alive has it). */
-static inline int hb_lock_byte(int fd, int64_t offset)
+/* ---- who is alive: one locked byte for each process, see format.h --------------------------------------------- */
+
+static inline int hb_lock_call(int fd, int command, struct flock *lock, int64_t start, int64_t length)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1, .l_pid = 0};
-    return fcntl(fd, F_OFD_SETLK, &lock);
+    int answer;
+    lock->l_type = F_WRLCK;
+    lock->l_whence = SEEK_SET;
+    lock->l_start = start;
+    lock->l_len = length;
+    lock->l_pid = 0; /* OFD locks want it so */
+    do
+        answer = fcntl(fd, command, lock);
+    while (answer != 0 && errno == EINTR);
+    return answer;
+}
+
+static inline uint64_t hb_worker_number(uint64_t worker) { return worker & 0xFFF; }
+static inline uint64_t hb_worker_epoch(uint64_t worker) { return worker >> 12; }
+static inline int64_t hb_life(uint64_t number, uint64_t epoch)
+{
+    return HB_LOCK_LIVES + (int64_t)(number << HB_EPOCH_BITS | epoch);
+}
+
+/* Become the owner of a worker's entry. Returns 0, or -1 with errno (EAGAIN: somebody alive has it). */
+static inline int hb_lock_entry(int fd, uint64_t number)
+{
+    struct flock lock;
+    return hb_lock_call(fd, F_OFD_SETLK, &lock, HB_LOCK_ENTRIES + (int64_t)number, 1);
+}
+
+/* Begin a life. Returns 0, or -1 with errno. */
+static inline int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
+{
+    struct flock lock;
+    return hb_lock_call(fd, F_OFD_SETLK, &lock, hb_life(number, epoch), 1);
+}
+
+/* Whether a worker is dead for ever. `fd`: any description of the file that holds no lock of its own. A worker that was
+ * seen in the mapping had its lock before, so a missing lock is a death; in doubt it is alive. */
+static inline int hb_worker_is_dead(int fd, uint64_t worker)
+{
+    struct flock lock;
+    if (hb_worker_number(worker) >= HB_WORKER_LIMIT || hb_worker_epoch(worker) >> HB_EPOCH_BITS)
+        return 1; /* nobody ever was that: damage */
+    if (hb_lock_call(fd, F_OFD_GETLK, &lock, hb_life(hb_worker_number(worker), hb_worker_epoch(worker)), 1) != 0)
+        return 0;
+    return lock.l_type == F_UNLCK;
+}
+
+/* The epoch of the living worker of a number; 0 if there is none, and in doubt UINT64_MAX. */
+static inline uint64_t hb_living_epoch(int fd, uint64_t number)
+{
+    struct flock lock;
+    if (hb_lock_call(fd, F_OFD_GETLK, &lock, hb_life(number, 0), INT64_C(1) << HB_EPOCH_BITS) != 0)
+        return UINT64_MAX;
+    return lock.l_type == F_UNLCK ? 0 : (uint64_t)(lock.l_start - hb_life(number, 0));
+}
+
+/* Whether any worker of the file is alive. */
+static inline int hb_anybody_alive(int fd)
+{
+    struct flock lock;
+    if (hb_lock_call(fd, F_OFD_GETLK, &lock, HB_LOCK_LIVES, (int64_t)HB_WORKER_LIMIT << HB_EPOCH_BITS) != 0)
+        return 1;
+    return lock.l_type != F_UNLCK;
+}
+
+/* Wait for the lock of who puts the file right after a reboot. A death gives it back. */
+static inline int hb_lock_recovery(int fd)
+{
+    struct flock lock;
+    return hb_lock_call(fd, F_OFD_SETLKW, &lock, HB_LOCK_RECOVERY, 1);
 }
 
 #endif

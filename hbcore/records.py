@@ -66,6 +66,38 @@ class AuditReport(NamedTuple):
     amount_settled: int
 
 
+class WorkerInfo(NamedTuple):
+    """An entry of an engine's worker table: the process that has it, or the last one that had.
+
+    ``registered_at`` in seconds since 1970. ``pid`` is as that process saw it; ``is_alive`` is what the kernel says.
+    """
+
+    number: int
+    epoch: int
+    pid: int
+    registered_at: float
+    is_alive: bool
+
+
+class EngineInfo(NamedTuple):
+    """What an engine is made of; sizes in bytes, times in seconds since 1970.
+
+    ``used`` of ``capacity`` have been handed out, ``size`` is what the file has on disk. ``is_replaced``: another file,
+    or none, stands at ``path`` by now. ``workers``: the entries that were ever used.
+    """
+
+    path: str | None
+    engine_id: str
+    version: int
+    created_at: float
+    keeps_key: bool
+    capacity: int
+    size: int
+    used: int
+    is_replaced: bool
+    workers: tuple[WorkerInfo, ...]
+
+
 CLAIM_DTYPE = np.dtype([("status", "u1"), ("amount", "i8"), ("packet", "i8")], align=True)
 """One answer of ``claim_many``: ``status`` is a ``Status``; without a packet ``amount`` is 0 and ``packet`` -1."""
 

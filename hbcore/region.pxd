@@ -9,6 +9,7 @@ cdef extern from "process.h":
     struct hb_presence:
         uint64_t worker
         int lock_fd
+    bint hb_worker_is_dead(int fd, uint64_t worker) noexcept nogil
 
 cdef extern from "clock.h" nogil:
     uint64_t hb_now_ms() noexcept
@@ -32,17 +33,22 @@ cdef class Region:
     cdef int fd
     cdef bint in_memory
     cdef bint closed
+    cdef bint is_readonly
     cdef hb_presence presence
     cdef HashKey key
     cdef readonly object path
     cdef object __weakref__
 
     cdef int check_open(self) except -1
+    cdef int check_writable(self) except -1
     cdef int register(self) except -1
     cdef int take_entry(self) noexcept nogil
     cdef int grow(self, uint64_t end) noexcept nogil
     cdef int64_t allocate(self, uint64_t worker, uint64_t size) noexcept nogil
-    cdef int raise_for_space(self, int64_t status, uint64_t size) except -1
+    cdef int raise_for_space(self, int64_t status, uint64_t size, int code) except -1
+    cdef uint64_t next_data(self, uint64_t at, uint64_t end, uint64_t *data_end) noexcept nogil
+    cdef bint is_nobodys(self, uint64_t state) noexcept nogil
+    cdef bint is_whole(self) except -1
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
 
@@ -51,8 +57,8 @@ cdef inline uint64_t worker_of(Region region) except 0:
     # This process as a worker: to be asked once for a call, right before the mapping is changed. It is 0 after a close
     # and in a forked child that has not registered yet.
     cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
-    while worker == 0:      # a close ends it with an error
-        region.check_open()
+    while worker == 0:      # a close ends it with an error, and so does a Region that is only read
+        region.check_writable()
         worker = hb_load_relaxed(&region.presence.worker)
     return worker
 

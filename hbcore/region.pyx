@@ -6,26 +6,29 @@ pages as they are touched. A mapping stays until its Region is deallocated, so n
 ever see it vanish; ``close`` only refuses further calls.
 """
 cimport cython
-from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, ENXIO, EPERM, errno
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from posix.unistd cimport close, getpid
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport (
-    HB_BYTE_ORDER, HB_HEADER_SIZE, HB_LOCK_BASE, HB_MAGIC, HB_PHASE_MAKING, HB_UNIT, HB_VERSION, HB_WORKER_LIMIT,
-    hb_extent, hb_header, hb_worker,
+    HB_BYTE_ORDER, HB_EPOCH_BITS, HB_HEADER_SIZE, HB_MAGIC, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT, HB_VERSION,
+    HB_WORKER_LIMIT, hb_extent, hb_header, hb_worker,
 )
 from hbcore.user cimport HashKey, UserKey, bytes_from_user_key, hash_key_from_bytes, siphash128
 
 import errno as _errno
 import os
+import stat
 import weakref
 
 from hbcore.errors import (
-    ConflictError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, IncompatibleFileError,
+    AuditError, ConflictError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, IncompatibleFileError,
+    ReadOnlyError,
 )
+from hbcore.records import EngineInfo, WorkerInfo
 from hbcore.terms import KEY_SIZE, MAX_CAPACITY, MIN_CAPACITY, exact_bytes, file_mode, file_path, integer
 
 cdef extern from "process.h" nogil:
@@ -35,7 +38,11 @@ cdef extern from "process.h" nogil:
     void hb_presence_lock()
     void hb_presence_unlock()
     int hb_reopen(int fd)
-    int hb_lock_byte(int fd, int64_t offset)
+    int hb_lock_entry(int fd, uint64_t number)
+    int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
+    int hb_lock_recovery(int fd)
+    int hb_anybody_alive(int fd)
+    uint64_t hb_living_epoch(int fd, uint64_t number)
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
@@ -43,17 +50,27 @@ cdef extern from "<sys/mman.h>" nogil:
     void *MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE
 
+cdef extern from "<unistd.h>" nogil:
+    int64_t lseek(int fd, int64_t offset, int whence)
+    int SEEK_DATA, SEEK_HOLE
+
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_result "stat":
         int64_t st_size
+        int64_t st_blocks
+        uint64_t st_dev
+        uint64_t st_ino
     int fstat(int fd, stat_result *status)
 
 DEFAULT_CAPACITY = 1 << 38
 
 cdef enum:
+    HEADER_BOOT = 56            # offsets of fields of the header
+    HEADER_CHECK = 144
+    LIFE_LIMIT = 64
     INITIAL_SIZE = 128 * 1024
     GROWTH_MIN = 1024 * 1024
     GROWTH_MAX = 64 * 1024 * 1024
@@ -79,7 +96,8 @@ cdef class Region:
 
     def __dealloc__(self):
         if self.base != NULL:
-            hb_presence_remove(&self.presence)
+            if not self.is_readonly:
+                hb_presence_remove(&self.presence)
             munmap(self.base, self.capacity)
         # The lock goes last: as long as this process could touch the mapping, it counts as alive.
         if self.presence.lock_fd >= 0:
@@ -89,10 +107,16 @@ cdef class Region:
 
     cdef int check_open(self) except -1:
         # The slow half of the check that every call makes: presence.worker is 0 after a close and in a forked child.
-        if not self.closed and hb_load_relaxed(&self.presence.worker) == 0:
+        if not self.closed and not self.is_readonly and hb_load_relaxed(&self.presence.worker) == 0:
             self.register()
         if self.closed:
             raise EngineClosedError("the engine is closed; open it anew with hbcore.Engine(...)")
+        return 0
+
+    cdef int check_writable(self) except -1:
+        self.check_open()
+        if self.is_readonly:
+            raise ReadOnlyError(f"{self.path!r} was opened with readonly=True; open it without to change anything")
         return 0
 
     def close(self):
@@ -116,8 +140,15 @@ cdef class Region:
             raise EngineFullError(
                 f"all {HB_WORKER_LIMIT} entries of the engine's worker table are held by living processes; close some"
             )
+        if code in (EACCES, EPERM):
+            raise PermissionError(
+                code,
+                "this process may not open the engine's file, and so cannot become one of its workers; a server that "
+                "changes its user after the fork must give the file to that user (mode=, chown)",
+                self.path,
+            )
         if code != 0:
-            raise OSError(code, f"cannot lock an entry of the engine's worker table: {os.strerror(code)}")
+            raise OSError(code, f"cannot lock an entry of the engine's worker table: {os.strerror(code)}", self.path)
         return 0
 
     cdef int take_entry(self) noexcept nogil:
@@ -127,22 +158,31 @@ cdef class Region:
         cdef hb_worker *entry
         cdef uint64_t epoch
         cdef uint64_t number = 0
-        cdef int fd, code
+        cdef int fd, code, _turn
         if self.closed or hb_load_relaxed(&self.presence.worker) != 0:
             return 0        # a close, or another thread, was faster; check_open looks again
         # A description of our own: the one that a parent shares with its children cannot tell them apart.
         fd = hb_reopen(self.fd)
         if fd < 0:
             return errno
-        while hb_lock_byte(fd, HB_LOCK_BASE + <int64_t>number) != 0:
+        while hb_lock_entry(fd, number) != 0:
             code = errno
             number += 1
             if code != EAGAIN and code != EACCES or number == HB_WORKER_LIMIT:
                 close(fd)
                 return EAGAIN if number == HB_WORKER_LIMIT else code
         entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
-        epoch = (hb_load_relaxed(&entry.epoch) + 1) & (<uint64_t>(1 << 30) - 1)
-        epoch += epoch == 0     # so that no worker is 0
+        epoch = hb_load_relaxed(&entry.epoch)
+        for _turn in range(LIFE_LIMIT):
+            epoch = (epoch + 1) & ((<uint64_t>1 << HB_EPOCH_BITS) - 1)
+            epoch += epoch == 0     # so that no worker is 0
+            if hb_lock_life(fd, number, epoch) == 0:
+                break
+            # Somebody alive has this number and this epoch, but not the entry: the epochs are damaged.
+        else:
+            code = errno
+            close(fd)
+            return code
         hb_store_relaxed(&entry.epoch, epoch)
         entry.pid = <uint64_t>getpid()
         entry.registered_at_ms = hb_now_ms()
@@ -231,8 +271,22 @@ cdef class Region:
                 return SPACE_CORRUPT
             at += extent_size(state)
 
-    cdef int raise_for_space(self, int64_t status, uint64_t size) except -1:
-        cdef int code = errno
+    cdef uint64_t next_data(self, uint64_t at, uint64_t end, uint64_t *data_end) noexcept nogil:
+        # Where the next part of at .. end begins that was ever written, and where it ends; `end` if there is none.
+        # What was not is a hole of the file, reads as zeros, and is left so.
+        cdef int64_t data = lseek(self.fd, <int64_t>at, SEEK_DATA)
+        cdef int64_t hole
+        if data < 0:
+            if errno == ENXIO:
+                return end              # holes only, up to the end of the file
+            data = <int64_t>at          # the file system does not tell holes: everything is data
+        if <uint64_t>data >= end:
+            return end
+        hole = lseek(self.fd, data, SEEK_HOLE)
+        data_end[0] = end if hole < 0 else min(<uint64_t>hole, end)
+        return max(<uint64_t>data, at)
+
+    cdef int raise_for_space(self, int64_t status, uint64_t size, int code) except -1:
         where = "in memory" if self.in_memory else f"{os.fspath(self.path)!r}"
         if status == SPACE_FULL:
             raise EngineFullError(
@@ -245,6 +299,80 @@ cdef class Region:
             raise OSError(code, f"cannot extend the engine {where}: {os.strerror(code)}")
         raise CorruptFileError(f"the chain of extents of the engine {where} is damaged")
 
+    cdef bint is_nobodys(self, uint64_t state) noexcept nogil:
+        # Whether an extent of that state is RETIRED, or MAKING by a worker who is dead. It holds the low 12 bits of its
+        # worker's epoch: while a living one has the same, it counts as that one's.
+        cdef uint64_t number, epoch
+        if extent_phase(state) == HB_PHASE_RETIRED:
+            return True
+        if extent_phase(state) != HB_PHASE_MAKING:
+            return False
+        number = state >> 4 & 0xFFF
+        if number >= HB_WORKER_LIMIT:
+            return True
+        epoch = hb_living_epoch(self.fd, number)
+        return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)
+
+    cdef bint is_whole(self) except -1:
+        # Whether the file is still there and as long as it was: who copies another over it takes memory away from under
+        # every worker.
+        cdef stat_result status
+        if self.base == NULL or self.in_memory:
+            return True
+        if fstat(self.fd, &status) != 0:
+            raise OSError(errno, os.strerror(errno), self.path)
+        return <uint64_t>status.st_size >= self.known_size
+
+    def check_file(self):
+        """Raise CorruptFileError if the file was truncated, AuditError if it does not stand at its path any more."""
+        self.check_open()
+        if not self.is_whole():
+            raise CorruptFileError(
+                f"{self.path!r} was truncated while it was open: {os.fstat(self.fd).st_size} bytes are less than the "
+                f"{self.known_size} that it had"
+            )
+        if self.is_replaced():
+            raise AuditError(
+                f"{self.path!r} is not the file that this engine has open: it was renamed over or unlinked while "
+                "workers run on it, and what they grant will be lost with them"
+            )
+
+    def is_replaced(self):
+        """Return whether another file, or none, stands at the engine's path."""
+        if self.path is None:
+            return False
+        mine = os.fstat(self.fd)
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino)
+
+    def info(self):
+        """Return an ``EngineInfo``."""
+        cdef hb_worker *entry
+        cdef uint64_t number, epoch, living
+        self.check_open()
+        workers = []
+        for number in range(HB_WORKER_LIMIT):
+            entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
+            epoch = hb_load_relaxed(&entry.epoch)
+            if epoch != 0:
+                living = hb_living_epoch(self.fd, number)
+                workers.append(WorkerInfo(number, epoch, entry.pid, entry.registered_at_ms / 1000, living == epoch))
+        return EngineInfo(
+            self.path,
+            self.engine_id().hex(),
+            self.header.version,
+            self.header.created_at_ms / 1000,
+            self.header.key_is_kept == 1,
+            self.capacity,
+            os.fstat(self.fd).st_size,
+            hb_load_relaxed(&self.header.frontier),
+            self.is_replaced(),
+            tuple(workers),
+        )
+
     def bytes_used(self):
         """Return how many bytes have been handed out; for tests and people."""
         return 0 if self.base == NULL else hb_load_relaxed(&self.header.frontier)
@@ -254,8 +382,11 @@ cdef class Region:
         return b"" if self.base == NULL else self.header.engine_id[:16]
 
 
-def open_region(path, capacity, mode, key, create=True):
-    """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None."""
+def open_region(path, capacity, mode, key, recover, readonly=False, create=True):
+    """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None.
+
+    ``recover`` is called with the Region where a reboot has left the file to be put right.
+    """
     wanted_capacity = None if capacity is None else integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
     if wanted_capacity is not None:
         wanted_capacity = (wanted_capacity + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
@@ -263,26 +394,33 @@ def open_region(path, capacity, mode, key, create=True):
     if key is not None:
         key = exact_bytes("key", key, KEY_SIZE)
     cdef Region region = Region()
+    region.is_readonly = bool(readonly)
     if path is None:
+        if readonly:
+            raise ValueError("readonly needs a path: nobody could ever write to an engine in memory")
         region.in_memory = True
         region.fd = os.memfd_create("hbcore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
-        attach(region, size, key)
+        attach(region, size, key, None)
         return region
     path = file_path(path)
     region.path = path if os.path.islink(path) else os.path.realpath(path)
     try:
-        region.fd = os.open(region.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        region.fd = os.open(
+            region.path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
     except FileNotFoundError:
-        if not create:
+        if not create or readonly:
             raise
         region.fd = create_file(region.path, wanted_capacity or DEFAULT_CAPACITY, wanted_mode, key)
     except OSError as error:
         if error.errno == _errno.ELOOP:
             raise ValueError(f"path {region.path!r} is a symbolic link; name the file itself") from None
         raise
+    if not stat.S_ISREG(os.fstat(region.fd).st_mode):
+        raise CorruptFileError(f"{region.path!r} is not a regular file")
     check_header(region, wanted_capacity)
-    attach(region, os.fstat(region.fd).st_size, key)
+    attach(region, os.fstat(region.fd).st_size, key, recover)
     return region
 
 
@@ -319,6 +457,7 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
     cdef bytes directory_key = os.urandom(16)
     cdef bytes check = key_check(&hash_key, engine_id)
     cdef bytes boot = boot_id()
+    cdef bytes checksum
     for i in range(sizeof(hb_header)):
         raw[i] = 0
     memcpy(header.magic, HB_MAGIC, 8)
@@ -336,10 +475,13 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
         header.key_is_kept = 1
         memcpy(header.key, <const char *>kept, 32)
     if in_memory:
-        # Memory is taken page by page as it is touched; a key that was drawn is kept in the Region only.
+        # Memory is taken page by page as it is touched.
         header.key_is_kept = 1 if key is None else 0
         if key is None:
             memcpy(header.key, <const char *>kept, 32)
+    checksum = header_check(&header)
+    memcpy(header.check, <const char *>checksum, 16)
+    if in_memory:
         os.ftruncate(fd, capacity)
         seal(fd)
     elif fallocate(fd, 0, 0, INITIAL_SIZE) != 0:
@@ -367,6 +509,16 @@ cdef bytes key_check(const HashKey *key, bytes engine_id):
     return bytes_from_user_key(&out)
 
 
+cdef bytes header_check(const hb_header *header):
+    # Of every field that is written once.
+    cdef UserKey out
+    cdef const unsigned char *raw = <const unsigned char *>header
+    cdef bytes message = raw[:HEADER_BOOT] + raw[HEADER_BOOT + 16:HEADER_CHECK]
+    cdef uint64_t[2] key = [0x2065726F63626868, 0x0072656461656820]
+    siphash128(key, <const unsigned char *>message, <size_t>len(message), &out)
+    return bytes_from_user_key(&out)
+
+
 def boot_id():
     """Return the 16 bytes by which the kernel tells one boot from the next."""
     with open("/proc/sys/kernel/random/boot_id") as file:
@@ -377,6 +529,7 @@ cdef check_header(Region region, wanted_capacity):
     # Read the header with a system call first: of a file that is too short, a mapping would be a SIGBUS.
     cdef bytes raw = os.pread(region.fd, HB_HEADER_SIZE, 0)
     cdef const hb_header *header = <const hb_header *><const char *>raw
+    cdef bytes check
     path = region.path
     if len(raw) < HB_HEADER_SIZE or memcmp(header.magic, HB_MAGIC, 8) != 0:
         raise CorruptFileError(f"{path!r} is not an hbcore file, or its beginning is damaged")
@@ -386,10 +539,11 @@ cdef check_header(Region region, wanted_capacity):
         raise IncompatibleFileError(
             f"{path!r} has version {header.version} of the format; this hbcore reads version {HB_VERSION}"
         )
+    check = header_check(header)
+    if memcmp(<const char *>check, header.check, 16) != 0:
+        raise CorruptFileError(f"{path!r} has a damaged header")
     if not MIN_CAPACITY <= header.capacity <= MAX_CAPACITY or header.capacity % PAGE_SIZE:
         raise CorruptFileError(f"{path!r} names a capacity of {header.capacity} bytes, which is impossible")
-    if header.key_is_kept > 1:
-        raise CorruptFileError(f"{path!r} has a damaged header")
     size = os.fstat(region.fd).st_size
     if size < INITIAL_SIZE:
         raise CorruptFileError(
@@ -402,8 +556,8 @@ cdef check_header(Region region, wanted_capacity):
         raise ConflictError(f"{path!r} has a capacity of {header.capacity} bytes, not {wanted_capacity}")
 
 
-cdef attach(Region region, uint64_t size, key):
-    # Map the file, take the key and register this process.
+cdef attach(Region region, uint64_t size, key, recover):
+    # Map the file, take the key, put it right after a reboot and register this process.
     cdef void *address
     cdef bytes kept, check
     cdef hb_header header
@@ -420,7 +574,12 @@ cdef attach(Region region, uint64_t size, key):
         if key is None:
             raise CorruptFileError(f"{region.path!r} has a damaged key")
         raise ValueError(f"key is not the one that {region.path!r} was made with")
-    address = mmap(NULL, header.capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region.fd, 0)
+    if not region.in_memory and not region.is_readonly:
+        fill_holes(region)
+    address = mmap(
+        NULL, header.capacity, PROT_READ if region.is_readonly else PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+        region.fd, 0,
+    )
     if address == MAP_FAILED:
         code = errno
         raise OSError(
@@ -432,8 +591,55 @@ cdef attach(Region region, uint64_t size, key):
     region.base = <char *>address
     region.header = <hb_header *>address
     region.frontier = FIRST_EXTENT
+    if not region.is_readonly:
+        if not region.in_memory:
+            wake(region, recover)
+        region.closed = False
+        hb_presence_add(&region.presence)
+        region.register()
+        if region.path is not None:
+            open_regions[region.path, region.engine_id()] = region
     region.closed = False
-    hb_presence_add(&region.presence)
-    region.register()
-    if region.path is not None:
-        open_regions[region.path, region.engine_id()] = region
+
+
+cdef fill_holes(Region region):
+    # A copy may be sparse; on a full disk the first write to a hole would be a SIGBUS.
+    cdef stat_result status
+    if fstat(region.fd, &status) != 0:
+        raise OSError(errno, os.strerror(errno), region.path)
+    if status.st_blocks * 512 >= status.st_size:
+        return
+    while fallocate(region.fd, 0, 0, status.st_size) != 0:
+        code = errno
+        if code in (ENOSPC, EDQUOT, EFBIG):
+            raise EngineFullError(f"no disk space for the holes of {region.path!r}: {os.strerror(code)}")
+        if code != EINTR:
+            raise OSError(code, f"cannot allocate the holes of the file: {os.strerror(code)}", region.path)
+
+
+cdef wake(Region region, recover):
+    # After a reboot no worker of the file is alive, and of several who open it one puts it right; the others wait for
+    # it, as nobody else ever waits, and a death makes the next one begin again. Nobody is registered meanwhile.
+    cdef bytes boot = boot_id()
+    cdef int fd, code
+    if region.header.boot_id[:16] == boot:
+        return
+    fd = hb_reopen(region.fd)
+    if fd < 0:
+        raise OSError(errno, os.strerror(errno), region.path)
+    try:
+        with nogil:
+            code = errno if hb_lock_recovery(fd) != 0 else 0
+        if code != 0:
+            raise OSError(code, f"cannot lock the file: {os.strerror(code)}", region.path)
+        if region.header.boot_id[:16] == boot:
+            return
+        if hb_anybody_alive(region.fd):
+            raise HbcoreError(
+                f"{region.path!r} is in use by processes that were started under another boot: it must not be shared "
+                "by two machines"
+            )
+        recover(region)
+        memcpy(region.header.boot_id, <const char *>boot, 16)
+    finally:
+        close(fd)

@@ -23,5 +23,6 @@ cdef bint vacancy_hides(const Vacancy *vacancy, uint64_t slot) noexcept nogil
 cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil
 cdef uint64_t vacancy_version(const Vacancy *vacancy) noexcept nogil
 cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil
-cdef void vacancy_clear(Vacancy *vacancy, uint64_t block) noexcept nogil
+cdef void vacancy_unpin(Vacancy *vacancy, uint64_t block) noexcept nogil
+cdef void vacancy_pin(Vacancy *vacancy, uint64_t block) noexcept nogil
 cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil

@@ -3,13 +3,17 @@
 It makes SOLD_OUT true and O(1), and the way to the last free packet short. A bit may be wrong only towards looking
 again: a free slot never lies under a set bit, whoever dies when. The argument:
 
-- A word is 32 bits of children and a 32-bit version. A bit is set by one CAS from the word that was read *before* the
-  child was looked at, and only if every slot of the block was final (granted, settled or refunded).
-- A final slot becomes free by GRANTED -> RELEASING -> FREE, and between the two the releaser raises the version, and
-  clears the bit, of every word from the block to the root (``vacancy_clear``). So a bit that was set from an older look
-  is cleared by the releaser, and a CAS that comes after the releaser fails on the version; a look after RELEASING sees
-  a slot that is not final. A releaser that dies in between leaves RELEASING, and whoever finishes for it clears again
-  before it frees.
+- A word is 32 bits of children, 8 bits that count pins and a 24-bit version. A bit is set by one CAS from the word that
+  was read *before* the child was looked at, only if every slot of the block was final (granted, settled or refunded),
+  and never in a word that is pinned; a word is full if all its bits are set and it is not pinned.
+- A final slot becomes free by GRANTED -> RELEASING -> FREE. Before the first of these steps the releaser pins the
+  block's word, and then clears the bit, and raises the version, of every word from the block to the root. A bit that
+  was set from an older look is cleared by that; a CAS from an older word fails on the version; a newer one finds the
+  pin, or a child that is not full. So no bit lies over the slot from before RELEASING until after FREE, when the pin
+  is taken away: wherever a releaser dies, the slot can be seen.
+- Whoever makes the slot FREE takes the pin away, be it the releaser or somebody who goes on for it. To die right before
+  RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and not
+  just called full, each time the rest is sold out, which takes about a microsecond, and nothing else.
 - A slot that goes HELD -> FREE was free before, so no bit was set over it, and while it is HELD none can be.
 
 Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.
@@ -21,7 +25,9 @@ from hbcore.format cimport hb_slot
 from hbcore.slot cimport slot_is_final
 
 cdef enum:
-    VERSION_SHIFT = 32
+    PIN_SHIFT = 32
+    PIN_LIMIT = 255             # a count that has come so far stays there
+    VERSION_SHIFT = 40
 
 
 cdef uint64_t vacancy_size(uint64_t slot_count) noexcept nogil:
@@ -58,7 +64,11 @@ cdef inline uint64_t all_children(const Vacancy *vacancy, int level, uint64_t wo
 
 cdef inline bint is_full(const Vacancy *vacancy, int level, uint64_t word_number, uint64_t word) noexcept nogil:
     cdef uint64_t children = all_children(vacancy, level, word_number)
-    return word & children == children
+    return word & children == children and pins(word) == 0
+
+
+cdef inline uint64_t pins(uint64_t word) noexcept nogil:
+    return word >> PIN_SHIFT & PIN_LIMIT
 
 
 cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
@@ -68,7 +78,7 @@ cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
 
 
 cdef uint64_t vacancy_version(const Vacancy *vacancy) noexcept nogil:
-    # The version of the root, which every release raises before its slot becomes free.
+    # The version of the root, which every release raises before its slot is RELEASING.
     return hb_load_acquire(vacancy.levels[vacancy.level_count - 1]) >> VERSION_SHIFT
 
 
@@ -104,9 +114,11 @@ cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
         number = child // FAN_OUT
         place = vacancy.levels[level] + number
         bit = <uint64_t>1 << (child % FAN_OUT)
-        # Acquire: the look comes after this load. Pairs with the CAS of vacancy_clear.
+        # Acquire: the look comes after this load. Pairs with the CAS of vacancy_pin.
         word = hb_load_acquire(place)
         version = word >> VERSION_SHIFT
+        if pins(word):
+            return
         if word & bit == 0:
             if level == 0:
                 if not block_is_final(vacancy, block):
@@ -115,7 +127,7 @@ cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
                 return
             while not hb_cas(place, word, word | bit):
                 word = hb_load_acquire(place)
-                if word >> VERSION_SHIFT != version:
+                if word >> VERSION_SHIFT != version or pins(word):
                     return
                 if word & bit:
                     break
@@ -125,8 +137,8 @@ cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
         child = number
 
 
-cdef void vacancy_clear(Vacancy *vacancy, uint64_t block) noexcept nogil:
-    # To be called while a slot of the block is RELEASING, before it becomes FREE: see the argument above.
+cdef void vacancy_pin(Vacancy *vacancy, uint64_t block) noexcept nogil:
+    # To be called before a slot of the block becomes RELEASING: see the argument above.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
@@ -135,11 +147,21 @@ cdef void vacancy_clear(Vacancy *vacancy, uint64_t block) noexcept nogil:
         place = vacancy.levels[level] + child // FAN_OUT
         while True:
             word = hb_load_acquire(place)
-            cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
             # The version is raised even if the bit is clear: somebody may have looked and not set it yet.
+            cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
+            if level == 0 and pins(word) < PIN_LIMIT:
+                cleared += <uint64_t>1 << PIN_SHIFT
             if hb_cas(place, word, cleared):
                 break
         child = child // FAN_OUT
+
+
+cdef void vacancy_unpin(Vacancy *vacancy, uint64_t block) noexcept nogil:
+    # To be called by whoever has made the slot FREE, or who has pinned and then not released.
+    cdef uint64_t *place = vacancy.levels[0] + block // FAN_OUT
+    cdef uint64_t word = hb_load_acquire(place)
+    while 0 < pins(word) < PIN_LIMIT and not hb_cas(place, word, word - (<uint64_t>1 << PIN_SHIFT)):
+        word = hb_load_acquire(place)
 
 
 cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil:

@@ -100,11 +100,18 @@ def test_the_audit_finds_a_wrong_amount_and_a_foreign_index_word(damaged: Damage
     entries = [i for i in range(128) if damaged.read(INDEX + 8 * i) >> 62 == 1]
     slots = INDEX + 2 * 8 * 128
     amount = slots + 32 * claim.packet + 24
-    assert damaged.read(amount) == claim.amount
-    damaged.write(amount, claim.amount + 1)
+    word = damaged.read(amount)
+    assert word & 0x1FFF == claim.amount, "the upper bits are a check"
+    damaged.write(amount, word + 1)
     with pytest.raises(hbcore.AuditError, match=f"packet {claim.packet} holds {claim.amount + 1}"):
         damaged.engine.audit()
-    damaged.write(amount, claim.amount)
+    for call in (damaged.envelope.claim, damaged.envelope.find, damaged.envelope.settle):
+        with pytest.raises(hbcore.CorruptFileError, match="'e'"):
+            call("a")
+    with pytest.raises(hbcore.CorruptFileError, match="'e'"):
+        damaged.envelope.claims()
+    damaged.write(amount, word)
+    assert damaged.envelope.find("a") == hbcore.Claim(Status.REPEATED, claim.amount, claim.packet)
     damaged.engine.audit()
     word = damaged.read(INDEX + 8 * entries[0])
     damaged.write(INDEX + 8 * ((entries[0] + 40) % 128), word + 1)

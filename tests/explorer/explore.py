@@ -71,6 +71,28 @@ SCENARIOS = {
     "settle beside release and one user twice": Scenario(
         2, [("settle", 1), ("release", 1), ("claim", 1), ("claim", 1)], [("claim", 1)]
     ),
+    "two claims of one packet, then another": Scenario(1, [("claim", 1), ("claim", 2), ("claim", 3)]),
+    "two releases of one packet, then a claim": Scenario(
+        1, [("release", 1), ("claim", 2), ("claim", 3)], [("claim", 1)]
+    ),
+    "reclaim beside a claim": Scenario(2, [("claim", 1), ("reclaim", 0), ("claim", 2)]),
+    "two reclaims beside a claim": Scenario(1, [("claim", 1), ("reclaim", 0), ("reclaim", 0)]),
+    "two reclaims beside a release": Scenario(2, [("release", 1), ("reclaim", 0), ("reclaim", 0)], [("claim", 1)]),
+    "reclaim beside a release and the same user": Scenario(
+        1, [("release", 1), ("reclaim", 0), ("claim", 1)], [("claim", 1)]
+    ),
+    "two reclaims beside a release and the same user": Scenario(
+        1, [("release", 1), ("reclaim", 0), ("reclaim", 0), ("claim", 1)], [("claim", 1)]
+    ),
+    "reclaim beside a replacement": Scenario(
+        2, [("release", 1), ("reclaim", 0), ("claim", 2)], [*churn(3, 1), ("claim", 1)]
+    ),
+    "a full tree, a release and a claim": Scenario(
+        4,
+        [("release", 3), ("claim", 5), ("claim", 6)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 7)],
+    ),
+    "close, claim and reclaim": Scenario(1, [("close", 0), ("claim", 1), ("reclaim", 0)]),
     "close and claim": Scenario(2, [("close", 0), ("claim", 1)]),
     "close and release": Scenario(2, [("close", 0), ("release", 1)], [("claim", 1)]),
     "close and one user twice": Scenario(2, [("close", 0), ("claim", 1), ("claim", 1)]),

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
     ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, ledger_attach,
-    ledger_claim, ledger_find, ledger_refund, ledger_release, ledger_settle, ledger_size,
+    ledger_claim, ledger_find, ledger_reclaim, ledger_refund, ledger_release, ledger_settle, ledger_size,
 )
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
@@ -22,6 +22,7 @@ cdef extern from "schedule.h" nogil:
     int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
     int explore_next()
     int explore_died(int fiber)
+    long explore_died_at(int fiber)
     long explore_began(int fiber)
     long explore_ended(int fiber)
     long explore_steps()
@@ -33,10 +34,11 @@ cdef enum:
     SETTLE = 2
     FIND = 3
     CLOSE = 4
+    RECLAIM = 5
     OPERATION_LIMIT = 4
     USER_LIMIT = 8
 
-KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE}
+KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM}
 
 cdef struct Operation:
     int kind
@@ -69,6 +71,11 @@ cdef int prepare(void *context, uint64_t slot) noexcept nogil:
     return 0
 
 
+cdef bint is_dead(int file, uint64_t worker) noexcept nogil:
+    # The worker of operation i is i + 1; others did what was before, or look afterwards.
+    return 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
+
+
 cdef UserKey key_of(int user) noexcept nogil:
     cdef UserKey key
     if is_colliding:    # one path and one tag for all
@@ -94,9 +101,14 @@ cdef void operate(void *argument) noexcept nogil:
         operation.answer = ledger_settle(&ledger, &key, 5, &found)
     elif operation.kind == FIND:
         operation.answer = ledger_find(&ledger, &key, &found)
+    elif operation.kind == RECLAIM:
+        for i in range(slot_count):
+            ledger_reclaim(&ledger, i)
+        operation.answer = 0
     else:
         shared[0] = 1
         for i in range(slot_count):
+            ledger_reclaim(&ledger, i)
             ledger_refund(&ledger, i)
         operation.answer = 0
     operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
@@ -110,6 +122,8 @@ cdef bint apply(Book *book, const Operation *operation, int others, bint beside_
     if operation.kind == CLOSE:
         book.is_closed = 1
         book.free_count = 0
+        return True
+    if operation.kind == RECLAIM:
         return True
     if operation.kind == CLAIM:
         if holding.state:
@@ -147,10 +161,10 @@ cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexc
     if operation.kind == CLAIM and holding.state == 0:
         holding.state = 1
         holding.slot = slot
-        book.free_count -= 1
+        book.free_count -= not book.is_closed
     elif operation.kind == RELEASE and holding.state == 1:
         holding.state = 0
-        book.free_count += 1
+        book.free_count += not book.is_closed
     elif operation.kind == SETTLE and holding.state:
         holding.state = 2
     elif operation.kind == CLOSE:
@@ -168,12 +182,15 @@ cdef bint may_be_next(int i, int placed) noexcept nogil:
 
 
 cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
-    # How many other operations of these kinds overlap operation i.
+    # How many other operations of these kinds overlap operation i. One that is dead has ended: what it leaves in hand
+    # must not be missed by anybody who comes later.
     cdef int j
+    cdef long end
     cdef int count = 0
     for j in range(operation_count):
         if j != i and first_kind <= operations[j].kind <= last_kind and explore_began(j) >= 0:
-            if not (0 <= explore_ended(j) < explore_began(i)) and explore_began(j) < explore_ended(i):
+            end = explore_died_at(j) if explore_died(j) else explore_ended(j)
+            if not (0 <= end < explore_began(i)) and explore_began(j) < explore_ended(i):
                 count += 1
     return count
 
@@ -211,7 +228,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
             return False
         if book.users[user].state and book.users[user].slot != final.users[user].slot:
             return False
-    return has_deaths or book.free_count == final.free_count
+    return book.free_count == final.free_count
 
 
 cdef bint is_under_a_bit(uint64_t slot) noexcept nogil:
@@ -229,7 +246,7 @@ cdef const char *check(int livelock) noexcept nogil:
     cdef Book final
     cdef Found found
     cdef UserKey key
-    cdef Operation probe
+    cdef Operation probe, after
     cdef uint64_t i, generation, word, taken
     cdef int user, kind
     cdef bint has_deaths = False
@@ -241,17 +258,21 @@ cdef const char *check(int livelock) noexcept nogil:
         has_deaths = has_deaths or explore_died(<int>i)
         if not explore_died(<int>i) and operations[i].answer == CORRUPT:
             return b"an operation calls the ledger damaged"
+    if has_deaths:
+        # What the dead have left is put right by whoever comes next: a search does it, or a close.
+        after.kind = CLOSE if shared[0] else RECLAIM
+        operate(&after)
     final.free_count = 0
     final.is_closed = shared[0] != 0
     for i in range(slot_count):
         kind = slot_kind(ledger.slots[i].state)
         if kind == FREE:
-            if final.is_closed and not has_deaths:
+            if final.is_closed:
                 return b"a free slot was left when the ledger closed"
             final.free_count += 1
             if is_under_a_bit(i):
                 return b"a free slot lies under a set bit of the vacancy tree: it is stranded"
-        elif (kind == HELD or kind == RELEASING) and not has_deaths:
+        elif kind == HELD or kind == RELEASING:
             return b"a slot was left in somebody's hands"
     if shared[1] & ((1 << PHASE_BITS) - 1) == 0:
         generation = shared[1] >> PHASE_BITS
@@ -304,6 +325,9 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
     ledger.prepare = prepare
     ledger.context = NULL
+    ledger.is_dead = is_dead
+    ledger.file = -1
+    ledger.is_readonly = False
     for user in range(USER_LIMIT):
         opening.users[user].state = 0
     opening.free_count = <int>slot_count

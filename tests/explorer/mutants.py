@@ -17,11 +17,21 @@ from build import HERE, build, build_mutant
 
 PUBLISH = """            if hb_cas(&table[position], empty_word(generation),
                       entry_prefix(&ledger.index, generation, key.high) | held.slot):"""
-BURY = """    if not bury(ledger, key, slot):
+BURY = """    if not bury(ledger, key, slot, releasing):
         return False
 """
-FREE_IT = """    hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0))
+FREE_IT = """    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
+        vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
+        refund_if_closed(ledger, slot)
 """
+PIN = "        vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
+RELEASE = """            return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+"""
+READ_KEY = """    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
+        return
+"""
+IS_DEAD = "not ledger.is_dead(ledger.file, slot_payload(state))"
+UNNAMED = "    elif answer == NOT_FOUND and hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0)):\n"
 GRANT = """    hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))"""
 
 # name: edits of (file, old text, new text)
@@ -92,7 +102,60 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "the vacancy tree is not cleared": [
-        ("ledger.pyx", "    vacancy_clear(&ledger.vacancy, slot // BLOCK_SIZE)\n", ""),
+        ("ledger.pyx", PIN, ""),
+    ],
+    "the vacancy tree is cleared when it is too late": [
+        ("ledger.pyx", PIN, ""),
+        ("ledger.pyx", RELEASE, PIN.replace("        ", "            ") + RELEASE),
+    ],
+    "a pinned word is marked": [
+        ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
+        ("vacancy.pyx", "version or pins(word):", "version:"),
+        ("vacancy.pyx", " and pins(word) == 0", ""),
+    ],
+    "reclaiming from a living worker": [
+        ("ledger.pyx", IS_DEAD, "False"),
+    ],
+    "reclaiming without looking at the index": [
+        ("ledger.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
+        (
+            "ledger.pyx",
+            "    answer = locate(ledger, &key, slot, &entry)\n    found.slot",
+            "    answer = NOT_FOUND\n    found.slot",
+        ),
+    ],
+    "reclaiming by a key that was read before the death": [
+        ("ledger.pyx", READ_KEY, ""),
+        (
+            "ledger.pyx",
+            "    if kind != HELD and kind != RELEASING or not",
+            READ_KEY + "    if kind != HELD and kind != RELEASING or not",
+        ),
+    ],
+    "reclaiming by a plain store": [
+        (
+            "ledger.pyx",
+            UNNAMED,
+            "    elif answer == NOT_FOUND:\n"
+            "        hb_store_relaxed(&ledger.slots[slot].state, slot_state(FREE, state, 0))\n",
+        ),
+    ],
+    "what was released is freed without its tombstone": [
+        (
+            "ledger.pyx",
+            "        finish_release(ledger, &key, slot, state)\n",
+            "        hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0))\n",
+        ),
+    ],
+    "a later claim is buried for the dead": [
+        (
+            "ledger.pyx",
+            "        if hb_load_acquire(&ledger.slots[slot].state) != releasing:\n            return True\n",
+            "",
+        ),
+    ],
+    "sold out without reclaiming": [
+        ("ledger.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
     "the vacancy tree is cleared without a version": [
         ("vacancy.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
@@ -141,12 +204,20 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
-def try_mutant(name: str, original: Path, preemptions: int) -> tuple[str, str | None]:
+# Searches to try in turn: preemptions and deaths.
+SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2))
+
+
+def try_mutant(name: str, original: Path) -> tuple[str, str | None]:
     """Return the name and what the explorer said when it found the bug, or None."""
     with tempfile.TemporaryDirectory() as folder:
         build_mutant(Path(folder) / "mutant", original, MUTANTS[name])
-        command = [sys.executable, HERE / "explore.py", Path(folder) / "mutant", "--preemptions", str(preemptions)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        for preemptions, deaths in SEARCHES:
+            command = [sys.executable, HERE / "explore.py", Path(folder) / "mutant"]
+            command += ["--preemptions", str(preemptions), "--deaths", str(deaths)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                break
     if result.returncode == 0:
         return name, None
     if "BROKEN" not in result.stdout:
@@ -158,7 +229,6 @@ def try_mutant(name: str, original: Path, preemptions: int) -> tuple[str, str | 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="which mutants; all if none is named")
-    parser.add_argument("--preemptions", type=int, default=3)
     parser.add_argument("--original", type=Path, help="a folder that build.py has filled; built anew if not given")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -168,7 +238,7 @@ def main() -> int:
         original = options.original or Path(folder) / "original"
         if not original.exists():
             build(original)
-        for name, finding in pool.map(lambda name: try_mutant(name, original, options.preemptions), names):
+        for name, finding in pool.map(lambda name: try_mutant(name, original), names):
             unseen += finding is None
             print(f"{name:48} {finding or 'NOT SEEN'}", flush=True)
     print(f"{len(names) - unseen} of {len(names)} planted bugs found")

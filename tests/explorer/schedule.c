@@ -21,7 +21,7 @@ struct fiber {
     void (*work)(void *);
     void *argument;
     int state; /* 0 ready, 1 finished, 2 dead */
-    long began, ended;
+    long began, ended, died;
 };
 
 static struct fiber fibers[FIBER_LIMIT];
@@ -92,7 +92,7 @@ void hb_schedule(const char *operation, const void *address)
     }
     deaths_left--;
     fibers[current].state = 2;
-    fibers[current].ended = -1;
+    fibers[current].died = step;
     resume(others ? choose(others) : 0, current);
 }
 
@@ -133,6 +133,7 @@ int explore_run(int count, void (*work)(void *), void **arguments)
         fiber->state = 0;
         fiber->began = -1;
         fiber->ended = -1;
+        fiber->died = -1;
         makecontext(&fiber->context, (void (*)(void))fiber_main, 1, i);
     }
     first = choose(count);
@@ -153,6 +154,7 @@ int explore_next(void)
 }
 
 int explore_died(int fiber) { return fibers[fiber].state == 2; }
+long explore_died_at(int fiber) { return fibers[fiber].died; }
 long explore_began(int fiber) { return fibers[fiber].began; }
 long explore_ended(int fiber) { return fibers[fiber].ended; }
 long explore_steps(void) { return step; }

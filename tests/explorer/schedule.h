@@ -9,8 +9,9 @@ void explore_begin(int preemptions, int deaths);
 int explore_run(int count, void (*work)(void *), void **arguments);
 /* Whether another schedule is left. */
 int explore_next(void);
-/* Of the last run: whether a fiber died, and the steps at which it began and ended (-1: it did not). */
+/* Of the last run: whether a fiber died, and the steps at which it died, began and ended (-1: it did not). */
 int explore_died(int fiber);
+long explore_died_at(int fiber);
 long explore_began(int fiber);
 long explore_ended(int fiber);
 long explore_steps(void);

@@ -1,0 +1,3 @@
+from hbcore.region import Region
+
+def recover(region: Region) -> None: ...

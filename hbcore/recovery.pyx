@@ -1,0 +1,111 @@
+"""Putting a file right after a reboot: no worker of it is alive, and nobody else can have it open meanwhile.
+
+What was in dead hands is decided by the index as it was found; then vacancy and index are made anew from the slots,
+which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
+all of it again, and the boot id is written last (``region.pyx``).
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.deck cimport STRATUM_OPEN, Deck
+from hbcore.directory cimport is_named
+from hbcore.envelope cimport Envelope, envelope_at
+from hbcore.format cimport (
+    HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot,
+)
+from hbcore.index cimport Index, entry_prefix, home_of
+from hbcore.law cimport packet_at, stratum_start
+from hbcore.ledger cimport ledger_reclaim
+from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
+from hbcore.user cimport UserKey
+
+from hbcore.errors import CorruptFileError
+
+
+def recover(Region region):
+    """Put every object of a file right. The caller holds the recovery lock, and nobody is registered."""
+    cdef uint64_t offset = FIRST_EXTENT
+    cdef hb_extent *extent
+    cdef Envelope envelope
+    cdef uint64_t state
+    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
+        extent = <hb_extent *>(region.base + offset)
+        state = hb_load_acquire(&extent.state)
+        if state == 0 or extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
+            return          # the end of the chain; a damaged one is reported to who walks it
+        if extent_phase(state) == HB_PHASE_MAKING:
+            state ^= HB_PHASE_MAKING ^ (HB_PHASE_LIVE if is_named(region, offset) else HB_PHASE_RETIRED)
+            hb_store_relaxed(&extent.state, state)
+        if extent_phase(state) == HB_PHASE_LIVE and extent.kind == HB_KIND_ENVELOPE:
+            try:
+                envelope = envelope_at(region, offset, "")
+            except CorruptFileError:
+                pass        # whoever asks for it is told
+            else:
+                with nogil:
+                    recover_deck(&envelope.deck, region)
+        offset += extent_size(state)
+
+
+cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
+    cdef Index *index = &deck.ledger.index
+    cdef uint64_t stratum
+    for stratum in range(deck.terms.stratum_count):
+        if hb_load_relaxed(&deck.strata[stratum]) == STRATUM_OPEN:
+            decide_stratum(deck, stratum)
+    # From here on the index is not needed any more: no slot is in anybody's hands.
+    clear(region, deck.ledger.vacancy.levels[0],
+          <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
+    hb_store_relaxed(index.state, 0)
+    hb_store_relaxed(index.tombstones, 0)
+    for stratum in range(deck.terms.stratum_count):
+        if hb_load_relaxed(&deck.strata[stratum]) == STRATUM_OPEN:
+            index_stratum(deck, stratum)
+
+
+cdef void decide_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
+    # HELD slots that the index names are claims, the others are not; what was being released is released.
+    cdef uint64_t position, state
+    cdef hb_slot *slot
+    for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+        slot = &deck.ledger.slots[packet_at(&deck.terms, position)]
+        state = hb_load_relaxed(&slot.state)
+        if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
+            ledger_reclaim(&deck.ledger, packet_at(&deck.terms, position))
+            state = hb_load_relaxed(&slot.state)
+            if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
+                # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
+                hb_cas(&slot.state, state, slot_state(FREE, state, 0))
+
+
+cdef void clear(Region region, uint64_t *words, uint64_t count) noexcept nogil:
+    # Only what was ever written, and is not zero yet.
+    cdef uint64_t base = <char *>words - region.base
+    cdef uint64_t end = base + 8 * count
+    cdef uint64_t data_end, i
+    cdef uint64_t data = region.next_data(base, end, &data_end)
+    while data < end:
+        for i in range((data - base) // 8, (data_end - base + 7) // 8):
+            if hb_load_relaxed(&words[i]) != 0:
+                hb_store_relaxed(&words[i], 0)
+        data = region.next_data(data_end, end, &data_end)
+
+
+cdef void index_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
+    cdef Index *index = &deck.ledger.index
+    cdef uint64_t position, packet, at, _step
+    cdef int kind
+    cdef UserKey key
+    for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+        packet = packet_at(&deck.terms, position)
+        kind = slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state))
+        if kind != GRANTED and kind != SETTLED:
+            continue
+        key.low = hb_load_relaxed(&deck.ledger.slots[packet].user[0])
+        key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
+        at = home_of(index, &key)
+        for _step in range(index.word_count):
+            if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, key.high) | packet):
+                break
+            at = at + 1 if at + 1 < index.word_count else 0

@@ -146,7 +146,8 @@ cdef int audit_words(
     Deck *deck, uint64_t *table, uint64_t first, uint64_t end, uint64_t generation, uint64_t *entries, Finding *finding
 ) noexcept nogil:
     cdef Index *index = &deck.ledger.index
-    cdef uint64_t i, word, slot, key_high
+    cdef uint64_t i, word, slot
+    cdef UserKey key
     for i in range(first, end):
         word = hb_load_acquire(&table[i])
         if word_kind(word) != ENTRY:
@@ -157,10 +158,11 @@ cdef int audit_words(
         finding.present = slot
         if slot >= index.slot_count:
             return BAD_WORD
-        key_high = hb_load_relaxed(&index.slots[slot].user[1])
+        key.low = hb_load_relaxed(&index.slots[slot].user[0])
+        key.high = hb_load_relaxed(&index.slots[slot].user[1])
         hb_fence_acquire()      # the key before the second look at the word
         if (slot_kind(hb_load_acquire(&index.slots[slot].state)) not in (FREE, REFUNDED)
-                and word == entry_prefix(index, generation, key_high) | slot):
+                and word == entry_prefix(index, generation, &key) | slot):
             continue
         if hb_load_acquire(&table[i]) == word:      # it has not moved meanwhile
             return BAD_WORD

@@ -57,10 +57,15 @@ cdef inline uint64_t empty_word(uint64_t generation) noexcept nogil:
     return generation >> 1
 
 
-cdef inline uint64_t entry_prefix(const Index *index, uint64_t generation, uint64_t key_high) noexcept nogil:
+cdef inline uint64_t tag_of(const UserKey *key) noexcept nogil:
+    # Of all bits of the key, so that the audit notices a key that was damaged.
+    return (key.low ^ (key.high << 32 | key.high >> 32)) * <uint64_t>0x9E3779B97F4A7C15 >> (64 - TAG_BITS)
+
+
+cdef inline uint64_t entry_prefix(const Index *index, uint64_t generation, const UserKey *key) noexcept nogil:
     # All of an entry but the slot. What the slot leaves free is generation: a delayed CAS could mistake an entry for
     # one of an earlier generation only after 2**46 claims and releases of one ledger while its thread stood still.
-    cdef uint64_t fields = generation << TAG_BITS | (key_high & (((<uint64_t>1) << TAG_BITS) - 1))
+    cdef uint64_t fields = generation << TAG_BITS | tag_of(key)
     return <uint64_t>ENTRY << 62 | ((fields << index.slot_bits) & (((<uint64_t>1) << 62) - 1))
 
 

@@ -133,7 +133,7 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
     key.low = hb_load_relaxed(&index.slots[slot].user[0])
     key.high = hb_load_relaxed(&index.slots[slot].user[1])
     hb_fence_acquire()      # the key before the second look at the old word
-    entry = entry_prefix(index, generation, key.high) | slot
+    entry = entry_prefix(index, generation, &key) | slot
     position = home_of(index, &key)
     for _step in range(index.word_count):
         while True:

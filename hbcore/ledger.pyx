@@ -127,7 +127,7 @@ cdef inline int probe(
     cdef Index *index = &ledger.index
     cdef uint64_t generation = index_state >> PHASE_BITS
     cdef uint64_t *table = index.tables[generation & 1]
-    cdef uint64_t prefix = entry_prefix(index, generation, key.high)
+    cdef uint64_t prefix = entry_prefix(index, generation, key)
     cdef uint64_t mask = slot_mask(index)
     cdef uint64_t empty = empty_word(generation)
     cdef uint64_t tombstone = tombstone_word(generation)
@@ -392,7 +392,7 @@ cdef int ledger_claim(
                 is_holding = True
             # Publish: this one CAS is the claim. Release: whoever reads the word sees key and amount.
             if hb_cas(&table[position], empty_word(generation),
-                      entry_prefix(&ledger.index, generation, key.high) | held.slot):
+                      entry_prefix(&ledger.index, generation, key) | held.slot):
                 # To die here leaves a HELD slot that the index names: a claim. The CAS expects the state of this very
                 # life of the slot: by now others may have granted and released it and taken it anew.
                 make_granted(ledger, &held, now_ms)
@@ -507,7 +507,7 @@ cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry)
                 return CORRUPT
             continue
         entry.generation = index_state >> PHASE_BITS
-        entry.word = entry_prefix(index, entry.generation, key.high) | slot
+        entry.word = entry_prefix(index, entry.generation, key) | slot
         table = index.tables[entry.generation & 1]
         position = home_of(index, key)
         is_moving = False

@@ -106,6 +106,6 @@ cdef void index_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
         key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
         at = home_of(index, &key)
         for _step in range(index.word_count):
-            if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, key.high) | packet):
+            if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, &key) | packet):
                 break
             at = at + 1 if at + 1 < index.word_count else 0

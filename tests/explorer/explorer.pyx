@@ -79,7 +79,7 @@ cdef bint is_dead(int file, uint64_t worker) noexcept nogil:
 cdef UserKey key_of(int user) noexcept nogil:
     cdef UserKey key
     if is_colliding:    # one path and one tag for all
-        key.low = 1 << 20
+        key.low = 1 << 20 ^ user
         key.high = <uint64_t>user << 32
     else:
         key.low = <uint64_t>(user + 1) * <uint64_t>0x9E3779B97F4A7C15

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from build import HERE, build, build_mutant
 
 PUBLISH = """            if hb_cas(&table[position], empty_word(generation),
-                      entry_prefix(&ledger.index, generation, key.high) | held.slot):"""
+                      entry_prefix(&ledger.index, generation, key) | held.slot):"""
 BURY = """    if not bury(ledger, key, slot, releasing):
         return False
 """
@@ -69,7 +69,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             PUBLISH,
             """            if hb_load_acquire(&table[position]) == empty_word(generation):
                 hb_store_relaxed(&table[position],
-                                 entry_prefix(&ledger.index, generation, key.high) | held.slot)""",
+                                 entry_prefix(&ledger.index, generation, key) | held.slot)""",
         ),
     ],
     "a plain store of the hold": [

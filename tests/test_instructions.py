@@ -1,0 +1,239 @@
+"""Killed at any instruction, literally: a process is stepped through each operation one machine instruction at a time.
+
+After every instruction that changes the file, a copy of the file is what a kill at that instruction would leave. Each
+such copy is opened anew, and must be valid: the operation has happened or it has not, everything else is as it was, the
+audit holds, and every free packet can be claimed. The same is done with the processes that put right what was left:
+they are killed at every instruction too.
+"""
+
+import ctypes
+import mmap
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import hbcore
+from hbcore import Status
+
+TRACEME, SINGLESTEP = 0, 9
+STEP_LIMIT = 2_000_000
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+libc.ptrace.restype = ctypes.c_long
+
+
+def can_trace() -> bool:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if libc.ptrace(TRACEME, 0, None, None) == 0 else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+pytestmark = pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
+
+
+def states(path: Path, work: Callable[[hbcore.Engine], Callable[[], object]]) -> Iterator[bytes]:
+    """Yield the file's content after each instruction of a process that changes it, from its first to its last.
+
+    ``work`` is given the engine in that process and returns the operation: only that is stepped through.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            operation = work(hbcore.Engine(path))
+            libc.ptrace(TRACEME, 0, None, None)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            operation()
+            status = 0
+        finally:
+            os._exit(status)
+    steps = 0
+    try:
+        assert os.WIFSTOPPED(os.waitpid(pid, 0)[1])
+        with open(path, "rb") as file:
+            before = path.read_bytes()
+            mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            yield before
+            while True:
+                steps += 1
+                assert steps < STEP_LIMIT
+                assert libc.ptrace(SINGLESTEP, pid, None, None) == 0
+                status = os.waitpid(pid, 0)[1]
+                if not os.WIFSTOPPED(status):
+                    assert os.waitstatus_to_exitcode(status) == 0
+                    pid = 0
+                    return
+                if os.fstat(file.fileno()).st_size != len(mapping):
+                    mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                if mapping[:] != before:
+                    before = mapping[:]
+                    yield before
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+class Books(NamedTuple):
+    """What each user of the envelope holds: the packet, and whether it is settled; and whether it is open."""
+
+    users: dict[str, tuple[int, bool]]
+    is_open: bool = True
+
+
+PACKETS, TOTAL = 4, 1000
+USERS = ("ann", "bob", "cyd", "dan", "eve")
+
+
+def users_of(engine: hbcore.Engine) -> dict[str, tuple[int, bool]]:
+    rows = {
+        bytes(row["user"]): (int(row["packet"]), bool(row["state"] == hbcore.State.SETTLED))
+        for row in engine.envelope("e").claims()
+    }
+    users = {user: rows.pop(engine.user_hash(user)) for user in USERS if engine.user_hash(user) in rows}
+    assert not rows, "a claim of nobody's"
+    return users
+
+
+def books_of(engine: hbcore.Engine) -> Books:
+    envelope = engine.envelope("e")
+    users = users_of(engine)
+    for user in USERS:
+        found = envelope.find(user)
+        assert (found is not None) == (user in users)
+        assert found is None or found.packet == users[user][0]
+    return Books(users, envelope.claim("nobody").status is not Status.CLOSED)
+
+
+def check(content: bytes, copy: Path, possible: Callable[[Books], bool]) -> None:
+    """A file that a death has left is valid, whether it is audited first or claimed from first."""
+    for is_audited in (True, False):
+        copy.write_bytes(content)
+        with hbcore.Engine(copy) as engine:
+            if is_audited:
+                engine.audit()
+            envelope = engine.envelope("e")
+            books = books_of(engine)
+            assert possible(books), books
+            engine.audit()
+            if books.is_open:
+                # `books_of` has given a packet to nobody, unless all were taken.
+                free = PACKETS - len(books.users)
+                answers = [envelope.claim(f"late {i}").status for i in range(PACKETS + 1)]
+                late = max(free - 1, 0)
+                assert answers == [Status.GRANTED] * late + [Status.SOLD_OUT] * (PACKETS + 1 - late), (books, answers)
+            for user, (packet, _) in books.users.items():
+                assert envelope.claim(user) == hbcore.Claim(Status.REPEATED, envelope.find(user).amount, packet)
+            engine.audit()
+
+
+def prepared(path: Path, before: list[tuple[str, str]]) -> dict[str, tuple[int, bool]]:
+    """Make a file with an envelope, do some operations, and return what each user holds."""
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        envelope = engine.envelope("e", TOTAL, PACKETS)
+        for method, user in before:
+            getattr(envelope, method)(user)
+        return users_of(engine)
+
+
+def is_step(before: dict[str, tuple[int, bool]], method: str, user: str) -> Callable[[Books], bool]:
+    """Whether books are those from before the operation, or from after it."""
+
+    def possible(books: Books) -> bool:
+        after = dict(before)
+        if method == "claim" and user not in before:
+            taken = {packet for packet, _ in before.values()}
+            after = {**before, user: (next(iter({p for p, _ in books.users.values()} - taken), -1), False)}
+        elif method == "release":
+            after.pop(user, None)
+        elif method == "settle" and user in before:
+            after[user] = (before[user][0], True)
+        unchanged = books.users == before and books.is_open
+        return unchanged or (books.users == after and (books.is_open or method == "close"))
+
+    return possible
+
+
+def churn(times: int) -> list[tuple[str, str]]:
+    return [("claim", "eve"), ("release", "eve")] * times
+
+
+# what was before, the operation that dies, and who puts right what it leaves
+DEATHS = {
+    "the first claim": ([], ("claim", "ann")),
+    "a claim": ([("claim", "bob")], ("claim", "ann")),
+    "the last claim": ([("claim", "bob"), ("claim", "cyd"), ("claim", "dan")], ("claim", "ann")),
+    "a settle": ([("claim", "ann"), ("claim", "bob")], ("settle", "ann")),
+    "a release": ([("claim", "ann"), ("claim", "bob")], ("release", "ann")),
+    "a release of a full envelope": ([("claim", user) for user in USERS], ("release", "ann")),
+    "a release that replaces the index": ([*churn(9), ("claim", "ann"), ("claim", "bob")], ("release", "ann")),
+    "a close": ([("claim", "ann"), ("claim", "bob"), ("release", "bob")], ("close", "")),
+}
+
+
+@pytest.mark.parametrize("name", DEATHS)
+def test_a_kill_at_any_instruction_leaves_a_valid_file(tmp_path: Path, name: str) -> None:
+    before, (method, user) = DEATHS[name]
+    path, copy = tmp_path / "e.hb", tmp_path / "copy.hb"
+    users = prepared(path, before)
+
+    def work(engine: hbcore.Engine) -> Callable[[], object]:
+        envelope = engine.envelope("e")
+        return envelope.close if method == "close" else lambda: getattr(envelope, method)(user)
+
+    seen = list(states(path, work))
+    print(f"{name}: {len(seen)} states of the file")
+    assert len(seen) > 1, "the operation changes the file"
+    for content in seen:
+        check(content, copy, is_step(users, method, user))
+
+
+@pytest.mark.parametrize(
+    "name", ["the last claim", "a release of a full envelope", "a release that replaces the index"]
+)
+def test_a_kill_of_who_puts_right_what_a_kill_has_left(tmp_path: Path, name: str) -> None:
+    before, (method, user) = DEATHS[name]
+    path, copy, second = tmp_path / "e.hb", tmp_path / "copy.hb", tmp_path / "second.hb"
+    users = prepared(path, before)
+
+    def dying(engine: hbcore.Engine) -> Callable[[], object]:
+        envelope = engine.envelope("e")
+        return lambda: getattr(envelope, method)(user)
+
+    def reclaiming(engine: hbcore.Engine) -> Callable[[], object]:
+        return engine.envelope("e").close
+
+    possible = is_step(users, method, user)
+    count = 0
+    for left in list(states(path, dying)):
+        copy.write_bytes(left)
+        for content in list(states(copy, reclaiming)):
+            count += 1
+            check(content, second, lambda books: possible(books._replace(is_open=True)))
+    print(f"{name}, then a close: {count} states of the file")
+
+
+def test_a_kill_at_any_instruction_of_making_an_envelope_leaves_it_made_or_not(tmp_path: Path) -> None:
+    path, copy = tmp_path / "e.hb", tmp_path / "copy.hb"
+    prepared(path, [("claim", "ann")])
+    seen = list(states(path, lambda engine: lambda: engine.envelope("new", 100, 10)))
+    assert len(seen) > 10
+    made = 0
+    for content in seen:
+        copy.write_bytes(content)
+        with hbcore.Engine(copy) as engine:
+            engine.audit()
+            names = [envelope.name for envelope in engine.envelopes()]
+            assert names in (["e"], ["e", "new"])
+            made += len(names) - 1
+            new = engine.envelope("new", 100, 10)
+            assert sum(new.claim(i).amount for i in range(11)) == 100
+            assert engine.envelope("e").find("ann")
+            engine.audit()
+    assert 0 < made < len(seen)

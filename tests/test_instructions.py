@@ -219,21 +219,35 @@ def test_a_kill_of_who_puts_right_what_a_kill_has_left(tmp_path: Path, name: str
     print(f"{name}, then a close: {count} states of the file")
 
 
-def test_a_kill_at_any_instruction_of_making_an_envelope_leaves_it_made_or_not(tmp_path: Path) -> None:
+def fill(engine: hbcore.Engine) -> None:
+    for i in range(10_000):
+        engine.envelope(f"x{i}", 200, 30)
+
+
+@pytest.mark.parametrize("is_filled", [False, True])
+def test_a_kill_at_any_instruction_of_making_an_envelope_leaves_it_made_or_not(tmp_path: Path, is_filled: bool) -> None:
     path, copy = tmp_path / "e.hb", tmp_path / "copy.hb"
     prepared(path, [("claim", "ann")])
-    seen = list(states(path, lambda engine: lambda: engine.envelope("new", 100, 10)))
+    seen = list(states(path, lambda engine: lambda: engine.envelope("new", 200, 30)))
+    print(f"making an envelope: {len(seen)} states of the file")
     assert len(seen) > 10
     made = 0
     for content in seen:
         copy.write_bytes(content)
         with hbcore.Engine(copy) as engine:
+            if is_filled:  # others need space, and take over what is nobody's
+                with pytest.raises(hbcore.EngineFullError):
+                    fill(engine)
             engine.audit()
-            names = [envelope.name for envelope in engine.envelopes()]
+            names = [envelope.name for envelope in engine.envelopes() if envelope.name[0] != "x"]
             assert names in (["e"], ["e", "new"])
             made += len(names) - 1
-            new = engine.envelope("new", 100, 10)
-            assert sum(new.claim(i).amount for i in range(11)) == 100
+            if len(names) == 2 or not is_filled:
+                new = engine.envelope("new", 200, 30)
+                assert sum(new.claim(i).amount for i in range(31)) == 200
+            else:
+                with pytest.raises(hbcore.NotFoundError):
+                    engine.envelope("new")
             assert engine.envelope("e").find("ann")
             engine.audit()
     assert 0 < made < len(seen)

@@ -3,8 +3,9 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_load_acquire
+from hbcore.directory cimport is_named, publish_extent
 from hbcore.envelope cimport Envelope, envelope_at, envelope_create, envelope_find, envelope_terms_of
-from hbcore.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, hb_extent
+from hbcore.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
@@ -102,6 +103,7 @@ cdef class Engine:
         cdef uint64_t offset = FIRST_EXTENT
         cdef hb_extent *extent
         cdef uint64_t state
+        cdef bint is_made
         region.check_open()
         found = []
         while True:     # each turn passes one extent; the capacity bounds their number
@@ -113,7 +115,11 @@ cdef class Engine:
                 return found
             if extent_size(state) < sizeof(hb_extent) or not region.contains(offset, extent_size(state)):
                 break
-            if extent_phase(state) == HB_PHASE_LIVE and extent.kind == HB_KIND_ENVELOPE:
+            is_made = extent_phase(state) == HB_PHASE_LIVE
+            if extent_phase(state) == HB_PHASE_MAKING and is_named(region, offset):
+                publish_extent(region, offset)      # its maker is about to do this, or has died
+                is_made = True
+            if is_made and extent.kind == HB_KIND_ENVELOPE:
                 if not region.contains(offset + extent.name_offset, extent.name_length):
                     break
                 raw = (region.base + offset + extent.name_offset)[: extent.name_length]

@@ -7,7 +7,7 @@ hints are not believed.
 On a quiet engine it is exact. While others claim, what is in motion is looked at again and left out if it moved, so
 that a sound engine is never called unsound, and damage is found unless it moves as well.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed

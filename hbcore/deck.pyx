@@ -137,8 +137,8 @@ cdef int deck_claim_many(
 
 
 cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil:
-    # Strata that nobody has touched are not touched now either. Returns COUNT_SOUND, or COUNT_DAMAGED for an amount that
-    # the law cannot have given.
+    # Strata that nobody has touched are not touched now either. Returns COUNT_SOUND, or COUNT_DAMAGED for an amount
+    # that the law cannot have given.
     cdef uint64_t stratum, position, packet, state, word
     cdef uint64_t now_ms = hb_now_ms()
     cdef int64_t amount

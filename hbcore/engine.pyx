@@ -98,7 +98,7 @@ cdef class Engine:
         return bytes_from_user_key(&key)
 
     def envelopes(self):
-        """Return all envelopes of the engine, mostly in the order of their making: some may have taken over older space."""
+        """Return all envelopes, in the order of their making but for those that took over older space."""
         cdef Region region = self.region
         cdef uint64_t offset = FIRST_EXTENT
         cdef hb_extent *extent

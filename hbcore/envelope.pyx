@@ -11,8 +11,8 @@ from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.deck cimport (
-    COUNT_SOUND, Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
-    deck_snapshot, envelope_size, memory_offset,
+    COUNT_SOUND, Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many,
+    deck_close, deck_count, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport directory_allocate, directory_find, directory_insert
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope

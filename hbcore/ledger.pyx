@@ -9,8 +9,9 @@ the first empty index word of its user's path. What a death leaves:
 - a RELEASING slot: anyone may finish it, in the order of ``finish_release``.
 
 Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
-nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no state word ever comes
-back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is replaced.
+nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no
+state word ever comes back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is
+replaced.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -479,8 +480,8 @@ cdef int ledger_release(
 
 
 cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
-    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it: every step may be repeated, by
-    # several at once.
+    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it: every step may be repeated,
+    # by several at once.
     # 1. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
     if not bury(ledger, key, slot, releasing):
         return False
@@ -567,7 +568,7 @@ cdef void relieve(Index *index) noexcept nogil:
             return      # damage: the next claim will say so
 
 
-# ---- what the dead have left ------------------------------------------------------------------------------------------
+# ---- what the dead have left ----------------------------------------------------------------------------------------
 
 cdef void reclaim_all(Ledger *ledger) noexcept nogil:
     # Reclaim every slot of dead workers. None of them lies under a bit of the vacancy tree.

@@ -4,7 +4,7 @@ What was in dead hands is decided by the index as it was found; then vacancy and
 which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
 all of it again, and the boot id is written last (``region.pyx``).
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.deck cimport STRATUM_OPEN, Deck

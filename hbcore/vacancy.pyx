@@ -13,7 +13,7 @@ again: a free slot never lies under a set bit, whoever dies when. The argument:
   is taken away: wherever a releaser dies, the slot can be seen.
 - Whoever makes the slot FREE takes the pin away, be it the releaser or somebody who goes on for it. To die right before
   RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and not
-  just called full, each time the rest is sold out, which takes about a microsecond, and nothing else.
+  just called full, each time the rest is sold out: a few microseconds, and nothing else.
 - A slot that goes HELD -> FREE was free before, so no bit was set over it, and while it is HELD none can be.
 
 Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.

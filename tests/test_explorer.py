@@ -48,6 +48,10 @@ def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> Non
         "free before tombstone",
         "sold out without another look",
         "the vacancy tree is cleared without a version",
+        "the vacancy tree is cleared when it is too late",
+        "reclaiming without looking at the index",
+        "a later claim is buried for the dead",
+        "space of a living maker is taken over",
         "entries are copied without being frozen",
     ],
 )

@@ -14,16 +14,22 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
-MODULES = ("user", "index", "vacancy", "ledger")
-SMALL = (("BLOCK_SIZE = 64", "BLOCK_SIZE = 2"), ("FAN_OUT = 32", "FAN_OUT = 2"))
+MODULES = ("user", "region", "directory", "index", "vacancy", "ledger")
+EXPLORERS = ("explorer", "maker")
+SMALL = (
+    ("vacancy.pxd", "BLOCK_SIZE = 64", "BLOCK_SIZE = 2"),
+    ("vacancy.pxd", "FAN_OUT = 32", "FAN_OUT = 2"),
+    ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
+    ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
+)
 
 SETUP = """
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-flags = ["-O1", "-DHBCORE_SCHEDULE", "-fno-strict-aliasing"]
+flags = ["-O1", "-DHBCORE_SCHEDULE", "-fno-strict-aliasing", "-Wno-sign-compare"]
 modules = [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=flags) for name in %r]
-modules.append(Extension("explorer", ["explorer.pyx"], extra_compile_args=flags))
+modules += [Extension(name, [f"{name}.pyx"], extra_compile_args=flags) for name in %r]
 setup(name="explorer", packages=[], ext_modules=cythonize(modules, quiet=True, compiler_directives={
     "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}))
 """
@@ -43,14 +49,14 @@ def copy_sources(folder: Path) -> None:
     for path in PACKAGE.iterdir():
         if path.suffix in (".pxd", ".h") or (path.suffix == ".pyx" and path.stem in MODULES):
             shutil.copy(path, package)
-    for name in ("terms.py", "errors.py"):
+    for name in ("terms.py", "errors.py", "records.py"):
         shutil.copy(PACKAGE / name, package)
     (package / "__init__.py").touch()
-    for name in ("explorer.pyx", "schedule.c", "schedule.h"):
+    for name in ("explorer.pyx", "maker.pyx", "schedule.c", "schedule.h"):
         shutil.copy(HERE / name, folder)
-    (folder / "setup.py").write_text(SETUP % (MODULES,))
-    for old, new in SMALL:
-        replace_once(package / "vacancy.pxd", old, new)
+    (folder / "setup.py").write_text(SETUP % (MODULES, EXPLORERS))
+    for name, old, new in SMALL:
+        replace_once(package / name, old, new)
 
 
 def build(folder: Path) -> None:

@@ -100,10 +100,32 @@ SCENARIOS = {
 }
 
 
+class Makers(NamedTuple):
+    """Makers of envelopes that race, each a name, after others were made; with so many bytes left (0: enough)."""
+
+    race: list
+    before: tuple | list = ()
+    room: int = 0
+
+
+MAKERS = {
+    "two makers of one name": Makers([1, 1]),
+    "two makers of two names": Makers([1, 2]),
+    "two makers of one name on a new level": Makers([1, 1], [3]),
+    "two makers of two names on a new level": Makers([1, 2], [3]),
+    "two makers of one name and one of another": Makers([1, 1, 2]),
+    "two makers with room for one": Makers([1, 2], [3, 4], 128),
+    "two makers of one name with room for one": Makers([1, 1], [3, 4], 128),
+    "three makers with room for one": Makers([1, 1, 2], [3, 4], 128),
+    "three makers with room for two": Makers([1, 1, 2], [3, 4], 256),
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--preemptions", type=int, default=3, help="at most so many switches away from a ready fiber")
+    parser.add_argument("--full", type=int, default=2, help="races of more operations are given one preemption less")
     parser.add_argument("--deaths", type=int, default=0, help="at most so many operations die, each at any step")
     parser.add_argument("--only", nargs="*", help="names of scenarios")
     parser.add_argument("--limit", type=int, default=0, help="stop a scenario after so many schedules; 0: run all")
@@ -111,20 +133,26 @@ def main() -> int:
     sys.path.insert(0, str(options.folder.resolve()))
     ctypes.CDLL(str(options.folder.resolve() / "libschedule.so"), mode=ctypes.RTLD_GLOBAL)
     from explorer import explore
+    from maker import explore_makers
 
     total = 0
-    for name in options.only or SCENARIOS:
-        scenario = SCENARIOS[name]
-        preemptions = options.preemptions if len(scenario.race) == 2 else max(1, options.preemptions - 1)
-        runs, steps, failure = explore(
-            scenario.slots,
-            scenario.race,
-            scenario.before,
-            preemptions,
-            options.deaths,
-            scenario.colliding,
-            options.limit,
-        )
+    for name in options.only or [*SCENARIOS, *MAKERS]:
+        scenario = SCENARIOS.get(name) or MAKERS[name]
+        preemptions = options.preemptions if len(scenario.race) <= options.full else max(1, options.preemptions - 1)
+        if isinstance(scenario, Makers):
+            runs, steps, failure = explore_makers(
+                scenario.race, scenario.before, preemptions, options.deaths, scenario.room
+            )
+        else:
+            runs, steps, failure = explore(
+                scenario.slots,
+                scenario.race,
+                scenario.before,
+                preemptions,
+                options.deaths,
+                scenario.colliding,
+                options.limit,
+            )
         total += runs
         print(f"{name:40} {runs:>12,} schedules, up to {steps} steps", flush=True)
         if failure:

@@ -194,6 +194,57 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a late reset overwrites the next table": [
         ("index.pyx", "        if word == moved_word(generation - 1):", "        if word != empty:"),
     ],
+    "space is taken by a plain store": [
+        (
+            "region.pyx",
+            "                if hb_cas(&extent.state, 0, units << 28 | worker_bits << 4 | HB_PHASE_MAKING):\n",
+            "                hb_store_relaxed(&extent.state, units << 28 | worker_bits << 4 | HB_PHASE_MAKING)\n"
+            "                if True:\n",
+        ),
+    ],
+    "a name is written by a plain store": [
+        (
+            "directory.pyx",
+            "                if hb_cas(&words[i], 0, tag | offset // HB_UNIT):\n",
+            "                hb_store_relaxed(&words[i], tag | offset // HB_UNIT)\n                if True:\n",
+        ),
+        ("directory.pyx", "import hb_cas, hb_load_acquire\n", "import hb_cas, hb_load_acquire, hb_store_relaxed\n"),
+    ],
+    "the loser of a name goes on with its own object": [
+        (
+            "directory.pyx",
+            "    publish_extent(region, <uint64_t>winner)\n    return winner",
+            "    return <int64_t>offset",
+        ),
+    ],
+    "space of a living maker is taken over": [
+        (
+            "region.pyx",
+            "        return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)",
+            "        return True",
+        ),
+    ],
+    "space that a name leads to is taken over": [
+        ("directory.pyx", "\n                and not is_named(region, offset)):", "):"),
+    ],
+    "space is taken over by a plain store": [
+        (
+            "directory.pyx",
+            "            if hb_cas(&extent.state, state, taken):\n",
+            "            hb_store_relaxed(&extent.state, taken)\n            if True:\n",
+        ),
+        ("directory.pyx", "import hb_cas, hb_load_acquire\n", "import hb_cas, hb_load_acquire, hb_store_relaxed\n"),
+    ],
+    "half-made space is never taken over": [
+        (
+            "region.pyx",
+            "        return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)",
+            "        return False",
+        ),
+    ],
+    "the loser does not give its space back": [
+        ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
+    ],
     "a put-back slot is forgotten by the close": [
         (
             "ledger.pyx",

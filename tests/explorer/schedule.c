@@ -12,7 +12,7 @@
 #include <ucontext.h>
 
 #define FIBER_LIMIT 4
-#define STACK_SIZE (128 * 1024)
+#define STACK_SIZE (256 * 1024)
 #define POINT_LIMIT 20000 /* atomic operations of one run; more is a livelock */
 
 struct fiber {
@@ -32,6 +32,7 @@ static int preemption_limit, death_limit;
 static unsigned char choices[POINT_LIMIT], options[POINT_LIMIT];
 static int point_count, prefix_length;
 static long step;
+static void (*on_resume)(int fiber), (*on_death)(int fiber);
 
 /* Choose one of `count`; remembered, so that the next run can choose another. */
 static int choose(int count)
@@ -58,6 +59,14 @@ static void resume(int n, int except)
     if (current >= 0 && fibers[current].began < 0)
         fibers[current].began = step;
     swapcontext(from < 0 ? &home : &fibers[from].context, current < 0 ? &home : &fibers[current].context);
+    if (current >= 0 && on_resume)
+        on_resume(current);
+}
+
+void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber))
+{
+    on_resume = resumed;
+    on_death = died;
 }
 
 static int ready_count(int except)
@@ -93,11 +102,15 @@ void hb_schedule(const char *operation, const void *address)
     deaths_left--;
     fibers[current].state = 2;
     fibers[current].died = step;
+    if (on_death)
+        on_death(current);
     resume(others ? choose(others) : 0, current);
 }
 
 static void fiber_main(int number)
 {
+    if (on_resume)
+        on_resume(number);
     fibers[number].work(fibers[number].argument);
     fibers[number].state = 1;
     fibers[number].ended = ++step;
@@ -162,6 +175,7 @@ long explore_steps(void) { return step; }
 void explore_describe(char *text, int size)
 {
     int i, used = 0;
+    text[0] = 0;
     for (i = 0; i < point_count && used < size - 8; i++)
         if (choices[i])
             used += snprintf(text + used, (size_t)(size - used), "%d:%d ", i, choices[i]);

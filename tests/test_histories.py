@@ -14,20 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from histories import (
-    FINAL,
-    FOREVER,
-    NOTHING,
-    TAPE_WORDS,
-    Checker,
-    History,
-    Names,
-    Operation,
-    bind,
-    plan_history,
-    read_tape,
-    run_program,
-)
+from histories import TAPE_WORDS, Names, bind, plan_history, read_tape, run_program
+from linearizability import FINAL, FOREVER, NOTHING, Checker, History, Operation
 
 import hbcore
 from hbcore import Status

@@ -18,10 +18,15 @@ from hbcore.ledger cimport (
 )
 from hbcore.region cimport hb_now_ms, hb_worker_is_dead
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
-from hbcore.user cimport UserKey, integer_key
+from hbcore.user cimport UserKey
+
+cdef extern from "siphash.h" nogil:
+    void hb_hash_integers(
+        const uint64_t *key, const uint64_t *numbers, const uint64_t *negatives, uint64_t *keys, int count
+    ) noexcept
 
 cdef enum:
-    GROUP = 16      # users of a batch whose index words are fetched before the first is looked at
+    GROUP = 16      # users of a batch that are hashed, and their index words fetched, before the first is looked at
 
 
 cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonly) noexcept nogil:
@@ -106,9 +111,13 @@ cdef int deck_claim_many(
     cdef Found found
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
-    cdef uint64_t number, now_ms
+    cdef uint64_t now_ms
+    cdef uint64_t numbers[GROUP]
+    cdef uint64_t negatives[GROUP]
     cdef bint negative
     cdef int status
+    memset(numbers, 0, sizeof(numbers))
+    memset(negatives, 0, sizeof(negatives))
     while base < count:
         size = min(count - base, <Py_ssize_t>GROUP)
         if batch.keys != NULL:
@@ -116,8 +125,12 @@ cdef int deck_claim_many(
         else:
             keys = group
             for i in range(size):
-                number = integer_at(batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative)
-                integer_key(batch.hash_key, number, negative, &group[i])
+                numbers[i] = integer_at(
+                    batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative
+                )
+                negatives[i] = negative
+            # All lanes of the last group are hashed too; what is beyond its end is not used.
+            hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, GROUP)
         for i in range(size):
             ledger_prefetch(&deck.ledger, &keys[i])
         now_ms = hb_now_ms()

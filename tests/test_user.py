@@ -317,3 +317,16 @@ def test_large_batches_keep_their_order(impl: ModuleType) -> None:
     expected = np.full(count, Status.REPEATED)
     expected[first] = Status.GRANTED
     assert (rows["status"] == expected).all()
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=60, unique=True),
+    st.lists(st.integers(0, 2**64 - 1), max_size=60, unique=True),
+)
+def test_a_batch_hashes_integers_as_one_by_one(signed: list[int], unsigned: list[int]) -> None:
+    """Batches are hashed several users at once; what is left of the last few as well."""
+    engine = hbcore.Engine()
+    for users, dtype in ((signed, np.int64), (unsigned, np.uint64)):
+        envelope = engine.envelope(str(dtype), 1000, 100)
+        envelope.claim_many(np.array(users, dtype))
+        assert {bytes(user) for user in envelope.claims()["user"]} == {engine.user_hash(user) for user in users}

@@ -1,0 +1,74 @@
+/* SipHash-2-4-128 (Aumasson and Bernstein, 2012) of the 9-byte messages that integers are, several at once: the same as
+ * integer_key in user.pxd, with one user in each lane of a vector. Cython has no words for vectors.
+ */
+#ifndef HBCORE_SIPHASH_H
+#define HBCORE_SIPHASH_H
+
+#include <stdint.h>
+#include <string.h>
+
+enum { HB_LANES = 4 };
+typedef uint64_t hb_lanes __attribute__((vector_size(8 * HB_LANES)));
+
+/* The best of these that the processor has is taken when the module is loaded; elsewhere the compiler makes do. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#define HB_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define HB_CLONES
+#endif
+
+#define HB_ROTATE(x, shift) ((x) << (shift) | (x) >> (64 - (shift)))
+#define HB_SIP_ROUND(a, b, c, d) \
+    do { \
+        a += b; \
+        b = HB_ROTATE(b, 13) ^ a; \
+        a = HB_ROTATE(a, 32); \
+        c += d; \
+        d = HB_ROTATE(d, 16) ^ c; \
+        a += d; \
+        d = HB_ROTATE(d, 21) ^ a; \
+        c += b; \
+        b = HB_ROTATE(b, 17) ^ c; \
+        c = HB_ROTATE(c, 32); \
+    } while (0)
+
+/* Hash `count` integers, a multiple of HB_LANES: numbers in two's complement, and whether each is negative (0 or 1).
+ * keys: the low and the high word of each hash in turn. */
+HB_CLONES static void hb_hash_integers(const uint64_t key[2], const uint64_t *numbers, const uint64_t *negatives,
+                                       uint64_t *keys, int count)
+{
+    const hb_lanes zero = {0};
+    hb_lanes a, b, c, d, block, low, high;
+    int i, lane, round;
+    for (i = 0; i < count; i += HB_LANES) {
+        a = zero + (key[0] ^ UINT64_C(0x736F6D6570736575));
+        b = zero + (key[1] ^ UINT64_C(0x646F72616E646F6D) ^ 0xEE);
+        c = zero + (key[0] ^ UINT64_C(0x6C7967656E657261));
+        d = zero + (key[1] ^ UINT64_C(0x7465646279746573));
+        memcpy(&block, numbers + i, sizeof block);
+        d ^= block;
+        HB_SIP_ROUND(a, b, c, d);
+        HB_SIP_ROUND(a, b, c, d);
+        a ^= block;
+        memcpy(&block, negatives + i, sizeof block);
+        block |= zero + (UINT64_C(9) << 56); /* the length of the message */
+        d ^= block;
+        HB_SIP_ROUND(a, b, c, d);
+        HB_SIP_ROUND(a, b, c, d);
+        a ^= block;
+        c ^= zero + 0xEE;
+        for (round = 0; round < 4; round++)
+            HB_SIP_ROUND(a, b, c, d);
+        low = a ^ b ^ c ^ d;
+        b ^= zero + 0xDD;
+        for (round = 0; round < 4; round++)
+            HB_SIP_ROUND(a, b, c, d);
+        high = a ^ b ^ c ^ d;
+        for (lane = 0; lane < HB_LANES; lane++) {
+            keys[2 * (i + lane)] = low[lane];
+            keys[2 * (i + lane) + 1] = high[lane];
+        }
+    }
+}
+
+#endif

@@ -34,6 +34,10 @@ static inline void hb_store_relaxed(uint64_t *p, uint64_t value)
     __atomic_store_n(p, value, __ATOMIC_RELAXED);
 }
 
+/* The same for what only the threads of one process share: no step of the protocol. */
+static inline uint64_t hb_load_private(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+static inline void hb_store_private(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
+
 /* Acquire: pairs with the release half of the hb_cas that wrote the value. */
 static inline uint64_t hb_load_acquire(const uint64_t *p)
 {

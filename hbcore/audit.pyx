@@ -13,11 +13,16 @@ from libc.string cimport memset
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Deck, sealed_amount
 from hbcore.envelope cimport Envelope
-from hbcore.index cimport ENTRY, PHASE_BITS, Index, entry_prefix, index_help, slot_mask, word_kind
-from hbcore.law cimport STRATUM_SIZE, packet_at, split_stratum, stratum_share, stratum_start
+from hbcore.index cimport (
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
+)
+from hbcore.format cimport hb_slot
+from hbcore.law cimport (
+    STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
+)
 from hbcore.ledger cimport BUSY, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
-from hbcore.region cimport Region, hb_now_ms
-from hbcore.slot cimport FREE, GRANTED, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was
+from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport vacancy_hides
 
@@ -35,6 +40,7 @@ cdef enum:
     BAD_WORD = 8
     BAD_COUNT = 9
     HIDDEN = 10
+    BAD_WORKER = 11
 
 cdef struct Finding:
     uint64_t packet     # or stratum, or index word
@@ -90,6 +96,10 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
         if hb_load_acquire(deck.ledger.closed) == 0:
             return BAD_REFUND
     elif kind == RELEASING or kind == FREE and slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state)) != FREE:
+        state = hb_load_acquire(&deck.ledger.slots[packet].state)
+        if ((slot_kind(state) == HELD or slot_kind(state) == RELEASING)
+                and hb_worker_never_was(deck.ledger.file, slot_payload(state))):
+            return BAD_WORKER
         sums.moving += 1
     elif kind != FREE:
         finding.present = <uint64_t>kind
@@ -142,6 +152,31 @@ cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
     return SOUND if sums.total == deck.terms.total else BAD_SUM
 
 
+cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogil:
+    # No slot was ever taken or refunded by itself in a stratum that is not open.
+    cdef uint64_t base = <char *>deck.ledger.slots - region.base
+    cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
+    cdef uint64_t data_end, packet, stratum, word
+    cdef uint64_t data = region.next_data(base, end, &data_end)
+    cdef int kind
+    while data < end:
+        for packet in range((data - base) // sizeof(hb_slot), (data_end - base - 1) // sizeof(hb_slot) + 1):
+            if slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state)) == FREE:
+                continue
+            stratum = stratum_of(&deck.terms, position_of(&deck.terms, packet))
+            word = hb_load_acquire(&deck.strata[stratum])
+            kind = slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state))
+            # A slot is HELD before its stratum is opened by who holds it, and may be refunded by who came too late.
+            if word == STRATUM_OPEN or kind == FREE or kind == HELD:
+                continue
+            if word != STRATUM_REFUNDED or kind != REFUNDED:
+                finding.packet = stratum
+                finding.present = word
+                return BAD_STRATUM
+        data = region.next_data(data_end, end, &data_end)
+    return SOUND
+
+
 cdef int audit_words(
     Deck *deck, uint64_t *table, uint64_t first, uint64_t end, uint64_t generation, uint64_t *entries, Finding *finding
 ) noexcept nogil:
@@ -150,8 +185,12 @@ cdef int audit_words(
     cdef UserKey key
     for i in range(first, end):
         word = hb_load_acquire(&table[i])
-        if word_kind(word) != ENTRY:
+        if word == empty_word(generation) or word == tombstone_word(generation):
             continue
+        if word_kind(word) != ENTRY:
+            finding.packet = i
+            finding.present = word & slot_mask(index)
+            return BAD_WORD
         entries[0] += 1
         slot = word & slot_mask(index)
         finding.packet = i
@@ -193,13 +232,14 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
     where = f"envelope {envelope.name!r}"
     return {
         BAD_SUM: f"{where}: stratum {finding.packet} sums to {finding.present}, not {finding.expected}",
-        BAD_STRATUM: f"{where}: stratum {finding.packet} has the impossible state {finding.present}",
+        BAD_STRATUM: f"{where}: stratum {finding.packet} has the impossible state {finding.present} for what is in it",
         BAD_KIND: f"{where}: packet {finding.packet} has the impossible state {finding.present}",
         BAD_AMOUNT: f"{where}: packet {finding.packet} holds {finding.present}; law and seed give {finding.expected}",
         BAD_REFUND: f"{where}: packet or stratum {finding.packet} is refunded, but the envelope is open",
         NOT_INDEXED: f"{where}: packet {finding.packet} is granted, but the index does not lead from its user to it",
         BAD_WORD: f"{where}: index word {finding.packet} names packet {finding.present}, which is not its user's",
         HIDDEN: f"{where}: packet {finding.packet} is free, but the vacancy tree hides it from claims",
+        BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
     }[status]
 
@@ -214,9 +254,11 @@ cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noe
         state = hb_load_acquire(deck.ledger.index.state)
         if state & ((1 << PHASE_BITS) - 1) and not deck.ledger.is_readonly:
             index_help(&deck.ledger.index, state)
-    status = audit_slots(deck, sums, finding)
-    if state & ((1 << PHASE_BITS) - 1):
-        return status       # being replaced, and nothing may be written: the index is left out
+    status = audit_strata(deck, region, finding)
+    if status == SOUND:
+        status = audit_slots(deck, sums, finding)
+    if state & ((1 << PHASE_BITS) - 1) or deck.ledger.is_stale:
+        return status       # nothing may be written, and the index is being replaced, or stale: it is left out
     if status == SOUND:
         status = audit_index(deck, region, &entries, finding)
     if status == SOUND and entries != sums.granted + sums.settled:

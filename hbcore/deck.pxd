@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
 from hbcore.format cimport HB_UNIT, hb_envelope
 from hbcore.law cimport Terms
+from hbcore.region cimport hb_file
 from hbcore.ledger cimport Found, Ledger, ledger_claim, ledger_size
 from hbcore.user cimport HashKey, UserKey
 
@@ -61,7 +62,9 @@ cdef struct Batch:
     bint is_signed
 
 
-cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonly) noexcept nogil
+cdef void deck_attach(
+    Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
+) noexcept nogil
 cdef int deck_claim_many(
     Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
 ) noexcept nogil

@@ -16,7 +16,7 @@ from hbcore.ledger cimport (
     CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
     ledger_reclaim, ledger_refund,
 )
-from hbcore.region cimport hb_now_ms, hb_worker_is_dead
+from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
 
@@ -29,9 +29,11 @@ cdef enum:
     GROUP = 16      # users of a batch that are hashed, and their index words fetched, before the first is looked at
 
 
-cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonly) noexcept nogil:
+cdef void deck_attach(
+    Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
+) noexcept nogil:
     # deck.terms is set. Only this private copy says where things are; the shared header is not trusted again.
-    cdef char *memory = <char *>shared + memory_offset(shared.extent.name_length)
+    cdef char *memory = <char *>shared + memory_offset(name_length)
     deck.shared = shared
     deck.strata = <uint64_t *>memory
     ledger_attach(&deck.ledger, memory + whole_units(8 * deck.terms.stratum_count), deck.terms.packets,
@@ -41,6 +43,7 @@ cdef void deck_attach(Deck *deck, hb_envelope *shared, int file, bint is_readonl
     deck.ledger.is_dead = hb_worker_is_dead
     deck.ledger.file = file
     deck.ledger.is_readonly = is_readonly
+    deck.ledger.is_stale = is_stale
     memcpy(deck.seal, deck.terms.seed, 16)
     deck.amount_mask = 1
     while deck.amount_mask < deck.terms.max:

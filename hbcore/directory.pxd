@@ -5,6 +5,7 @@ from hbcore.region cimport Region
 
 
 cdef int64_t directory_allocate(Region region, uint64_t size) except -1
+cdef bytes extent_name(Region region, uint64_t offset)
 cdef bint is_named(Region region, uint64_t offset) except -1
 cdef int64_t directory_find(Region region, uint32_t kind, uint64_t parent, bytes name) except? -1
 cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1

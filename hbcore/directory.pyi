@@ -1,0 +1,3 @@
+from hbcore.region import Region
+
+def audit_directory(region: Region) -> None: ...

@@ -19,13 +19,14 @@ from hbcore.region cimport (
 from hbcore.user cimport UserKey, siphash128
 from hbcore.wide cimport hb_multiply
 
-from hbcore.errors import CorruptFileError, EngineFullError
+from hbcore.errors import AuditError, CorruptFileError, EngineFullError
 
 cdef enum:
     BUCKET_WORDS = 8
     FIRST_BUCKETS = 512
     GROWTH_BITS = 3             # each level has 8 times the buckets of the one before
     OFFSET_BITS = 36
+    NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
 
 
@@ -80,10 +81,14 @@ cdef int64_t directory_allocate(Region region, uint64_t size) except -1:
     cdef int64_t offset = region.allocate(worker, size)
     cdef int64_t status = offset
     cdef int code = errno
+    cdef hb_extent *extent
     if status == SPACE_FULL or status == SPACE_DISK:
         offset = reuse(region, worker, size)
     if offset < 0:
         region.raise_for_space(status, size, code)
+    # Whatever was there before: what a maker does not write is zero. The rest was never written, or is damage.
+    extent = <hb_extent *>(region.base + offset)
+    memset(<char *>extent + sizeof(extent.state), 0, min(size, <uint64_t>HB_PREFACE) - sizeof(extent.state))
     return offset
 
 
@@ -102,10 +107,19 @@ cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
                 and not is_named(region, offset)):
             taken = state >> 28 << 28 | (worker & 0xFFFFFF) << 4 | HB_PHASE_MAKING
             if hb_cas(&extent.state, state, taken):
-                memset(<char *>extent + sizeof(state), 0, min(extent_size(state), <uint64_t>HB_PREFACE) - sizeof(state))
                 return <int64_t>offset
         offset += extent_size(state)
     return -1
+
+
+cdef bytes extent_name(Region region, uint64_t offset):
+    # The name of the object at `offset`, or None if it cannot have been given. Each field is read once.
+    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef uint64_t length = extent.name_length
+    cdef uint64_t begin = offset + extent.name_offset
+    if length > NAME_LIMIT or not region.contains(begin, length):
+        return None
+    return (region.base + begin)[:length]
 
 
 cdef bint is_named(Region region, uint64_t offset) except -1:
@@ -117,9 +131,9 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
             if hb_load_acquire(&region.header.directory[level]) == offset:
                 return True
         return False
-    if not region.contains(offset + extent.name_offset, extent.name_length):
+    name = extent_name(region, offset)
+    if name is None:
         return False        # half made
-    name = (region.base + offset + extent.name_offset)[: extent.name_length]
     return <uint64_t>walk(region, extent.kind, extent.parent, name, 0) == offset
 
 
@@ -146,17 +160,15 @@ cdef bint names(Region region, uint64_t word, uint32_t kind, uint64_t parent, by
     cdef UserKey key
     if region.contains(offset, sizeof(hb_extent)):
         extent = <hb_extent *>(region.base + offset)
-        if (region.extent(offset, extent.kind, sizeof(hb_extent)) != NULL
-                and region.contains(offset + extent.name_offset, extent.name_length)):
-            found = (region.base + offset + extent.name_offset)[: extent.name_length]
+        found = extent_name(region, offset)
+        if found is not None and region.extent(offset, extent.kind, sizeof(hb_extent)) != NULL:
             if extent.kind == kind and extent.parent == parent and found == name:
                 return True
             key = name_hash(region, extent.kind, extent.parent, found)
             if key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
                 return False
-    raise CorruptFileError(
-        f"the directory of {region.path!r} is damaged: the way to {name.decode()!r} leads to no object"
-    )
+    shown = name.decode(errors="backslashreplace")
+    raise CorruptFileError(f"the directory of {region.path!r} is damaged: the way to {shown!r} leads to no object")
 
 
 cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
@@ -215,3 +227,44 @@ cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, byt
         retire_extent(region, offset)
     publish_extent(region, <uint64_t>winner)
     return winner
+
+
+def audit_directory(Region region):
+    """Raise AuditError unless the chain of extents and the directory have the same objects."""
+    cdef uint64_t offset = FIRST_EXTENT
+    cdef uint64_t *words
+    cdef uint64_t state, base, at, end, data_end, i, word
+    cdef hb_extent *extent
+    cdef int level
+    named = {}      # the directory first: whatever it names stands in the chain, also if it is made meanwhile
+    for level in range(HB_DIRECTORY_LEVELS):
+        words = level_buckets(region, level)
+        if words == NULL:
+            continue
+        if level:
+            named[hb_load_acquire(&region.header.directory[level])] = f"level {level} of the directory"
+        base = <char *>words - region.base
+        end = base + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
+        at = region.next_data(base, end, &data_end)
+        while at < end:
+            for i in range((at - base) // 8, (data_end - base + 7) // 8):
+                word = hb_load_acquire(&words[i])
+                if word:
+                    named[offset_of(word)] = f"word {i} of level {level} of the directory"
+            at = region.next_data(data_end, end, &data_end)
+    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
+        extent = <hb_extent *>(region.base + offset)
+        state = hb_load_acquire(&extent.state)
+        if state == 0:
+            break
+        if extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
+            raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
+        if extent_phase(state) not in (HB_PHASE_MAKING, HB_PHASE_LIVE, HB_PHASE_RETIRED):
+            raise AuditError(f"the extent at byte {offset} has the impossible phase {extent_phase(state)}")
+        if extent_phase(state) != HB_PHASE_RETIRED:
+            where = named.pop(offset, None)
+            if (where or extent_phase(state) == HB_PHASE_LIVE) and not is_named(region, offset):
+                raise AuditError(f"the object at byte {offset} is damaged, or the directory does not lead to it")
+        offset += extent_size(state)
+    for offset, where in named.items():
+        raise AuditError(f"{where} leads to byte {offset}, where no object is")

@@ -3,13 +3,14 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_load_acquire
-from hbcore.directory cimport is_named, publish_extent
+from hbcore.directory cimport extent_name, is_named, publish_extent
 from hbcore.envelope cimport Envelope, envelope_at, envelope_create, envelope_find, envelope_terms_of
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
 from hbcore.audit import audit_all
+from hbcore.directory import audit_directory
 from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
@@ -112,17 +113,23 @@ cdef class Engine:
             extent = <hb_extent *>(region.base + offset)
             state = hb_load_acquire(&extent.state)
             if state == 0:
-                return found
+                if offset >= hb_load_acquire(&region.header.frontier):
+                    return found
+                if hb_load_acquire(&extent.state) == 0:
+                    break
+                continue        # it was added meanwhile
             if extent_size(state) < sizeof(hb_extent) or not region.contains(offset, extent_size(state)):
                 break
             is_made = extent_phase(state) == HB_PHASE_LIVE
-            if extent_phase(state) == HB_PHASE_MAKING and is_named(region, offset):
+            if not is_made and is_named(region, offset):
+                if extent_phase(state) != HB_PHASE_MAKING:
+                    break
                 publish_extent(region, offset)      # its maker is about to do this, or has died
                 is_made = True
             if is_made and extent.kind == HB_KIND_ENVELOPE:
-                if not region.contains(offset + extent.name_offset, extent.name_length):
+                raw = extent_name(region, offset)
+                if raw is None:
                     break
-                raw = (region.base + offset + extent.name_offset)[: extent.name_length]
                 found.append(envelope_at(region, offset, raw.decode(errors="backslashreplace")))
             offset += extent_size(state)
         raise CorruptFileError(f"the chain of extents is damaged at byte {offset} of {self!r}")
@@ -141,6 +148,7 @@ cdef class Engine:
             CorruptFileError: the file was truncated while it is open.
         """
         self.region.check_file()
+        audit_directory(self.region)
         return AuditReport(*audit_all(self.envelopes()))
 
     def info(self):
@@ -174,11 +182,11 @@ cdef class Engine:
         return f"<{state}Engine {'in memory' if self.region.path is None else repr(self.region.path)}>"
 
 
-def reopen_envelope(path, engine_id, name):
+def reopen_envelope(path, engine_id, name, readonly=False):
     """Find an envelope of a file again, for pickle: in the engine that this process has open, or by opening it."""
-    cdef Region region = open_regions.get((path, engine_id))
-    if region is None or region.closed:
-        region = open_region(path, None, 0o600, None, recover, create=False)
+    cdef Region region = None if readonly else open_regions.get((path, engine_id))
+    if region is None or region.is_closed:
+        region = open_region(path, None, 0o600, None, recover, readonly, create=False)
         if region.engine_id() != engine_id:     # another file stands there by now
             raise ConflictError(f"{path!r} is another engine than the one that envelope {name!r} was pickled from")
     envelope = envelope_find(region, name, object_name(name))

@@ -6,7 +6,7 @@ The public classes ``Claim`` and ``Envelope``: check and convert the Python argu
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
@@ -37,7 +37,8 @@ from hbcore.terms import Terms as CheckedTerms, array_list
 cdef tuple STATUSES = tuple(Status)
 
 cdef enum:
-    TERMS_MESSAGE = 16 + 80 + 256
+    NAME_LIMIT = 255
+    TERMS_MESSAGE = 16 + 80 + NAME_LIMIT
     TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
@@ -353,7 +354,7 @@ cdef class Envelope:
                 "(hbcore.Engine(path)) to pickle it, or fork"
             )
         from hbcore.engine import reopen_envelope
-        return reopen_envelope, (self.region.path, self.region.engine_id(), self.name)
+        return reopen_envelope, (self.region.path, self.region.engine_id(), self.name, bool(self.region.is_readonly))
 
 
 cdef object engine_name(Region region):
@@ -365,8 +366,9 @@ cdef object plain_users(object users):
     if isinstance(users, (list, tuple)):
         return users
     if isinstance(users, np.ndarray):
-        # Without an import of its own, which takes 18 ms: who has such an array has it imported.
-        if "numpy.ma" in modules and isinstance(users, np.ma.MaskedArray):
+        # Without an import of its own, which takes 18 ms and may be cut in two by a fork: who has such an array has it.
+        masked = getattr(modules.get("numpy.ma"), "MaskedArray", None)
+        if masked is not None and isinstance(users, masked):
             raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
         if type(users) is not np.ndarray:
             users = users.view(np.ndarray)      # a subclass may say anything of its length
@@ -426,51 +428,56 @@ cdef object envelope_terms_of(Envelope envelope):
     )
 
 
-cdef int terms_check(Region region, const hb_envelope *shared, UserKey *out) except -1:
-    # A keyed hash of what an envelope is: its parent, its terms, its name. All are inside the extent.
+cdef int terms_check(
+    Region region, const hb_envelope *terms, const unsigned char *name, uint64_t name_length, UserKey *out
+) except -1:
+    # A keyed hash of what an envelope is: its kind and parent, its terms, its name.
     cdef unsigned char[TERMS_MESSAGE] message
-    cdef uint32_t name_length = shared.extent.name_length
-    memcpy(message, &shared.extent.kind, 16)
-    memcpy(message + 16, &shared.total, 80)
-    memcpy(message + 96, <const char *>shared + sizeof(hb_envelope), min(name_length, 256))
-    siphash128(region.header.directory_key, message, 96 + min(name_length, 256), out)
+    memcpy(message, &terms.extent.kind, 16)
+    memcpy(message + 16, &terms.total, 80)
+    memcpy(message + 96, name, name_length)
+    siphash128(region.header.directory_key, message, 96 + name_length, out)
     return 0
-
-
-cdef bint check_matches(Region region, const hb_envelope *shared) except -1:
-    cdef UserKey check
-    if extent_size(hb_load_acquire(&shared.extent.state)) < memory_offset(shared.extent.name_length):
-        return False
-    terms_check(region, shared, &check)
-    return memcmp(&check, shared.check, 16) == 0
 
 
 cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     # The envelope whose extent is at an offset that was read from the mapping. Everything that is used later is copied
-    # and checked here, once.
+    # and then checked here, once.
     cdef Envelope envelope = Envelope.__new__(Envelope)
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    cdef hb_envelope copy
+    cdef unsigned char[NAME_LIMIT] copied_name
     cdef Terms *terms = &envelope.deck.terms
+    cdef uint64_t size
+    cdef UserKey check
     if shared == NULL:
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} is damaged")
-    terms.total = shared.total
-    terms.packets = shared.packets
-    terms.min = shared.min
-    terms.max = shared.max
-    terms.law = shared.law
-    terms.concentration = shared.concentration
-    memcpy(terms.seed, shared.seed, 32)
-    if not terms_valid(terms) or not check_matches(region, shared):
+    size = extent_size(hb_load_acquire(&shared.extent.state))
+    memcpy(&copy, shared, sizeof(hb_envelope))
+    if (copy.extent.name_offset != sizeof(hb_envelope) or copy.extent.name_length > NAME_LIMIT
+            or size < memory_offset(copy.extent.name_length)):
+        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
+    memcpy(copied_name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
+    terms_check(region, &copy, copied_name, copy.extent.name_length, &check)
+    terms.total = copy.total
+    terms.packets = copy.packets
+    terms.min = copy.min
+    terms.max = copy.max
+    terms.law = copy.law
+    terms.concentration = copy.concentration
+    memcpy(terms.seed, copy.seed, 32)
+    if memcmp(&check, copy.check, 16) != 0 or not terms_valid(terms):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has impossible terms")
     terms_prepare(terms)
-    if (shared.extent.name_offset != sizeof(hb_envelope) or extent_size(hb_load_acquire(&shared.extent.state))
-            < envelope_size(shared.extent.name_length, terms.stratum_count, terms.packets)):
+    if size < envelope_size(copy.extent.name_length, terms.stratum_count, terms.packets):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
-    envelope.deck.expires_at_ms = shared.expires_at_ms
+    envelope.deck.expires_at_ms = copy.expires_at_ms
     envelope.region = region
     envelope.offset = offset
     envelope.name = name
-    deck_attach(&envelope.deck, shared, region.fd, region.is_readonly)
+    deck_attach(
+        &envelope.deck, shared, copy.extent.name_length, &region.file, region.is_readonly, region.is_stale
+    )
     return envelope
 
 
@@ -506,7 +513,7 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     shared.expires_at_ms = checked.expires_at_ms
     memcpy(shared.seed, terms.seed, 32)
     memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
-    terms_check(region, shared, &check)
+    terms_check(region, shared, <const unsigned char *>shared + sizeof(hb_envelope), <uint64_t>len(encoded), &check)
     memcpy(shared.check, &check, 16)
     winner = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
     is_new[0] = winner == offset

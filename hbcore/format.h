@@ -36,7 +36,7 @@ struct hb_header {
     uint64_t directory_key[2];
     unsigned char check[16]; /* keyed hash of all that stands before it but the boot id */
     unsigned char reserved1[96];
-    uint64_t frontier; /* [atomic] hint: an extent near the end of the chain */
+    uint64_t frontier; /* [atomic] hint: near the end of the chain, and never beyond it */
     unsigned char reserved2[120];
     uint64_t directory[HB_DIRECTORY_LEVELS]; /* [atomic] offset of each level after the first; 0: not made yet */
     unsigned char reserved3[HB_HEADER_SIZE - 384 - 8 * HB_DIRECTORY_LEVELS];

@@ -133,6 +133,9 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
     key.low = hb_load_relaxed(&index.slots[slot].user[0])
     key.high = hb_load_relaxed(&index.slots[slot].user[1])
     hb_fence_acquire()      # the key before the second look at the old word
+    if frozen ^ <uint64_t>(ENTRY ^ FROZEN) << 62 != (entry_prefix(index, generation - 1, &key) | slot):
+        # Somebody has moved it, or the key is damaged: then nothing is made of it that looks right.
+        return hb_load_acquire(place) != frozen
     entry = entry_prefix(index, generation, &key) | slot
     position = home_of(index, &key)
     for _step in range(index.word_count):

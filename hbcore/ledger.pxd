@@ -6,6 +6,10 @@ from hbcore.index cimport Index
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport Vacancy
 
+cdef extern from "process.h":
+    struct hb_file:
+        pass
+
 cdef enum:
     # answers; the first four are hbcore.Status
     GRANTED_NOW = 0
@@ -19,8 +23,8 @@ cdef enum:
     BUSY = -3               # only where nothing may be written: the index is being replaced
 
 
-# Whether a worker is dead for ever; `file` is a descriptor of the mapping's.
-ctypedef bint (*dead_function)(int file, uint64_t worker) noexcept nogil
+# Whether a worker is dead for ever.
+ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
 
 # Make slot `slot` fit to be granted (its amount). Returns 0, CLOSED, NO_MEMORY or CORRUPT.
 ctypedef int (*prepare_function)(void *context, uint64_t slot) noexcept nogil
@@ -33,8 +37,9 @@ cdef struct Ledger:
     Index index
     Vacancy vacancy
     dead_function is_dead
-    int file
+    const hb_file *file
     bint is_readonly
+    bint is_stale               # only read, and the index is from before a reboot
     uint64_t handle             # the number of this view among all of the process
     prepare_function prepare
     void *context

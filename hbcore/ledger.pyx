@@ -160,10 +160,12 @@ cdef inline int probe(
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if the index is being replaced and
-    # nothing may be written.
+    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be written and the
+    # index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
+    if ledger.is_stale:
+        return BUSY
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
         if index_state & ((1 << PHASE_BITS) - 1):
@@ -175,6 +177,10 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
         position = home_of(&ledger.index, key)
         outcome = probe(ledger, key, index_state, &position, found)
         if outcome == PROBE_FOUND:
+            if slot_kind(found.state) == HELD and not ledger.is_readonly:
+                # What is answered must be seen by everybody, also by who looks at the slots alone.
+                make_granted(ledger, found, hb_now_ms())
+                continue
             return REPEATED
         if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:
             return CORRUPT
@@ -196,10 +202,8 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
             return state
         if ledger_find(ledger, key, &found) != REPEATED or found.slot != slot:
             return slot_state(FREE, state, 0)
-        if slot_kind(found.state) == HELD:
-            if ledger.is_readonly:
-                return slot_state(GRANTED, found.state, now_ms)
-            make_granted(ledger, &found, now_ms)
+        if ledger.is_readonly:
+            return slot_state(GRANTED, found.state, now_ms)
     return slot_state(FREE, 0, 0)
 
 
@@ -401,6 +405,8 @@ cdef int ledger_claim(
                 return GRANTED_NOW
             # Somebody published here first: look at what it is.
         if outcome == PROBE_FOUND:
+            if slot_kind(found.state) == HELD:
+                make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find
             break
         if outcome == PROBE_CROWDED:
             index_start_replacement(&ledger.index, index_state)
@@ -445,11 +451,9 @@ cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Foun
         answer = ledger_find(ledger, key, found)
         if answer != REPEATED or slot_kind(found.state) == SETTLED:
             return answer
-        if slot_kind(found.state) == HELD:
-            make_granted(ledger, found, now_ms)
         # settle, release and expiry race on this one CAS: exactly one of them wins
-        elif hb_cas(&ledger.slots[found.slot].state, found.state,
-                    slot_state(SETTLED, found.state, slot_payload(found.state))):
+        if hb_cas(&ledger.slots[found.slot].state, found.state,
+                  slot_state(SETTLED, found.state, slot_payload(found.state))):
             return REPEATED
     return CORRUPT
 
@@ -467,9 +471,6 @@ cdef int ledger_release(
             return answer
         if slot_kind(found.state) == SETTLED:
             return ALREADY_SETTLED
-        if slot_kind(found.state) == HELD:
-            make_granted(ledger, found, now_ms)
-            continue
         releasing = slot_state(RELEASING, found.state, worker)
         # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
         vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)

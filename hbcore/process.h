@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct hb_presence {
@@ -56,6 +57,7 @@ static inline void hb_presence_add(struct hb_presence *presence)
     pthread_mutex_unlock(&hb_presence_mutex);
 }
 
+/* Give the presence up, and the locks with it. */
 static inline void hb_presence_remove(struct hb_presence *presence)
 {
     struct hb_presence **link;
@@ -65,6 +67,9 @@ static inline void hb_presence_remove(struct hb_presence *presence)
             *link = presence->next;
             break;
         }
+    if (presence->lock_fd >= 0)
+        close(presence->lock_fd); /* here, so that no child can be forked that has it and does not know */
+    presence->lock_fd = -1;
     pthread_mutex_unlock(&hb_presence_mutex);
 }
 
@@ -72,13 +77,44 @@ static inline void hb_presence_remove(struct hb_presence *presence)
 static inline void hb_presence_lock(void) { pthread_mutex_lock(&hb_presence_mutex); }
 static inline void hb_presence_unlock(void) { pthread_mutex_unlock(&hb_presence_mutex); }
 
-/* Open the file behind a descriptor anew: a description of our own, also of a memfd or a file that was renamed.
- * Returns a descriptor, or -1 with errno. */
-static inline int hb_reopen(int fd)
+/* A file and the descriptor that a mapping has of it. A daemon may close all its descriptors, and then the number is
+ * another file's: nothing is believed of a descriptor that does not lead to the inode that was mapped. */
+struct hb_file {
+    int fd;
+    uint64_t device, inode;
+    const struct hb_worker *workers; /* the table, in the mapping */
+};
+
+static inline int hb_is_file(int fd, const struct hb_file *file)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && (uint64_t)status.st_dev == file->device && (uint64_t)status.st_ino == file->inode;
+}
+
+static inline int hb_identify(struct hb_file *file)
+{
+    struct stat status;
+    if (fstat(file->fd, &status) != 0)
+        return -1;
+    file->device = (uint64_t)status.st_dev;
+    file->inode = (uint64_t)status.st_ino;
+    return 0;
+}
+
+/* Open the file anew: a description of our own, also of a memfd or a file that was renamed. Returns a descriptor, or -1
+ * with errno; EBADF if the descriptor is not the file's any more. */
+static inline int hb_reopen(const struct hb_file *file)
 {
     char path[40];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    return open(path, O_RDWR | O_CLOEXEC);
+    int fd;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file->fd);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0 && !hb_is_file(fd, file)) {
+        close(fd);
+        errno = EBADF;
+        return -1;
+    }
+    return fd;
 }
 
 /* ---- who is alive: one locked byte for each process, see format.h --------------------------------------------- */
@@ -93,7 +129,7 @@ static inline int hb_lock_call(int fd, int command, struct flock *lock, int64_t 
     lock->l_pid = 0; /* OFD locks want it so */
     do
         answer = fcntl(fd, command, lock);
-    while (answer != 0 && errno == EINTR);
+    while (answer != 0 && errno == EINTR && command != F_OFD_SETLKW); /* who waits must be able to stop waiting */
     return answer;
 }
 
@@ -118,23 +154,33 @@ static inline int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
     return hb_lock_call(fd, F_OFD_SETLK, &lock, hb_life(number, epoch), 1);
 }
 
-/* Whether a worker is dead for ever. `fd`: any description of the file that holds no lock of its own. A worker that was
- * seen in the mapping had its lock before, so a missing lock is a death; in doubt it is alive. */
-static inline int hb_worker_is_dead(int fd, uint64_t worker)
+/* Whether nobody can ever have been that worker: epochs of a number only rise. */
+static inline int hb_worker_never_was(const struct hb_file *file, uint64_t worker)
 {
-    struct flock lock;
-    if (hb_worker_number(worker) >= HB_WORKER_LIMIT || hb_worker_epoch(worker) >> HB_EPOCH_BITS)
-        return 1; /* nobody ever was that: damage */
-    if (hb_lock_call(fd, F_OFD_GETLK, &lock, hb_life(hb_worker_number(worker), hb_worker_epoch(worker)), 1) != 0)
+    uint64_t number = hb_worker_number(worker), epoch = hb_worker_epoch(worker);
+    return number >= HB_WORKER_LIMIT || epoch == 0
+           || epoch > __atomic_load_n(&file->workers[number].epoch, __ATOMIC_RELAXED);
+}
+
+/* Whether a worker is dead for ever. `file`: a description that holds no lock of its own. A worker that was seen in the
+ * mapping had its lock before, so a missing lock is a death; in doubt it is alive. */
+static inline int hb_worker_is_dead(const struct hb_file *file, uint64_t worker)
+{
+    /* One that never was is damage: nothing is taken from it. */
+    if (hb_worker_never_was(file, worker))
         return 0;
-    return lock.l_type == F_UNLCK;
+    struct flock lock;
+    if (hb_lock_call(file->fd, F_OFD_GETLK, &lock, hb_life(hb_worker_number(worker), hb_worker_epoch(worker)), 1) != 0)
+        return 0;
+    return lock.l_type == F_UNLCK && hb_is_file(file->fd, file);
 }
 
 /* The epoch of the living worker of a number; 0 if there is none, and in doubt UINT64_MAX. */
-static inline uint64_t hb_living_epoch(int fd, uint64_t number)
+static inline uint64_t hb_living_epoch(const struct hb_file *file, uint64_t number)
 {
     struct flock lock;
-    if (hb_lock_call(fd, F_OFD_GETLK, &lock, hb_life(number, 0), INT64_C(1) << HB_EPOCH_BITS) != 0)
+    if (hb_lock_call(file->fd, F_OFD_GETLK, &lock, hb_life(number, 0), INT64_C(1) << HB_EPOCH_BITS) != 0
+        || !hb_is_file(file->fd, file))
         return UINT64_MAX;
     return lock.l_type == F_UNLCK ? 0 : (uint64_t)(lock.l_start - hb_life(number, 0));
 }
@@ -148,7 +194,8 @@ static inline int hb_anybody_alive(int fd)
     return lock.l_type != F_UNLCK;
 }
 
-/* Wait for the lock of who puts the file right after a reboot. A death gives it back. */
+/* Wait for the lock of who puts the file right after a reboot. A death gives it back. Returns 0, or -1 with errno (EINTR:
+ * a signal came). */
 static inline int hb_lock_recovery(int fd)
 {
     struct flock lock;

@@ -14,7 +14,7 @@ from hbcore.format cimport (
     HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot,
 )
 from hbcore.index cimport Index, entry_prefix, home_of
-from hbcore.law cimport packet_at, stratum_start
+from hbcore.law cimport position_of, stratum_of
 from hbcore.ledger cimport ledger_reclaim
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
@@ -22,18 +22,26 @@ from hbcore.user cimport UserKey
 
 from hbcore.errors import CorruptFileError
 
+ctypedef void (*slot_function)(Deck *deck, uint64_t packet) noexcept nogil
+
 
 def recover(Region region):
-    """Put every object of a file right. The caller holds the recovery lock, and nobody is registered."""
+    """Put every object of a file right. The caller holds the recovery lock, and nobody is registered.
+
+    Raises:
+        CorruptFileError: the chain of extents is broken, so that not everything can be found.
+    """
     cdef uint64_t offset = FIRST_EXTENT
     cdef hb_extent *extent
     cdef Envelope envelope
     cdef uint64_t state
-    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
+    while True:     # each turn passes one extent
         extent = <hb_extent *>(region.base + offset)
-        state = hb_load_acquire(&extent.state)
-        if state == 0 or extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
-            return          # the end of the chain; a damaged one is reported to who walks it
+        state = hb_load_acquire(&extent.state) if region.contains(offset, sizeof(hb_extent)) else 0
+        if state == 0 and offset >= hb_load_relaxed(&region.header.frontier):
+            return
+        if extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
+            raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
         if extent_phase(state) == HB_PHASE_MAKING:
             state ^= HB_PHASE_MAKING ^ (HB_PHASE_LIVE if is_named(region, offset) else HB_PHASE_RETIRED)
             hb_store_relaxed(&extent.state, state)
@@ -50,33 +58,59 @@ def recover(Region region):
 
 cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
     cdef Index *index = &deck.ledger.index
-    cdef uint64_t stratum
-    for stratum in range(deck.terms.stratum_count):
-        if hb_load_relaxed(&deck.strata[stratum]) == STRATUM_OPEN:
-            decide_stratum(deck, stratum)
+    each_slot(deck, region, decide)
     # From here on the index is not needed any more: no slot is in anybody's hands.
     clear(region, deck.ledger.vacancy.levels[0],
           <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)
-    for stratum in range(deck.terms.stratum_count):
-        if hb_load_relaxed(&deck.strata[stratum]) == STRATUM_OPEN:
-            index_stratum(deck, stratum)
+    each_slot(deck, region, enter)
 
 
-cdef void decide_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
-    # HELD slots that the index names are claims, the others are not; what was being released is released.
-    cdef uint64_t position, state
-    cdef hb_slot *slot
-    for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
-        slot = &deck.ledger.slots[packet_at(&deck.terms, position)]
+cdef void each_slot(Deck *deck, Region region, slot_function work) noexcept nogil:
+    # Every slot that was ever written; what its stratum's word says is not asked.
+    cdef uint64_t base = <char *>deck.ledger.slots - region.base
+    cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
+    cdef uint64_t data_end, packet
+    cdef uint64_t data = region.next_data(base, end, &data_end)
+    while data < end:
+        for packet in range((data - base) // sizeof(hb_slot), (data_end - base - 1) // sizeof(hb_slot) + 1):
+            work(deck, packet)
+        data = region.next_data(data_end, end, &data_end)
+
+
+cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
+    # A HELD slot that the index names is a claim, another is not; what was being released is released.
+    cdef hb_slot *slot = &deck.ledger.slots[packet]
+    cdef uint64_t state = hb_load_relaxed(&slot.state)
+    cdef uint64_t *stratum
+    if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
+        ledger_reclaim(&deck.ledger, packet)
         state = hb_load_relaxed(&slot.state)
         if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
-            ledger_reclaim(&deck.ledger, packet_at(&deck.terms, position))
-            state = hb_load_relaxed(&slot.state)
-            if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
-                # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
-                hb_cas(&slot.state, state, slot_state(FREE, state, 0))
+            # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
+            hb_cas(&slot.state, state, slot_state(FREE, state, 0))
+    if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
+        stratum = &deck.strata[stratum_of(&deck.terms, position_of(&deck.terms, packet))]
+        if hb_load_relaxed(stratum) != STRATUM_OPEN:
+            hb_store_relaxed(stratum, STRATUM_OPEN)     # it was, or nothing could have been claimed of it
+
+
+cdef void enter(Deck *deck, uint64_t packet) noexcept nogil:
+    # Into the index.
+    cdef Index *index = &deck.ledger.index
+    cdef int kind = slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state))
+    cdef uint64_t at, _step
+    cdef UserKey key
+    if kind != GRANTED and kind != SETTLED:
+        return
+    key.low = hb_load_relaxed(&deck.ledger.slots[packet].user[0])
+    key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
+    at = home_of(index, &key)
+    for _step in range(index.word_count):
+        if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, &key) | packet):
+            return
+        at = at + 1 if at + 1 < index.word_count else 0
 
 
 cdef void clear(Region region, uint64_t *words, uint64_t count) noexcept nogil:
@@ -90,22 +124,3 @@ cdef void clear(Region region, uint64_t *words, uint64_t count) noexcept nogil:
             if hb_load_relaxed(&words[i]) != 0:
                 hb_store_relaxed(&words[i], 0)
         data = region.next_data(data_end, end, &data_end)
-
-
-cdef void index_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
-    cdef Index *index = &deck.ledger.index
-    cdef uint64_t position, packet, at, _step
-    cdef int kind
-    cdef UserKey key
-    for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
-        packet = packet_at(&deck.terms, position)
-        kind = slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state))
-        if kind != GRANTED and kind != SETTLED:
-            continue
-        key.low = hb_load_relaxed(&deck.ledger.slots[packet].user[0])
-        key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
-        at = home_of(index, &key)
-        for _step in range(index.word_count):
-            if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, &key) | packet):
-                break
-            at = at + 1 if at + 1 < index.word_count else 0

@@ -2,14 +2,21 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore.atomics cimport hb_load_relaxed
-from hbcore.format cimport hb_extent, hb_header
+from hbcore.format cimport hb_extent, hb_header, hb_worker
 from hbcore.user cimport HashKey, UserKey
 
 cdef extern from "process.h":
     struct hb_presence:
         uint64_t worker
         int lock_fd
-    bint hb_worker_is_dead(int fd, uint64_t worker) noexcept nogil
+        hb_presence *next
+    struct hb_file:
+        int fd
+        uint64_t device
+        uint64_t inode
+        const hb_worker *workers
+    bint hb_worker_is_dead(const hb_file *file, uint64_t worker) noexcept nogil
+    bint hb_worker_never_was(const hb_file *file, uint64_t worker) noexcept nogil
 
 cdef extern from "clock.h" nogil:
     uint64_t hb_now_ms() noexcept
@@ -22,6 +29,7 @@ cdef enum:
     SPACE_FULL = -1         # allocate: the capacity is used up
     SPACE_DISK = -2         # allocate: the disk is full, or an error of the file system (errno)
     SPACE_CORRUPT = -3      # allocate: the chain of extents makes no sense
+    SPACE_CLOSED = -4       # allocate: the process has closed the file's descriptor
 
 
 cdef class Region:
@@ -31,8 +39,11 @@ cdef class Region:
     cdef hb_header *header
     cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it
     cdef int fd
+    cdef hb_file file
+    cdef bint is_present            # among those that a fork looks after
+    cdef bint is_stale              # only read, and not put right since a reboot
     cdef bint in_memory
-    cdef bint closed
+    cdef uint64_t closed            # 0 or 1, read and written by all threads
     cdef bint is_readonly
     cdef hb_presence presence
     cdef HashKey key

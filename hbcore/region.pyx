@@ -6,20 +6,25 @@ pages as they are touched. A mapping stays until its Region is deallocated, so n
 ever see it vanish; ``close`` only refuses further calls.
 """
 cimport cython
-from libc.errno cimport EAGAIN, EACCES, EINTR, ENOSPC, EDQUOT, EFBIG, ENXIO, EPERM, errno
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EACCES, EAGAIN, EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, ENXIO, EPERM, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from posix.unistd cimport close, getpid
 
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.atomics cimport (
+    hb_cas, hb_fence_acquire, hb_fence_full, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private,
+    hb_store_relaxed,
+)
 from hbcore.format cimport (
-    HB_BYTE_ORDER, HB_EPOCH_BITS, HB_HEADER_SIZE, HB_MAGIC, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT, HB_VERSION,
-    HB_WORKER_LIMIT, hb_extent, hb_header, hb_worker,
+    HB_BYTE_ORDER, HB_EPOCH_BITS, HB_HEADER_SIZE, HB_MAGIC, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT,
+    HB_VERSION, HB_WORKER_LIMIT, hb_extent, hb_header, hb_worker,
 )
 from hbcore.user cimport HashKey, UserKey, bytes_from_user_key, hash_key_from_bytes, siphash128
 
 import errno as _errno
+import fcntl
 import os
 import stat
 import weakref
@@ -37,12 +42,14 @@ cdef extern from "process.h" nogil:
     void hb_presence_remove(hb_presence *presence)
     void hb_presence_lock()
     void hb_presence_unlock()
-    int hb_reopen(int fd)
+    int hb_reopen(const hb_file *file)
+    int hb_identify(hb_file *file)
+    int hb_is_file(int fd, const hb_file *file)
     int hb_lock_entry(int fd, uint64_t number)
     int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
     int hb_lock_recovery(int fd)
     int hb_anybody_alive(int fd)
-    uint64_t hb_living_epoch(int fd, uint64_t number)
+    uint64_t hb_living_epoch(const hb_file *file, uint64_t number)
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
@@ -66,6 +73,11 @@ cdef extern from "<sys/stat.h>" nogil:
     int fstat(int fd, stat_result *status)
 
 DEFAULT_CAPACITY = 1 << 38
+
+cdef str CLOSED_DESCRIPTOR = (
+    "this process has closed the engine's file descriptor: a daemon that closes all its files must do so before it "
+    "opens the engine"
+)
 
 cdef enum:
     HEADER_BOOT = 56            # offsets of fields of the header
@@ -92,24 +104,22 @@ cdef class Region:
         self.fd = -1
         self.presence.lock_fd = -1
         self.presence.worker = 0
-        self.closed = True
+        hb_store_private(&self.closed, 1)
 
     def __dealloc__(self):
         if self.base != NULL:
-            if not self.is_readonly:
-                hb_presence_remove(&self.presence)
             munmap(self.base, self.capacity)
-        # The lock goes last: as long as this process could touch the mapping, it counts as alive.
-        if self.presence.lock_fd >= 0:
-            close(self.presence.lock_fd)
-        if self.fd >= 0:
+        # The lock goes after the mapping: as long as this process could touch that, it counts as alive.
+        if self.is_present:
+            hb_presence_remove(&self.presence)
+        if self.fd >= 0 and (self.base == NULL or hb_is_file(self.fd, &self.file)):
             close(self.fd)
 
     cdef int check_open(self) except -1:
         # The slow half of the check that every call makes: presence.worker is 0 after a close and in a forked child.
-        if not self.closed and not self.is_readonly and hb_load_relaxed(&self.presence.worker) == 0:
+        if not hb_load_private(&self.closed) and not self.is_readonly and hb_load_relaxed(&self.presence.worker) == 0:
             self.register()
-        if self.closed:
+        if hb_load_private(&self.closed):
             raise EngineClosedError("the engine is closed; open it anew with hbcore.Engine(...)")
         return 0
 
@@ -122,13 +132,13 @@ cdef class Region:
     def close(self):
         with nogil:
             hb_presence_lock()
-            self.closed = True
+            hb_store_private(&self.closed, 1)
             hb_store_relaxed(&self.presence.worker, 0)
             hb_presence_unlock()
 
     @property
     def is_closed(self):
-        return self.closed
+        return hb_load_private(&self.closed) != 0
 
     cdef int register(self) except -1:
         cdef int code
@@ -136,6 +146,8 @@ cdef class Region:
             hb_presence_lock()
             code = self.take_entry()
             hb_presence_unlock()
+        if code == EBADF:
+            raise HbcoreError(CLOSED_DESCRIPTOR)
         if code == EAGAIN:
             raise EngineFullError(
                 f"all {HB_WORKER_LIMIT} entries of the engine's worker table are held by living processes; close some"
@@ -159,10 +171,10 @@ cdef class Region:
         cdef uint64_t epoch
         cdef uint64_t number = 0
         cdef int fd, code, _turn
-        if self.closed or hb_load_relaxed(&self.presence.worker) != 0:
+        if hb_load_private(&self.closed) or hb_load_relaxed(&self.presence.worker) != 0:
             return 0        # a close, or another thread, was faster; check_open looks again
         # A description of our own: the one that a parent shares with its children cannot tell them apart.
-        fd = hb_reopen(self.fd)
+        fd = hb_reopen(&self.file)
         if fd < 0:
             return errno
         while hb_lock_entry(fd, number) != 0:
@@ -170,7 +182,7 @@ cdef class Region:
             number += 1
             if code != EAGAIN and code != EACCES or number == HB_WORKER_LIMIT:
                 close(fd)
-                return EAGAIN if number == HB_WORKER_LIMIT else code
+                return code if code != EACCES else EAGAIN
         entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
         epoch = hb_load_relaxed(&entry.epoch)
         for _turn in range(LIFE_LIMIT):
@@ -180,9 +192,8 @@ cdef class Region:
                 break
             # Somebody alive has this number and this epoch, but not the entry: the epochs are damaged.
         else:
-            code = errno
             close(fd)
-            return code
+            return EIO
         hb_store_relaxed(&entry.epoch, epoch)
         entry.pid = <uint64_t>getpid()
         entry.registered_at_ms = hb_now_ms()
@@ -194,13 +205,16 @@ cdef class Region:
         # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS.
         cdef stat_result status
         cdef uint64_t end = offset + size
+        cdef uint64_t known
         if end < offset or end > self.capacity:
             return False
-        if end > self.known_size:
-            if fstat(self.fd, &status) != 0:
-                return False
-            self.known_size = min(<uint64_t>status.st_size, self.capacity)
-        return end <= self.known_size
+        if end <= hb_load_private(&self.known_size):
+            return True
+        if fstat(self.fd, &status) != 0 or not hb_is_file(self.fd, &self.file):
+            return False
+        known = min(<uint64_t>status.st_size, self.capacity)
+        hb_store_private(&self.known_size, known)
+        return end <= known
 
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil:
         # The extent of that kind and of at least that size at an offset that was read from the mapping, or NULL.
@@ -210,16 +224,20 @@ cdef class Region:
             return NULL
         extent = <hb_extent *>(self.base + offset)
         state = hb_load_acquire(&extent.state)
+        if extent_phase(state) != HB_PHASE_LIVE and extent_phase(state) != HB_PHASE_MAKING:
+            return NULL
         if extent.kind != kind or extent_size(state) < size or not self.contains(offset, extent_size(state)):
             return NULL
         return extent
 
     cdef int grow(self, uint64_t end) noexcept nogil:
-        # Make sure that the file has disk space up to `end`. Returns 0 or SPACE_DISK with errno.
+        # Make sure that the file has disk space up to `end`. Returns 0, SPACE_DISK with errno, or SPACE_CLOSED.
         cdef uint64_t target, size
         if self.contains(0, end):
             return 0
-        size = min(hb_load_relaxed(&self.known_size), end)      # another thread may have learned more meanwhile
+        if not hb_is_file(self.fd, &self.file):
+            return SPACE_CLOSED
+        size = min(hb_load_private(&self.known_size), end)      # another thread may have learned more meanwhile
         # In steps of an eighth of the file, so that a million small envelopes do not mean a million calls.
         target = size + min(max(size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
         target = min(max(end, target), self.capacity)
@@ -244,8 +262,9 @@ cdef class Region:
         # or a whole extent in phase MAKING.
         cdef uint64_t units = (size + HB_UNIT - 1) // HB_UNIT
         cdef uint64_t worker_bits = worker & 0xFFFFFF
-        cdef uint64_t at = hb_load_relaxed(&self.frontier)
+        cdef uint64_t at = hb_load_private(&self.frontier)
         cdef uint64_t state, hint
+        cdef int grown
         cdef hb_extent *extent
         # Each turn passes one extent of the chain, so the capacity bounds the number of turns.
         while True:
@@ -254,14 +273,20 @@ cdef class Region:
             extent = <hb_extent *>(self.base + at)
             state = hb_load_acquire(&extent.state)
             if state == 0:
+                # The frontier is never beyond the end of the chain: it is moved after an extent was added.
+                if at < hb_load_acquire(&self.header.frontier):
+                    if hb_load_acquire(&extent.state) == 0:
+                        return SPACE_CORRUPT
+                    continue
                 # The header of the extent after this one must have its disk space as well, or the next allocation
                 # could not even look.
                 if units >= self.capacity // HB_UNIT or at + units * HB_UNIT + sizeof(hb_extent) > self.capacity:
                     return SPACE_FULL
-                if self.grow(at + units * HB_UNIT + sizeof(hb_extent)) != 0:
-                    return SPACE_DISK
+                grown = self.grow(at + units * HB_UNIT + sizeof(hb_extent))
+                if grown != 0:
+                    return grown
                 if hb_cas(&extent.state, 0, units << 28 | worker_bits << 4 | HB_PHASE_MAKING):
-                    hb_store_relaxed(&self.frontier, at)
+                    hb_store_private(&self.frontier, at)
                     hint = hb_load_relaxed(&self.header.frontier)
                     if hint < at + units * HB_UNIT:
                         hb_cas(&self.header.frontier, hint, at + units * HB_UNIT)
@@ -297,6 +322,8 @@ cdef class Region:
             if code in (ENOSPC, EDQUOT, EFBIG):
                 raise EngineFullError(f"no disk space for {size} more bytes of the engine {where}: {os.strerror(code)}")
             raise OSError(code, f"cannot extend the engine {where}: {os.strerror(code)}")
+        if status == SPACE_CLOSED:
+            raise HbcoreError(CLOSED_DESCRIPTOR)
         raise CorruptFileError(f"the chain of extents of the engine {where} is damaged")
 
     cdef bint is_nobodys(self, uint64_t state) noexcept nogil:
@@ -310,7 +337,7 @@ cdef class Region:
         number = state >> 4 & 0xFFF
         if number >= HB_WORKER_LIMIT:
             return True
-        epoch = hb_living_epoch(self.fd, number)
+        epoch = hb_living_epoch(&self.file, number)
         return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)
 
     cdef bint is_whole(self) except -1:
@@ -358,7 +385,7 @@ cdef class Region:
             entry = <hb_worker *>(self.base + WORKERS_OFFSET) + number
             epoch = hb_load_relaxed(&entry.epoch)
             if epoch != 0:
-                living = hb_living_epoch(self.fd, number)
+                living = hb_living_epoch(&self.file, number)
                 workers.append(WorkerInfo(number, epoch, entry.pid, entry.registered_at_ms / 1000, living == epoch))
         return EngineInfo(
             self.path,
@@ -495,7 +522,6 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
 
 cdef seal(int fd):
     # Nobody can shrink the memory under the mapping: there is no SIGBUS for memory engines.
-    import fcntl
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
 
 
@@ -563,6 +589,9 @@ cdef attach(Region region, uint64_t size, key, recover):
     cdef hb_header header
     cdef bytes raw = os.pread(region.fd, sizeof(hb_header), 0)
     memcpy(&header, <const char *>raw, sizeof(hb_header))
+    region.file.fd = region.fd
+    if hb_identify(&region.file) != 0:
+        raise OSError(errno, os.strerror(errno), region.path)
     if key is None and not header.key_is_kept:
         raise ValueError(
             f"key must be given: {region.path!r} was made with a key of its owner's, which is not in the file"
@@ -574,6 +603,7 @@ cdef attach(Region region, uint64_t size, key, recover):
         if key is None:
             raise CorruptFileError(f"{region.path!r} has a damaged key")
         raise ValueError(f"key is not the one that {region.path!r} was made with")
+    region.capacity = header.capacity
     if not region.in_memory and not region.is_readonly:
         fill_holes(region)
     address = mmap(
@@ -586,30 +616,32 @@ cdef attach(Region region, uint64_t size, key, recover):
             code,
             f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
         )
-    region.capacity = header.capacity
     region.known_size = min(size, region.capacity)
     region.base = <char *>address
     region.header = <hb_header *>address
+    region.file.workers = <hb_worker *>(region.base + WORKERS_OFFSET)
     region.frontier = FIRST_EXTENT
+    region.is_stale = region.is_readonly and not is_awake(region, boot_id())
     if not region.is_readonly:
         if not region.in_memory:
             wake(region, recover)
-        region.closed = False
+        hb_store_private(&region.closed, 0)
         hb_presence_add(&region.presence)
+        region.is_present = True
         region.register()
         if region.path is not None:
             open_regions[region.path, region.engine_id()] = region
-    region.closed = False
+    hb_store_private(&region.closed, 0)
 
 
 cdef fill_holes(Region region):
-    # A copy may be sparse; on a full disk the first write to a hole would be a SIGBUS.
+    # A copy may be sparse; on a full disk the first write to a hole would be a SIGBUS. What is allocated stays.
     cdef stat_result status
+    cdef int64_t size
     if fstat(region.fd, &status) != 0:
         raise OSError(errno, os.strerror(errno), region.path)
-    if status.st_blocks * 512 >= status.st_size:
-        return
-    while fallocate(region.fd, 0, 0, status.st_size) != 0:
+    size = <int64_t>min(<uint64_t>status.st_size, region.capacity)
+    while fallocate(region.fd, 0, 0, size) != 0:
         code = errno
         if code in (ENOSPC, EDQUOT, EFBIG):
             raise EngineFullError(f"no disk space for the holes of {region.path!r}: {os.strerror(code)}")
@@ -617,22 +649,34 @@ cdef fill_holes(Region region):
             raise OSError(code, f"cannot allocate the holes of the file: {os.strerror(code)}", region.path)
 
 
+cdef bint is_awake(Region region, bytes boot):
+    # Whether the file was put right under this boot: if so, all that was done for that is there.
+    cdef bint answer = region.header.boot_id[:16] == boot
+    hb_fence_acquire()
+    return answer
+
+
 cdef wake(Region region, recover):
     # After a reboot no worker of the file is alive, and of several who open it one puts it right; the others wait for
     # it, as nobody else ever waits, and a death makes the next one begin again. Nobody is registered meanwhile.
     cdef bytes boot = boot_id()
-    cdef int fd, code
-    if region.header.boot_id[:16] == boot:
+    cdef hb_presence presence       # so that a forked child does not keep the lock
+    cdef int code = EINTR
+    if is_awake(region, boot):
         return
-    fd = hb_reopen(region.fd)
-    if fd < 0:
+    presence.worker = 0
+    presence.lock_fd = hb_reopen(&region.file)
+    if presence.lock_fd < 0:
         raise OSError(errno, os.strerror(errno), region.path)
+    hb_presence_add(&presence)
     try:
-        with nogil:
-            code = errno if hb_lock_recovery(fd) != 0 else 0
+        while code == EINTR:
+            PyErr_CheckSignals()
+            with nogil:
+                code = errno if hb_lock_recovery(presence.lock_fd) != 0 else 0
         if code != 0:
             raise OSError(code, f"cannot lock the file: {os.strerror(code)}", region.path)
-        if region.header.boot_id[:16] == boot:
+        if is_awake(region, boot):
             return
         if hb_anybody_alive(region.fd):
             raise HbcoreError(
@@ -640,6 +684,7 @@ cdef wake(Region region, recover):
                 "by two machines"
             )
         recover(region)
+        hb_fence_full()
         memcpy(region.header.boot_id, <const char *>boot, 16)
     finally:
-        close(fd)
+        hb_presence_remove(&presence)

@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
-    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, ledger_attach,
+    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file, ledger_attach,
     ledger_claim, ledger_find, ledger_reclaim, ledger_refund, ledger_release, ledger_settle, ledger_size,
 )
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
@@ -71,7 +71,7 @@ cdef int prepare(void *context, uint64_t slot) noexcept nogil:
     return 0
 
 
-cdef bint is_dead(int file, uint64_t worker) noexcept nogil:
+cdef bint is_dead(const hb_file *file, uint64_t worker) noexcept nogil:
     # The worker of operation i is i + 1; others did what was before, or look afterwards.
     return 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
 
@@ -326,8 +326,8 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     ledger.prepare = prepare
     ledger.context = NULL
     ledger.is_dead = is_dead
-    ledger.file = -1
-    ledger.is_readonly = False
+    ledger.file = NULL
+    ledger.is_readonly = ledger.is_stale = False
     for user in range(USER_LIMIT):
         opening.users[user].state = 0
     opening.free_count = <int>slot_count

@@ -13,13 +13,13 @@ from hbcore.directory cimport directory_allocate, directory_find, directory_inse
 from hbcore.format cimport (
     HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent,
 )
-from hbcore.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size, hb_file
 
 from hbcore.errors import EngineFullError
 from hbcore.region import open_region
 
 cdef extern from "process.h" nogil:
-    int hb_reopen(int fd)
+    int hb_reopen(const hb_file *file)
     int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
 
 ctypedef void (*work_function)(void *) noexcept nogil
@@ -175,7 +175,7 @@ cdef reset(before, uint64_t room):
     for i in range(operation_count):
         operations[i].answer = -9
         if lives[i] < 0:
-            lives[i] = hb_reopen(region.fd)
+            lives[i] = hb_reopen(&region.file)
             if hb_lock_life(lives[i], WORKER + i, 1) != 0:
                 raise OSError("no lock")
 
@@ -193,7 +193,7 @@ def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0)
     cdef int i, livelock
     if region is None:
         region = open_region(None, 1 << 20, 0o600, None, None)
-        if hb_lock_life(hb_reopen(region.fd), 1, 1) != 0:   # of who looks afterwards
+        if hb_lock_life(hb_reopen(&region.file), 1, 1) != 0:   # of who looks afterwards
             raise OSError("no lock")
     operation_count = len(race)
     for i in range(operation_count):

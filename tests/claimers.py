@@ -1,0 +1,215 @@
+"""What the tests of processes share: children that talk, claims that go on meanwhile, and the look at what is left.
+
+It imports no test tools, so that a process which multiprocessing starts from nothing is soon there.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import hbcore
+from hbcore import Status
+
+HANG_SECONDS = 60
+CLAIM_THREADS = 4
+PACKETS = 100_000
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+Say = Callable[[Any], None]
+Granted = list[tuple[int, int]]  # user and packet
+
+
+class Child:
+    """A forked child that does ``work(say)``, and is killed if it hangs. What it says comes as JSON."""
+
+    def __init__(self, work: Callable[[Say], object]) -> None:
+        read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            run_as_child(lambda: work(lambda what: tell(write, what)))
+        os.close(write)
+        self.pipe = os.fdopen(read)
+
+    def hear(self) -> Any:
+        line = self.pipe.readline()
+        assert line, "the child has died, or it hung and was killed"
+        return json.loads(line)
+
+    def end(self, code: int = 0) -> list[Any]:
+        """Wait for its end, and return what it had left to say."""
+        with self.pipe:
+            said = [json.loads(line) for line in self.pipe]
+        assert wait(self.pid) == code
+        return said
+
+    def kill(self) -> None:
+        """Kill it, whatever lives on below it."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.pipe.close()
+        assert wait(self.pid) == -signal.SIGKILL
+
+
+def tell(descriptor: int, what: Any) -> None:
+    line = memoryview(json.dumps(what).encode() + b"\n")
+    while line:
+        line = line[os.write(descriptor, line) :]
+
+
+def run_as_child(work: Callable[[], object]) -> None:
+    """Do the work in a process that was just forked, and end it; what hangs is killed."""
+    signal.alarm(HANG_SECONDS)
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def adopt_orphans(adopt: bool = True) -> None:
+    """Make this process the one to which orphans below it come, so that it can wait for them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(adopt), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def shared_byte() -> mmap.mmap:
+    """A byte of 0, and some more, that this process shares with those that it forks from now on."""
+    return mmap.mmap(-1, mmap.PAGESIZE)
+
+
+# ---- claiming -------------------------------------------------------------------------------------------------------
+
+
+def make_slow_envelope(engine: hbcore.Engine, name: str) -> hbcore.Envelope:
+    """One whose claims spend most of their time with a packet in their hands, and whose end is not near.
+
+    The first claim of each 1,024 packets computes all their amounts, which takes longest by this law; most claims of
+    several threads at once are such.
+    """
+    return engine.envelope(name, PACKETS * 10, PACKETS, "dirichlet", concentration=64)
+
+
+def claim_for_ever(envelope: hbcore.Envelope, first_user: int) -> None:
+    while True:
+        envelope.claim_many(np.arange(first_user, first_user + 5000))
+        first_user += 5000
+
+
+def claim_in_threads(envelope: hbcore.Envelope) -> None:
+    """Claim in threads without the GIL for ever, and once in this one with it."""
+    for i in range(CLAIM_THREADS):
+        threading.Thread(target=claim_for_ever, args=(envelope, (i + 1) << 40), daemon=True).start()
+    envelope.claim(1 << 50)
+
+
+@contextlib.contextmanager
+def claiming(envelope: hbcore.Envelope) -> Iterator[Granted]:
+    """Claim in two threads meanwhile, with the GIL and without; gives what they were granted."""
+    ended = threading.Event()
+    granted: Granted = []
+    errors: list[BaseException] = []
+
+    def body(number: int) -> None:
+        user = (number + 1) << 40
+        try:
+            while not ended.is_set():
+                users = list(range(user, user + 100))
+                user += 100
+                if number:
+                    packets = envelope.claim_many(np.array(users))["packet"].tolist()
+                else:
+                    packets = [envelope.claim(user).packet for user in users]
+                granted.extend((user, packet) for user, packet in zip(users, packets, strict=True) if packet >= 0)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=body, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield granted
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not errors, errors
+
+
+def wait_for_claims(envelope: hbcore.Envelope) -> None:
+    """Wait until others are claiming."""
+    give_up_at = time.monotonic() + HANG_SECONDS
+    while envelope.stats().granted < PACKETS // 50:
+        assert time.monotonic() < give_up_at, "nobody claims"
+
+
+def claim_some(envelope: hbcore.Envelope, first_user: int) -> Granted:
+    """A batch, and as many claims one by one."""
+    packets = envelope.claim_many(np.arange(first_user, first_user + 200))["packet"].tolist()
+    packets += [envelope.claim(user).packet for user in range(first_user + 200, first_user + 400)]
+    return [(first_user + i, packet) for i, packet in enumerate(packets) if packet >= 0]
+
+
+# ---- what is left ---------------------------------------------------------------------------------------------------
+
+
+def claim_the_rest(envelope: hbcore.Envelope) -> int:
+    """Claim until nothing is left; return how many packets somebody holds then."""
+    answers = envelope.claim_many(np.arange(1 << 60, (1 << 60) + envelope.terms.packets + 1))
+    assert answers["status"][-1] == Status.SOLD_OUT
+    return len(envelope.claims())
+
+
+def check_granted(envelope: hbcore.Envelope, granted: Granted) -> None:
+    """What somebody was granted is there."""
+    users, packets = np.array(granted, np.int64).reshape(-1, 2).T
+    answers = envelope.claim_many(np.ascontiguousarray(users))
+    assert (answers["status"] == Status.REPEATED).all(), "a claim is lost"
+    assert (answers["packet"] == packets).all(), "a claim has become another"
+
+
+def distinct_users(claims: np.ndarray) -> np.ndarray:
+    """Of a snapshot; half of each hash is enough to tell them apart, and sorted a hundred times faster."""
+    return np.unique(np.ascontiguousarray(claims["user"]).view("u8")[::2])
+
+
+def check_sold_out(envelope: hbcore.Envelope) -> None:
+    """Every packet is somebody's, nobody has two, and the sum is the total."""
+    claims = envelope.claims()
+    packets = envelope.terms.packets
+    assert len(claims) == packets, f"{packets - len(claims)} packets are stranded"
+    assert len(np.unique(claims["packet"])) == packets, "a packet is given twice"
+    assert len(distinct_users(claims)) == packets, "a user has two packets"
+    assert claims["amount"].sum() == envelope.terms.total
+
+
+# ---- multiprocessing ------------------------------------------------------------------------------------------------
+
+
+def claim_and_tell(envelope: hbcore.Envelope | None, number: int, connection: Any) -> None:
+    """The target of a multiprocessing process. Without an envelope it takes the one that its server has preloaded."""
+    if envelope is None:
+        import server_app
+
+        assert os.getppid() == server_app.IMPORTED_BY, "the forkserver has opened the engine before it forked"
+        envelope = server_app.envelope
+    signal.alarm(HANG_SECONDS)
+    first_user = number << 42
+    connection.send(claim_some(envelope, first_user))
+    if number % 2 == 0:
+        claim_for_ever(envelope, first_user + 1000)

@@ -1,0 +1,150 @@
+"""Planted faults: what races and sanitizers are there for, put into a copy of the sources. Each must be reported.
+
+    python tests/sanitizers/planted.py [NAME ...] [--thread FOLDER] [--address FOLDER]
+
+The folders are those that ``build.py`` has filled, and are built anew if not given. Exits 1 if a fault goes unreported.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+from build import SANITIZERS, build, build_planted, missing, run_python
+
+
+class Fault(NamedTuple):
+    """Edits of (file, old text, new text), the scenario of races.py that meets them, and what is then reported."""
+
+    sanitizer: str
+    scenario: str
+    report: str
+    edits: list[tuple[str, str, str]]
+
+
+FAULTS = {
+    "a plain store of the user's key": Fault(
+        "thread",
+        "ledger",
+        "data race",
+        [("ledger.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
+    ),
+    "a plain load of the index word": Fault(
+        "thread",
+        "ledger",
+        "data race",
+        [
+            (
+                "ledger.pyx",
+                "        word = hb_load_acquire(&table[at])      # pairs",
+                "        word = table[at]    # pairs",
+            )
+        ],
+    ),
+    "a compare-and-swap that orders nothing": Fault(
+        "thread",
+        "ledger",
+        "data race",
+        [
+            (
+                "atomics.h",
+                "desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)",
+                "desired, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)",
+            )
+        ],
+    ),
+    "two holders of one slot": Fault(
+        "thread",
+        "ledger",
+        "data race",
+        [
+            (
+                "ledger.pyx",
+                "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
+                "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
+                "            if True:\n",
+            )
+        ],
+    ),
+    "reclaiming from a living worker": Fault(
+        "thread",
+        "deaths",
+        "data race",
+        [("ledger.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
+    ),
+    "a slot beyond the last": Fault(
+        "address",
+        "ledger",
+        "heap-buffer-overflow",
+        [("ledger.pyx", "cursor.slot = slot if slot < ledger.slot_count else 0", "cursor.slot = slot")],
+    ),
+    "a batch of whole groups": Fault(
+        "address",
+        "memory",
+        "heap-buffer-overflow",
+        [("deck.pyx", "        size = min(count - base, <Py_ssize_t>GROUP)\n", "        size = <Py_ssize_t>GROUP\n")],
+    ),
+    "a shift by more than a word": Fault(
+        "address",
+        "ledger",
+        "shift exponent",
+        [("vacancy.pyx", "return 0xFFFFFFFF if count >= FAN_OUT else (", "return (")],
+    ),
+    "an unaligned load": Fault(
+        "address",
+        "memory",
+        "misaligned address",
+        [("deck.pyx", "        memcpy(&number32, place, 4)\n", "        number32 = (<const int32_t *>place)[0]\n")],
+    ),
+    "a mapping that is not let go": Fault(
+        "address",
+        "handles",
+        "AssertionError: (mappings, descriptors)",
+        [("region.pyx", "            munmap(self.base, self.capacity)\n", "            pass\n")],
+    ),
+    "a descriptor that is not let go": Fault(
+        "address",
+        "handles",
+        "AssertionError: (mappings, descriptors)",
+        [("region.pyx", "            close(self.fd)\n", "            pass\n")],
+    ),
+}
+
+
+def try_fault(name: str, original: Path, folder: Path) -> str | None:
+    """Build with the fault and run; return the line that reports it, or None."""
+    fault = FAULTS[name]
+    build_planted(folder, original, fault.edits)
+    outcome = run_python(fault.sanitizer, folder, ["races.py", "--only", fault.scenario])
+    lines = [line for line in (outcome.report + outcome.output).splitlines() if fault.report in line]
+    return lines[-1].strip() if outcome.status and lines else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="which faults; all if none is named")
+    for sanitizer in SANITIZERS:
+        parser.add_argument(f"--{sanitizer}", type=Path, help=f"a folder that build.py has filled for {sanitizer}")
+    options = parser.parse_args()
+    names = options.names or list(FAULTS)
+    unseen = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for sanitizer in {FAULTS[name].sanitizer for name in names}:
+            if reason := missing(sanitizer):
+                raise SystemExit(reason)
+        for number, name in enumerate(names):
+            sanitizer = FAULTS[name].sanitizer
+            original = getattr(options, sanitizer) or Path(temporary) / sanitizer
+            if not original.exists():
+                build(sanitizer, original)
+            finding = try_fault(name, original, Path(temporary) / f"planted-{number}")
+            unseen += finding is None
+            print(f"{name:40} {finding or 'NOT REPORTED'}", flush=True)
+    print(f"{len(names) - unseen} of {len(names)} planted faults reported")
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

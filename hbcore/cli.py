@@ -1,25 +1,41 @@
-"""The command line: ``hbcore rain`` and ``hbcore replay``.
+"""The command line: ``hbcore rain``, ``replay``, ``inspect`` and ``audit``.
 
 This room reads the arguments, checks them before anything is created, and turns every expected failure into one line
-on standard error and an exit status. What the commands do is in ``rain`` and ``replay``, what they print in ``report``.
+on standard error and an exit status. What the commands do is in ``rain`` and ``replay``, and what these print in
+``report``; ``inspection`` and ``proof`` are the other two.
 """
 
 import argparse
 import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NoReturn, Protocol, TypeVar
 
 from rich.console import Console
 
 import hbcore
-from hbcore import rain, replay
+from hbcore import inspection, proof, rain, replay
 from hbcore.arrivals import EXTENSIONS, FORMATS, BadLine
-from hbcore.errors import HbcoreError
-from hbcore.report import Report, as_json, as_text
-from hbcore.terms import LAWS, PACKET_LIMIT, SEED_SIZE, TOTAL_LIMIT, Terms, envelope_terms, integer, object_name
+from hbcore.errors import HbcoreError, NotFoundError
+from hbcore.inspection import View
+from hbcore.layout import escaped, new_console
+from hbcore.report import as_json, as_text
+from hbcore.terms import (
+    KEY_SIZE,
+    LAWS,
+    PACKET_LIMIT,
+    SEED_SIZE,
+    TOTAL_LIMIT,
+    Terms,
+    envelope_terms,
+    integer,
+    object_name,
+)
 
 OK, UNPROVEN, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,12 +50,29 @@ USER_LIMIT = 1 << 40
 PROCESS_LIMIT = 256
 BATCH_LIMIT = 1_000_000
 DUPLICATES_LIMIT = 0.9
+KEY_FILE_LIMIT = 4096
 
 EXIT_STATUS = """\
 exit status:
   0    the audit and every check hold
   1    they do not, or a process died: nothing is proven
   2    a bad argument, a bad line or an unusable file
+  130  interrupted
+"""
+
+INSPECT_STATUS = """\
+exit status:
+  0    what is in the file was shown; --watch was interrupted
+  1    an envelope is damaged; the others were shown
+  2    a bad argument or an unusable file
+  130  interrupted
+"""
+
+AUDIT_STATUS = """\
+exit status:
+  0    the audit holds
+  1    it does not: the report names the first thing that is wrong
+  2    a bad argument or an unusable file
   130  interrupted
 """
 
@@ -63,6 +96,17 @@ keys of the JSON object (one object on standard output; amounts in minor units):
 """
 
 
+class Found(Protocol):
+    """What a command has found out."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether all is as it should be."""
+
+
+AnyFound = TypeVar("AnyFound", bound=Found)
+
+
 class UsageError(Exception):
     """An argument is wrong; the message names it and says what would be right."""
 
@@ -84,10 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         program = f"hbcore {arguments.command}"
-        command: Callable[[argparse.Namespace], Report] = arguments.run
-        report = command(arguments)
-        sys.stdout.write(json.dumps(as_json(report)) + "\n" if arguments.json else as_text(report))
-        sys.stdout.flush()
+        command: Callable[[argparse.Namespace], bool] = arguments.run
+        holds = command(arguments)
     except KeyboardInterrupt:
         return failure(program, "interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -101,26 +143,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return failure(program, f"{place}{error.strerror or error}", UNUSABLE)
-    return OK if report.holds else UNPROVEN
+    return OK if holds else UNPROVEN
 
 
 def failure(program: str, message: str, status: int) -> int:
     """Print one line that says what went wrong, and return the exit status."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    print(f"{program}: error: {line}", file=sys.stderr)
+    print(f"{program}: error: {escaped(message)}", file=sys.stderr)
     return status
+
+
+def say(
+    arguments: argparse.Namespace,
+    found: AnyFound,
+    json_of: Callable[[AnyFound], dict[str, object]],
+    text_of: Callable[[AnyFound], str],
+) -> bool:
+    """Print what was found in the form that was asked for, and return whether it holds."""
+    sys.stdout.write(json.dumps(json_of(found)) + "\n" if arguments.json else text_of(found))
+    sys.stdout.flush()
+    return found.holds
 
 
 # ---- the arguments ----------------------------------------------------------------------------------------------
 
 
 def parser() -> Parser:
-    """Return the parser of both commands."""
-    result = Parser(prog="hbcore", description="Claim red envelopes: a rain to watch, or a replay of who really came.")
+    """Return the parser of all commands."""
+    result = Parser(
+        prog="hbcore",
+        description="Claim red envelopes: a rain to watch, a replay of who came; look into a file, and prove it.",
+    )
     result.add_argument("--version", action="version", version=f"hbcore {hbcore.__version__}")
-    commands = result.add_subparsers(dest="command", required=True, metavar="rain | replay", parser_class=Parser)
+    commands = result.add_subparsers(
+        dest="command", required=True, metavar="rain | replay | inspect | audit", parser_class=Parser
+    )
     add_rain(commands)
     add_replay(commands)
+    add_inspect(commands)
+    add_audit(commands)
     return result
 
 
@@ -151,14 +211,21 @@ def share(text: str) -> float:
     return value
 
 
-def add_command(commands: "argparse._SubParsersAction[Parser]", name: str, summary: str, more: str) -> Parser:
-    """Add a command with what both have in common."""
+def add_command(
+    commands: "argparse._SubParsersAction[Parser]",
+    name: str,
+    summary: str,
+    more: str,
+    statuses: str = EXIT_STATUS,
+    keys: str = JSON_KEYS,
+) -> Parser:
+    """Add a command with what all have in common. ``statuses`` and ``keys`` explain its exit status and its JSON."""
     command = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.\n{more}",
         allow_abbrev=False,  # an abbreviation in a script breaks when an option is added
-        epilog=f"{EXIT_STATUS}\n{JSON_KEYS}",
+        epilog=f"{statuses}\n{keys}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of the report, no display")
@@ -235,6 +302,52 @@ def add_replay(commands: "argparse._SubParsersAction[Parser]") -> None:
     command.set_defaults(run=run_replay)
 
 
+def add_key(command: Parser) -> None:
+    """Add the option that gives the key of a file whose owner keeps it."""
+    command.add_argument(
+        "--key-file",
+        metavar="PATH",
+        help="the key of an engine that was made with one: 32 bytes, or 64 hexadecimal digits",
+    )
+
+
+def add_inspect(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore inspect``."""
+    summary = "show what is in the file of an engine: its workers, its envelopes, and what became of their money"
+    more = "The file is only read: workers that run on it notice nothing, and you need no right to write to it."
+    command = add_command(commands, "inspect", summary, more, INSPECT_STATUS, inspection.JSON_KEYS)
+    command.add_argument("file", metavar="FILE", help="the file of the engine")
+    command.add_argument("--name", help="show the envelope of this name only")
+    command.add_argument(
+        "--all", action="store_true", help=f"show all envelopes, not the latest {inspection.ROWS} only; JSON has all"
+    )
+    command.add_argument("--largest", action="store_true", help="show the largest envelopes first, not the latest")
+    command.add_argument(
+        "--workers", action="store_true", help="show each worker: the living, and the dead (killed, or just ended)"
+    )
+    command.add_argument(
+        "--watch",
+        action="store_true",
+        help="look again each second, with the packets given a second, until interrupted (which is then no error)",
+    )
+    add_key(command)
+    command.set_defaults(run=run_inspect)
+
+
+def add_audit(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore audit``."""
+    summary = "prove from the slots of a file that nothing was given twice and nothing is missing"
+    more = (
+        "Exact once no worker is alive; of a file at work, what is under way is left out. The file is opened\n"
+        "for writing, and what dead workers have left is finished or given back; where that may not be, it is read."
+    )
+    command = add_command(commands, "audit", summary, more, AUDIT_STATUS, proof.JSON_KEYS)
+    command.add_argument("file", metavar="FILE", help="the file of the engine")
+    command.add_argument("--readonly", action="store_true", help="never write to the file")
+    add_key(command)
+    command.set_defaults(run=run_audit)
+
+
 # ---- the commands -----------------------------------------------------------------------------------------------
 
 
@@ -277,7 +390,7 @@ def display_console(arguments: argparse.Namespace) -> Console | None:
     return None if arguments.json or not sys.stderr.isatty() else Console(stderr=True, markup=False, emoji=False)
 
 
-def run_rain(arguments: argparse.Namespace) -> Report:
+def run_rain(arguments: argparse.Namespace) -> bool:
     """Check the arguments of the rain, then let it rain."""
     users = arguments.users
     if users is not None:
@@ -301,10 +414,10 @@ def run_rain(arguments: argparse.Namespace) -> Report:
             f"--users and --packets must be smaller: {plan.users:,} users and {terms.packets:,} packets need about "
             f"{needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f}"
         )
-    return rain.rain(plan, display_console(arguments))
+    return say(arguments, rain.rain(plan, display_console(arguments)), as_json, as_text)
 
 
-def run_replay(arguments: argparse.Namespace) -> Report:
+def run_replay(arguments: argparse.Namespace) -> bool:
     """Check the arguments of the replay, then replay."""
     form = arguments.format or EXTENSIONS.get(os.path.splitext(arguments.log)[1].lower(), "text")
     if form == "text" and arguments.column is not None:
@@ -331,4 +444,71 @@ def run_replay(arguments: argparse.Namespace) -> Report:
         terms=terms_of(arguments, REPLAY_PACKETS),
         adopt=all(getattr(arguments, option) is None for option in options),
     )
-    return replay.replay(plan, display_console(arguments))
+    return say(arguments, replay.replay(plan, display_console(arguments)), as_json, as_text)
+
+
+def key_of(arguments: argparse.Namespace) -> bytes | None:
+    """Return the key of --key-file. It is a secret: no error repeats it, and no argument holds it."""
+    if arguments.key_file is None:
+        return None
+    with open(arguments.key_file, "rb") as file:
+        content = file.read(KEY_FILE_LIMIT)
+    if len(content) == KEY_SIZE:
+        return content
+    try:
+        key = bytes.fromhex(content.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise UsageError(
+            f"--key-file must hold {KEY_SIZE} bytes or {2 * KEY_SIZE} hexadecimal digits, and {arguments.key_file!r} "
+            "does not"
+        )
+    return key
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turn what an engine says of a path or a key into what is wrong with an argument."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        for parameter, option in (("path", "FILE"), ("key", "--key-file")):
+            if message.startswith(f"{parameter} "):
+                message = option + message.removeprefix(parameter)
+        raise UsageError(message) from None
+
+
+def run_inspect(arguments: argparse.Namespace) -> bool:
+    """Look into the file, once or again and again."""
+    if arguments.name is not None:
+        try:
+            object_name(arguments.name)
+        except ValueError as error:
+            raise UsageError(f"--{error}") from None
+    view = View(all=arguments.all, largest=arguments.largest, workers=arguments.workers)
+    with engine_errors():
+        engine = hbcore.Engine(arguments.file, readonly=True, key=key_of(arguments))
+    say_it = partial(say, arguments, json_of=inspection.as_json, text_of=inspection.as_text)
+    with engine:
+        if arguments.name is not None:
+            try:
+                engine.envelope(arguments.name)
+            except NotFoundError:
+                raise UsageError(f"--name: there is no envelope {arguments.name!r} in {engine.path!r}") from None
+        if not arguments.watch:
+            return say_it(inspection.look(engine, arguments.name, view))
+        looks = inspection.watch(engine, arguments.name, view)
+        if arguments.json or not sys.stdout.isatty():
+            return inspection.watch_in_lines(looks, say_it).holds
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal must be put back as it was
+        return say_it(inspection.watch_on_terminal(looks, new_console()))
+
+
+def run_audit(arguments: argparse.Namespace) -> bool:
+    """Prove the file."""
+    key = key_of(arguments)
+    with engine_errors():
+        found = proof.audit(arguments.file, key, arguments.readonly, display_console(arguments))
+    return say(arguments, found, proof.as_json, proof.as_text)

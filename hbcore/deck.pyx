@@ -16,7 +16,7 @@ from hbcore.ledger cimport (
     CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
     ledger_reclaim, ledger_refund,
 )
-from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead
+from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead, hb_worker_never_was
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
 
@@ -41,6 +41,7 @@ cdef void deck_attach(
     deck.ledger.prepare = prepare_packet
     deck.ledger.context = deck
     deck.ledger.is_dead = hb_worker_is_dead
+    deck.ledger.never_was = hb_worker_never_was
     deck.ledger.file = file
     deck.ledger.is_readonly = is_readonly
     deck.ledger.is_stale = is_stale

@@ -30,7 +30,8 @@ cdef class Engine:
             default holds about 4 billion packets. Memory is used as it is touched, disk as envelopes are made.
         mode: permissions of a file that is created.
         readonly: look at a file that exists and never write to it, not even an entry in its table of workers: for
-            inspection, also by who may not write to it. What would write raises ReadOnlyError.
+            inspection, also by who may not write to it. What would write raises ReadOnlyError. It needs no key; without
+            one whose owner keeps it, ``find`` and ``user_hash`` raise ValueError.
         key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by whoever can
             read the file; a key that is given is never stored, and without it the file names nobody.
 
@@ -94,7 +95,7 @@ cdef class Engine:
     def user_hash(self, user, /):
         """Return the 16-byte keyed hash under which a user appears in ``Envelope.claims()``."""
         cdef UserKey key
-        self.region.check_open()
+        self.region.check_key()
         user_key(&self.region.key, user, &key)
         return bytes_from_user_key(&key)
 
@@ -137,7 +138,9 @@ cdef class Engine:
     def audit(self):
         """Prove from the slots that nothing was given twice and nothing is missing.
 
-        Exact on a quiet engine; on a live one what is in motion is left out. O(packets touched).
+        Exact on a quiet engine; on a live one what is in motion is left out. What dead workers have left is put right
+        first. An engine that is only read cannot do that: there an index that is being replaced, or is from before a
+        reboot, is left out. O(packets touched).
 
         Returns:
             An ``AuditReport`` with what was counted.

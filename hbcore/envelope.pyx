@@ -26,7 +26,7 @@ from hbcore.user cimport HashKey, UserKey, siphash128, user_key, user_keys_from_
 
 from collections.abc import Iterable
 from os import urandom
-from sys import modules
+from sys import modules as _modules
 
 import numpy as np
 
@@ -206,7 +206,7 @@ cdef class Envelope:
         cdef UserKey key
         cdef Found found
         cdef int answer
-        self.region.check_open()
+        self.region.check_key()
         user_key(&self.region.key, user, &key)
         answer = ledger_find(&self.deck.ledger, &key, &found)
         if answer == BUSY:
@@ -367,7 +367,7 @@ cdef object plain_users(object users):
         return users
     if isinstance(users, np.ndarray):
         # Without an import of its own, which takes 18 ms and may be cut in two by a fork: who has such an array has it.
-        masked = getattr(modules.get("numpy.ma"), "MaskedArray", None)
+        masked = getattr(_modules.get("numpy.ma"), "MaskedArray", None)
         if masked is not None and isinstance(users, masked):
             raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
         if type(users) is not np.ndarray:

@@ -37,6 +37,7 @@ cdef struct Ledger:
     Index index
     Vacancy vacancy
     dead_function is_dead
+    dead_function never_was     # a worker that nobody can ever have been: damage
     const hb_file *file
     bint is_readonly
     bint is_stale               # only read, and the index is from before a reboot

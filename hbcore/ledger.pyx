@@ -178,6 +178,8 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
         outcome = probe(ledger, key, index_state, &position, found)
         if outcome == PROBE_FOUND:
             if slot_kind(found.state) == HELD and not ledger.is_readonly:
+                if ledger.never_was(ledger.file, slot_payload(found.state)):
+                    return CORRUPT
                 # What is answered must be seen by everybody, also by who looks at the slots alone.
                 make_granted(ledger, found, hb_now_ms())
                 continue
@@ -406,6 +408,9 @@ cdef int ledger_claim(
             # Somebody published here first: look at what it is.
         if outcome == PROBE_FOUND:
             if slot_kind(found.state) == HELD:
+                if ledger.never_was(ledger.file, slot_payload(found.state)):
+                    outcome = PROBE_MOVING      # damage
+                    break
                 make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find
             break
         if outcome == PROBE_CROWDED:

@@ -45,6 +45,7 @@ cdef class Region:
     cdef bint in_memory
     cdef uint64_t closed            # 0 or 1, read and written by all threads
     cdef bint is_readonly
+    cdef bint has_key               # or not: a file whose owner keeps the key can be read without it, but for its users
     cdef hb_presence presence
     cdef HashKey key
     cdef readonly object path
@@ -52,6 +53,7 @@ cdef class Region:
 
     cdef int check_open(self) except -1
     cdef int check_writable(self) except -1
+    cdef int check_key(self) except -1
     cdef int register(self) except -1
     cdef int take_entry(self) noexcept nogil
     cdef int grow(self, uint64_t end) noexcept nogil

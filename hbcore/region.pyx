@@ -54,8 +54,9 @@ cdef extern from "process.h" nogil:
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
     int munmap(void *address, size_t length)
+    int madvise(void *address, size_t length, int advice)
     void *MAP_FAILED
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE, MADV_RANDOM
 
 cdef extern from "<unistd.h>" nogil:
     int64_t lseek(int fd, int64_t offset, int whence)
@@ -127,6 +128,15 @@ cdef class Region:
         self.check_open()
         if self.is_readonly:
             raise ReadOnlyError(f"{self.path!r} was opened with readonly=True; open it without to change anything")
+        return 0
+
+    cdef int check_key(self) except -1:
+        self.check_open()
+        if not self.has_key:
+            raise ValueError(
+                f"key must be given to look for a user: {self.path!r} was made with a key of its owner's, which is not "
+                "in the file"
+            )
         return 0
 
     def close(self):
@@ -386,12 +396,12 @@ cdef class Region:
             epoch = hb_load_relaxed(&entry.epoch)
             if epoch != 0:
                 living = hb_living_epoch(&self.file, number)
-                workers.append(WorkerInfo(number, epoch, entry.pid, entry.registered_at_ms / 1000, living == epoch))
+                workers.append(WorkerInfo(number, epoch, entry.pid, entry.registered_at_ms / 1000.0, living == epoch))
         return EngineInfo(
             self.path,
             self.engine_id().hex(),
             self.header.version,
-            self.header.created_at_ms / 1000,
+            self.header.created_at_ms / 1000.0,
             self.header.key_is_kept == 1,
             self.capacity,
             os.fstat(self.fd).st_size,
@@ -592,17 +602,19 @@ cdef attach(Region region, uint64_t size, key, recover):
     region.file.fd = region.fd
     if hb_identify(&region.file) != 0:
         raise OSError(errno, os.strerror(errno), region.path)
-    if key is None and not header.key_is_kept:
+    region.has_key = key is not None or header.key_is_kept
+    if not region.has_key and not region.is_readonly:
         raise ValueError(
             f"key must be given: {region.path!r} was made with a key of its owner's, which is not in the file"
         )
-    kept = header.key[:32] if key is None else key
-    region.key = hash_key_from_bytes(kept)
-    check = key_check(&region.key, header.engine_id[:16])
-    if memcmp(<const char *>check, header.key_check, 16) != 0:
-        if key is None:
-            raise CorruptFileError(f"{region.path!r} has a damaged key")
-        raise ValueError(f"key is not the one that {region.path!r} was made with")
+    if region.has_key:
+        kept = header.key[:32] if key is None else key
+        region.key = hash_key_from_bytes(kept)
+        check = key_check(&region.key, header.engine_id[:16])
+        if memcmp(<const char *>check, header.key_check, 16) != 0:
+            if key is None:
+                raise CorruptFileError(f"{region.path!r} has a damaged key")
+            raise ValueError(f"key is not the one that {region.path!r} was made with")
     region.capacity = header.capacity
     if not region.in_memory and not region.is_readonly:
         fill_holes(region)
@@ -617,6 +629,9 @@ cdef attach(Region region, uint64_t size, key, recover):
             f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
         )
     region.known_size = min(size, region.capacity)
+    # No reading ahead: a cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that walks the data of
+    # an index would make the next hole data by looking at the page before it, and read on to the end of the table.
+    madvise(address, header.capacity, MADV_RANDOM)
     region.base = <char *>address
     region.header = <hb_header *>address
     region.file.workers = <hb_worker *>(region.base + WORKERS_OFFSET)

@@ -60,6 +60,7 @@ def parse_format(text: str) -> tuple[dict[str, int], dict[str, dict[str, tuple[i
 
 CONSTANTS, STRUCTS = parse_format((Path(hbcore.__file__).parent / "format.h").read_text())
 UNIT, HEADER_SIZE = CONSTANTS["HB_UNIT"], CONSTANTS["HB_HEADER_SIZE"]
+BOOT = slice(56, 72)  # the boot id in the header
 WORKERS = range(HEADER_SIZE, HEADER_SIZE + CONSTANTS["HB_WORKER_LIMIT"] * UNIT, UNIT)
 BUCKETS = range(WORKERS.stop, WORKERS.stop + FIRST_BUCKETS * UNIT, UNIT)
 HEAD, SLOT = STRUCTS["hb_envelope"][""][1], STRUCTS["hb_slot"][""][1]

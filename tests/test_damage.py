@@ -119,6 +119,23 @@ def test_the_audit_finds_a_wrong_amount_and_a_foreign_index_word(damaged: Damage
         damaged.engine.audit()
 
 
+@pytest.mark.parametrize("kind", [1, 4])
+def test_nothing_is_taken_from_a_worker_that_never_was(damaged: Damaged, kind: int) -> None:
+    """One bit turns a settled packet into one that is held, another into one that is being released."""
+    claim = damaged.envelope.claim("a")
+    damaged.envelope.settle("a")
+    slot = INDEX + 2 * 8 * 128 + 32 * claim.packet
+    damaged.write(slot, damaged.read(slot) & ~(7 << 61) | kind << 61)
+    with pytest.raises(hbcore.AuditError, match=f"packet {claim.packet} is in the hands of a worker that never was"):
+        damaged.engine.audit()
+    if kind == 1:
+        for call in (damaged.envelope.claim, damaged.envelope.find):
+            with pytest.raises(hbcore.CorruptFileError):
+                call("a")
+    answers = damaged.envelope.claim_many(np.arange(100))
+    assert claim.packet not in answers["packet"]
+
+
 def test_a_stratum_whose_opener_died_is_sound_also_after_a_close(damaged: Damaged) -> None:
     """What a death between the stratum's word and its amounts leaves: an open stratum without amounts."""
     damaged.write(STRATA, 1)

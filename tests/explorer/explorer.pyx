@@ -76,6 +76,10 @@ cdef bint is_dead(const hb_file *file, uint64_t worker) noexcept nogil:
     return 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
 
 
+cdef bint never_was(const hb_file *file, uint64_t worker) noexcept nogil:
+    return False
+
+
 cdef UserKey key_of(int user) noexcept nogil:
     cdef UserKey key
     if is_colliding:    # one path and one tag for all
@@ -326,6 +330,7 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     ledger.prepare = prepare
     ledger.context = NULL
     ledger.is_dead = is_dead
+    ledger.never_was = never_was
     ledger.file = NULL
     ledger.is_readonly = ledger.is_stale = False
     for user in range(USER_LIMIT):

@@ -106,6 +106,10 @@ cdef UserKey key_of(const Shared *shared, uint64_t user) noexcept nogil:
     return key
 
 
+cdef bint never_was(const hb_file *file, uint64_t worker) noexcept nogil:
+    return False
+
+
 cdef bint is_dead(const hb_file *file, uint64_t worker) noexcept nogil:
     # Acquire: pairs with the release in `bury_worker`, as a kernel that drops a lock orders what was before.
     return worker >> EPOCH_SHIFT != hb_load_acquire(&epochs[worker & (THREAD_LIMIT - 1)])
@@ -470,6 +474,7 @@ cdef class Race:
         shared.ledger.prepare = prepare
         shared.ledger.context = shared
         shared.ledger.is_dead = is_dead
+        shared.ledger.never_was = never_was
         # The rest of a new object is zero: no file, and all may be written.
         for i in range(threads):
             racer = &self.racers[i]

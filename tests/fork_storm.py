@@ -30,6 +30,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
 import numpy.random  # now: a child that is forked while another thread imports it could never import it
 from claimers import adopt_orphans, distinct_users, shared_byte

@@ -34,6 +34,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
 from linearizability import FINAL, FOREVER, NOBODY, NOTHING, Checker, History, Operation
 from rich.console import Console

@@ -31,6 +31,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 from claimers import check_sold_out, claim_the_rest
 from rich.console import Console
 from rich.progress import Progress

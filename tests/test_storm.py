@@ -49,7 +49,12 @@ def test_a_storm_that_is_ended_leaves_nobody_behind(number: int, tmp_path: Path)
     ours, theirs = os.pipe()
     # Every process of the storm inherits their end; ours reads its end of file when the last of them is dead.
     endless = command(tmp_path, "--kills", "1000000", "--kills-a-round", "1000000")
-    storm = subprocess.Popen(**endless, stdout=subprocess.DEVNULL, pass_fds=[theirs])
+    # What runs in the background of a script ignores SIGINT, and so would the storm.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        storm = subprocess.Popen(**endless, stdout=subprocess.DEVNULL, pass_fds=[theirs])
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(theirs)
     try:
         while sum(len(children_of(child)) for child in children_of(storm.pid)) < 4:

@@ -36,9 +36,12 @@ from hbcore.errors import (
 )
 from hbcore.records import (
     CLAIM_DTYPE,
+    HOLD_DTYPE,
+    HOLD_SNAPSHOT_DTYPE,
     SNAPSHOT_DTYPE,
     Amounts,
     AuditReport,
+    BudgetStats,
     EngineInfo,
     EnvelopeStats,
     State,
@@ -50,10 +53,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CLAIM_DTYPE",
+    "HOLD_DTYPE",
+    "HOLD_SNAPSHOT_DTYPE",
     "SNAPSHOT_DTYPE",
     "Amounts",
     "AuditError",
     "AuditReport",
+    "BudgetStats",
     "Claim",
     "ConflictError",
     "CorruptFileError",

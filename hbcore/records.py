@@ -7,27 +7,31 @@ import numpy as np
 
 
 class Status(IntEnum):
-    """The answer to a claim (or, later, to a reservation)."""
+    """The answer to a claim or to a reservation."""
 
     GRANTED = 0
-    """The packet was free and is now the user's."""
+    """The packet was free and is now the user's; the money was available and is now held."""
     REPEATED = 1
-    """The user already holds a packet of this envelope: the same answer as the first time."""
+    """The user already holds a packet of this envelope, the key was already granted: the same answer as the first time."""
     SOLD_OUT = 2
     """No packet is free."""
     CLOSED = 3
-    """The envelope was closed or has expired."""
+    """The envelope was closed or has expired; the budget was closed."""
     INSUFFICIENT = 4
-    """The budget cannot cover the amount (budgets only)."""
+    """The budget cannot cover the amount."""
+    CONFLICT = 5
+    """The key was granted with another amount (rows of ``reserve_many`` only; a single call raises ConflictError)."""
 
 
 class State(IntEnum):
-    """What became of a packet that somebody holds."""
+    """What became of a packet that somebody holds, or of a hold."""
 
     GRANTED = 2
-    """Given to a user, the payout still open."""
+    """Given to a user, or held; the payout still open."""
     SETTLED = 3
     """Paid out: final."""
+    RELEASED = 6
+    """A hold whose money was given back: final, the key keeps it."""
 
 
 class Amounts(NamedTuple):
@@ -53,8 +57,26 @@ class EnvelopeStats(NamedTuple):
     amounts: Amounts
 
 
+class BudgetStats(NamedTuple):
+    """The money of a budget in minor units, counted from its holds: ``total == available + held + settled``.
+
+    ``total`` is the base, plus what was topped up, less what a closed sub-budget has given back to its parent.
+    ``settled`` was spent, by holds of the budget itself and within the envelopes and sub-budgets below it; ``held`` is
+    what is neither spent nor available.
+    """
+
+    total: int
+    available: int
+    held: int
+    settled: int
+
+
 class AuditReport(NamedTuple):
-    """What an audit that found nothing wrong has counted."""
+    """What an audit that found nothing wrong has counted.
+
+    ``amount_budgeted`` is the sum of the totals of the budgets that have no parent; it is ``amount_available`` (in all
+    budgets), ``amount_held`` and ``amount_spent`` together. ``holds`` counts the keys that were ever granted.
+    """
 
     envelopes: int
     packets: int
@@ -64,6 +86,12 @@ class AuditReport(NamedTuple):
     amount_total: int
     amount_granted: int
     amount_settled: int
+    budgets: int = 0
+    holds: int = 0
+    amount_budgeted: int = 0
+    amount_available: int = 0
+    amount_held: int = 0
+    amount_spent: int = 0
 
 
 class WorkerInfo(NamedTuple):
@@ -107,3 +135,13 @@ SNAPSHOT_DTYPE = np.dtype(
 )
 """One live claim of ``Envelope.claims()``: ``user`` is the keyed hash (``Engine.user_hash``), ``state`` a ``State``,
 ``granted_at`` UTC."""
+
+HOLD_DTYPE = np.dtype([("status", "u1"), ("amount", "i8")], align=True)
+"""One answer of ``reserve_many``: ``status`` is a ``Status``; ``amount`` is what the key holds, 0 without a hold."""
+
+HOLD_SNAPSHOT_DTYPE = np.dtype(
+    [("key", "V16"), ("amount", "i8"), ("settled", "i8"), ("state", "u1"), ("granted_at", "M8[ms]")],
+    align=True,
+)
+"""One hold of ``Budget.holds()``: ``key`` is the keyed hash (``Engine.user_hash``), ``amount`` what was reserved,
+``settled`` what of it was spent, ``state`` a ``State``, ``granted_at`` UTC."""

@@ -3,6 +3,7 @@
 The native core and the reference both begin here, so that they refuse the same things in the same words.
 """
 
+import math
 import operator
 import os
 from datetime import datetime
@@ -13,6 +14,8 @@ from hbcore.errors import ConflictError
 TOTAL_LIMIT = 1 << 62
 PACKET_LIMIT = 1 << 40
 CONCENTRATION_LIMIT = 64
+PER_USER_LIMIT = 1 << 16
+HOLD_LIMIT_SECONDS = 10 * 366 * 24 * 3600
 NAME_LIMIT = 255
 USER_LIMIT = 1 << 16
 KEY_SIZE = 32
@@ -26,7 +29,11 @@ LAWS = ("equal", "double_mean", "dirichlet")
 
 
 class Terms(NamedTuple):
-    """What an envelope is made of. Amounts in minor units, ``expires_at_ms`` in milliseconds since 1970 (0: never)."""
+    """What an envelope is made of.
+
+    Amounts in minor units, ``expires_at_ms`` in milliseconds since 1970 (0: never). A user may claim ``per_user``
+    packets; a claim that is not settled within ``hold_ms`` milliseconds goes back (0: never).
+    """
 
     total: int
     packets: int
@@ -36,6 +43,8 @@ class Terms(NamedTuple):
     concentration: int
     seed: bytes | None
     expires_at_ms: int
+    per_user: int = 1
+    hold_ms: int = 0
 
 
 def index(value: object) -> int | None:
@@ -140,6 +149,19 @@ def expiry_ms(expires_at: object) -> int:
     return max(1, int(seconds * 1000))
 
 
+def hold_ms(hold_seconds: object) -> int:
+    """Return a duration in seconds as milliseconds, rounded up: nothing expires early. None is 0, for ever."""
+    if hold_seconds is None:
+        return 0
+    seconds = hold_seconds if isinstance(hold_seconds, float) else index(hold_seconds)
+    if seconds is None:
+        raise TypeError(f"hold_seconds must be a number of seconds or None, not {type(hold_seconds).__name__}")
+    if not 0 < seconds <= HOLD_LIMIT_SECONDS:  # false for NaN as well
+        value = shown(seconds) if isinstance(seconds, int) else seconds
+        raise ValueError(f"hold_seconds must be more than 0 and at most {HOLD_LIMIT_SECONDS}, not {value}")
+    return max(1, math.ceil(seconds * 1000))
+
+
 def envelope_terms(
     total: object,
     packets: object,
@@ -149,6 +171,8 @@ def envelope_terms(
     concentration: object = 3,
     seed: object = None,
     expires_at: object = None,
+    per_user: object = 1,
+    hold_seconds: object = None,
 ) -> Terms:
     """Check the parameters of an envelope and return them in canonical form (``max=None`` becomes ``total``).
 
@@ -185,15 +209,26 @@ def envelope_terms(
         concentration=integer("concentration", concentration, 1, CONCENTRATION_LIMIT),
         seed=None if seed is None else exact_bytes("seed", seed, SEED_SIZE),
         expires_at_ms=expiry_ms(expires_at),
+        per_user=integer("per_user", per_user, 1, PER_USER_LIMIT),
+        hold_ms=hold_ms(hold_seconds),
     )
 
 
-LOOKUP = {"law": "double_mean", "min": 1, "max": None, "concentration": 3, "seed": None, "expires_at": None}
+LOOKUP = {
+    "law": "double_mean",
+    "min": 1,
+    "max": None,
+    "concentration": 3,
+    "seed": None,
+    "expires_at": None,
+    "per_user": 1,
+    "hold_seconds": None,
+}
 
 
 def check_lookup(*values: object) -> None:
     """Of an envelope that is asked for by its name alone: refuse terms that would silently count for nothing."""
-    for (name, default), value in zip(LOOKUP.items(), values, strict=True):
+    for (name, default), value in zip(LOOKUP.items(), values):  # noqa: B905
         if value is not default and not (type(value) is type(default) and value == default):
             raise TypeError(
                 f"total and packets must be given where {name} is; without them an envelope is only looked up"

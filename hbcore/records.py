@@ -12,7 +12,7 @@ class Status(IntEnum):
     GRANTED = 0
     """The packet was free and is now the user's; the money was available and is now held."""
     REPEATED = 1
-    """The user already holds a packet of this envelope, the key was already granted: the same answer as the first time."""
+    """The user already holds a packet of this envelope, or the key was granted: the same answer as the first time."""
     SOLD_OUT = 2
     """No packet is free."""
     CLOSED = 3

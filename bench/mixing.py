@@ -1,4 +1,4 @@
-"""Prints how fast ``resplit`` (hbcore/reference_law.py) comes to the capped Dirichlet law: where its 48 rounds are from.
+"""Prints how fast ``resplit`` (hbcore/reference_law.py) comes to the capped Dirichlet law: why it makes 48 rounds.
 
     python bench/mixing.py
 

@@ -2,9 +2,11 @@
 
 The twin of ``envelope.pyx`` and ``deck.pyx``. The lock-free protocol of slots, index and vacancy tree, which exists for
 races and deaths only, has no twin: one dictionary of claims stands for it.
+
+An envelope ends in one of three ways, ``close``, an expiry that somebody meets, a sweep, and all are ``_close``: what
+nobody has claimed goes to the budget there, once, and every claim that goes back later goes to the budget as well.
 """
 
-import time
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,10 +16,14 @@ from hbcore.errors import AuditError, ConflictError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, State, Status
 from hbcore.reference_law import rotation, split_stratum, stratum_count, stratum_of, stratum_start
 from hbcore.reference_user import user_identity, user_key, user_list
-from hbcore.terms import Terms
+from hbcore.terms import Terms, integer
 
 if TYPE_CHECKING:
     from hbcore.reference import Engine
+    from hbcore.reference_budget import Budget
+
+Claimant = tuple[bytes | int, int]
+"""Who has a claim: a user, and which of its packets (``nth``) it is."""
 
 BLOCK_SIZE = 64
 
@@ -67,30 +73,41 @@ CLOSED = Claim(Status.CLOSED, 0, -1)
 
 
 class Held:
-    """What the reference keeps of one claim."""
+    """What the reference keeps of one claim.
 
-    __slots__ = ("granted_at_ms", "packet", "state")
+    ``granted_at_ms`` is the time of day, ``started_at_ms`` what ``hold_ms`` counts from, by the clock that nobody sets.
+    """
 
-    def __init__(self, packet: int) -> None:
+    __slots__ = ("granted_at_ms", "packet", "started_at_ms", "state")
+
+    def __init__(self, packet: int, granted_at_ms: int, started_at_ms: int) -> None:
         self.packet = packet
         self.state = State.GRANTED
-        self.granted_at_ms = time.time_ns() // 1_000_000
+        self.granted_at_ms = granted_at_ms
+        self.started_at_ms = started_at_ms
 
 
 class Envelope:
-    """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``."""
+    """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope`` or ``Budget.envelope``.
 
-    def __init__(self, engine: "Engine", name: str, terms: Terms) -> None:
+    A claim that was not settled within ``hold_ms`` is gone: no answer speaks of it again, and it goes back before its
+    user's next claim, settle or release. Others take free packets as long as there are any; the first claim that finds
+    none gives back all that are gone. Until then ``claims`` and ``stats`` list them as granted, as the slots do.
+    """
+
+    def __init__(self, engine: "Engine", name: str, terms: Terms, budget: "Budget | None" = None) -> None:
         self._engine = engine
         self.name = name
         self.terms = terms
+        self.budget = budget
         self._rotation = rotation(terms)
         self._strata: dict[int, list[int]] = {}
-        self._claims: dict[bytes | int, Held] = {}
+        self._claims: dict[Claimant, Held] = {}
         self._taken: set[int] = set()  # packets that are not free
         self._taken_in_block: dict[int, int] = {}
         self._cursor = 0
         self._closed = False
+        self._refunded = 0
 
     def amount(self, packet: int) -> int:
         """Return the amount of a packet: a pure function of the terms."""
@@ -135,64 +152,141 @@ class Envelope:
                         return packet
         return None
 
-    def _is_closed(self) -> bool:
+    # ---- what goes back ---------------------------------------------------------------------------------------------
+
+    def _is_gone(self, held: Held) -> bool:
+        """Tell whether the time of a claim is over.
+
+        Both times are whole milliseconds, rounded down: only what is more than ``hold_ms`` apart by them is at least
+        ``hold_ms`` apart in truth.
+        """
+        hold_ms = self.terms.hold_ms
+        if hold_ms == 0 or held.state != State.GRANTED:
+            return False
+        return self._engine._boot_ms() - held.started_at_ms > hold_ms
+
+    def _give_back(self, claimant: Claimant) -> None:
+        """End a claim: its packet is free again, or refunded if the envelope is closed."""
+        packet = self._claims.pop(claimant).packet
+        if self._closed:
+            self._refund(self.amount(packet))
+        else:
+            self._taken.remove(packet)
+            self._taken_in_block[packet // BLOCK_SIZE] -= 1
+
+    def _give_back_gone(self) -> int:
+        """Give back every claim whose time is over; return their number."""
+        gone = [claimant for claimant, held in self._claims.items() if self._is_gone(held)]
+        for claimant in gone:
+            self._give_back(claimant)
+        return len(gone)
+
+    def _refund(self, amount: int) -> None:
+        self._refunded += amount
+        if self.budget is not None:
+            self.budget._give(amount)
+
+    def _close(self) -> None:
+        """End the claiming and refund what nobody holds."""
+        self._give_back_gone()
+        if not self._closed:
+            self._closed = True
+            self._refund(self.terms.total - sum(self.amount(held.packet) for held in self._claims.values()))
+
+    def _has_ended(self) -> bool:
+        """Tell whether claims are over; whoever meets an expiry closes the envelope."""
         expires_at_ms = self.terms.expires_at_ms
-        return self._closed or (expires_at_ms != 0 and time.time_ns() // 1_000_000 >= expires_at_ms)
+        if not self._closed and expires_at_ms != 0 and self._engine._now_ms() >= expires_at_ms:
+            self._close()
+        return self._closed
 
-    def claim(self, user: object, /) -> Claim:
-        """Give the user a packet, or tell why not; the same answer when asked again."""
+    def _sweep(self) -> int:
+        """End whatever is over; return how many things that were."""
+        gone = self._give_back_gone()
+        was_closed = self._closed
+        return gone + (self._has_ended() and not was_closed)
+
+    # ---- claims -----------------------------------------------------------------------------------------------------
+
+    def _nth(self, nth: object) -> int:
+        return integer("nth", nth, 0, self.terms.per_user - 1)
+
+    def claim(self, user: object, /, nth: int = 0) -> Claim:
+        """Give the user a packet, or tell why not; the same answer when asked again.
+
+        Where the envelope has ``per_user`` packets for a user, ``nth`` says which of them: 0 .. per_user - 1.
+        """
         self._engine._check_open()
-        return self._claim(user_identity(user))
+        return self._claim((user_identity(user), self._nth(nth)))
 
-    def _claim(self, identity: bytes | int) -> Claim:
-        held = self._claims.get(identity)
+    def _claim(self, claimant: Claimant) -> Claim:
+        held = self._claims.get(claimant)
         if held is not None:
-            return Claim(Status.REPEATED, self.amount(held.packet), held.packet)
-        if self._is_closed():
+            if not self._is_gone(held):
+                return Claim(Status.REPEATED, self.amount(held.packet), held.packet)
+            self._give_back(claimant)
+        if self._has_ended():
             return CLOSED
         packet = self._take()
+        if packet is None and self._give_back_gone():
+            packet = self._take()
         if packet is None:
             return SOLD_OUT
-        self._claims[identity] = Held(packet)
+        self._claims[claimant] = Held(packet, self._engine._now_ms(), self._engine._boot_ms())
         return Claim(Status.GRANTED, self.amount(packet), packet)
 
-    def claim_many(self, users: object, /) -> np.ndarray:
+    def claim_many(self, users: object, /, nth: int = 0) -> np.ndarray:
         """Claim for every user in order; return one ``CLAIM_DTYPE`` row each. A bad user grants nothing."""
         self._engine._check_open()
         identities = user_list(users)
+        number = self._nth(nth)
         answers = np.empty(len(identities), CLAIM_DTYPE)
         for i, identity in enumerate(identities):
-            claim = self._claim(identity)
+            claim = self._claim((identity, number))
             answers[i] = (claim.status, claim.amount, claim.packet)
         return answers
 
-    def find(self, user: object, /) -> Claim | None:
-        """Return the user's claim, or None; never grants."""
+    def _find(self, claimant: Claimant) -> Claim | None:
+        held = self._claims.get(claimant)
+        if held is None or self._is_gone(held):
+            return None
+        return Claim(Status.REPEATED, self.amount(held.packet), held.packet)
+
+    def find(self, user: object, /, nth: int = 0) -> Claim | None:
+        """Return the user's claim, or None; never grants, and changes nothing."""
         self._engine._check_open()
-        held = self._claims.get(user_identity(user))
-        return None if held is None else Claim(Status.REPEATED, self.amount(held.packet), held.packet)
+        return self._find((user_identity(user), self._nth(nth)))
 
-    def settle(self, user: object, /) -> Claim | None:
-        """The payout went through: make the user's claim final. None if the user holds no packet."""
-        claim = self.find(user)
-        if claim is not None:
-            self._claims[user_identity(user)].state = State.SETTLED
-        return claim
+    def settle(self, user: object, /, nth: int = 0) -> Claim | None:
+        """The payout went through: make the user's claim final.
 
-    def release(self, user: object, /) -> Claim | None:
+        None if the user holds no packet, also if the time of its claim is over: the packet is, or will be, somebody
+        else's, and a payout that went through meanwhile is not covered by it.
+        """
+        return self._end(user, nth, State.SETTLED)
+
+    def release(self, user: object, /, nth: int = 0) -> Claim | None:
         """The payout failed: give the user's packet back for others. None if the user holds no packet."""
-        claim = self.find(user)
-        if claim is not None:
-            identity = user_identity(user)
-            if self._claims[identity].state == State.SETTLED:
-                raise ConflictError(
-                    f"packet {claim.packet} of envelope {self.name!r} is settled: final, not to be released"
-                )
-            del self._claims[identity]
-            if not self._closed:  # a closed envelope has refunded the packet
-                self._taken.remove(claim.packet)
-                self._taken_in_block[claim.packet // BLOCK_SIZE] -= 1
+        return self._end(user, nth, None)
+
+    def _end(self, user: object, nth: object, state: State | None) -> Claim | None:
+        self._engine._check_open()
+        claimant = (user_identity(user), self._nth(nth))
+        claim = self._find(claimant)
+        if claim is None:
+            if claimant in self._claims:
+                self._give_back(claimant)
+        elif state is not None:
+            self._claims[claimant].state = state
+        elif self._claims[claimant].state == State.SETTLED:
+            raise ConflictError(
+                f"packet {claim.packet} of envelope {self.name!r} is settled: final, not to be released"
+            )
+        else:
+            self._give_back(claimant)
         return claim
+
+    # ---- the books --------------------------------------------------------------------------------------------------
 
     def claims(self) -> np.ndarray:
         """Return the live claims, ordered by packet, as ``SNAPSHOT_DTYPE`` rows."""
@@ -200,12 +294,12 @@ class Envelope:
         rows = [
             (
                 held.packet,
-                user_key(self._engine._key, identity),
+                user_key(self._engine._key, *claimant),
                 self.amount(held.packet),
                 int(held.state),
                 np.datetime64(held.granted_at_ms, "ms"),
             )
-            for identity, held in self._claims.items()
+            for claimant, held in self._claims.items()
         ]
         return np.array(sorted(rows, key=lambda row: row[0]), SNAPSHOT_DTYPE)
 
@@ -222,10 +316,14 @@ class Envelope:
         return EnvelopeStats(packets, len(granted), len(settled), left, amounts)
 
     def close(self) -> int:
-        """End the claiming and return what was refunded in minor units; the same answer when called again."""
-        stats = self.stats()
-        self._closed = True
-        return stats.amounts.total - stats.amounts.granted - stats.amounts.settled
+        """End the claiming; what nobody has claimed goes to the budget. Idempotent.
+
+        Returns:
+            What was refunded so far, in minor units: what was unclaimed, and what was released since.
+        """
+        self._engine._check_open()
+        self._close()
+        return self._refunded
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -245,3 +343,8 @@ class Envelope:
         packets = [held.packet for held in self._claims.values()]
         if len(set(packets)) != len(packets):
             raise AuditError(f"a packet of envelope {self.name!r} is held by two users")
+        kept = sum(map(self.amount, packets))
+        if self._closed and self._refunded + kept != self.terms.total:
+            raise AuditError(
+                f"envelope {self.name!r} has refunded {self._refunded} and holds {kept}, not {self.terms.total} in all"
+            )

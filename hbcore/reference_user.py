@@ -45,53 +45,61 @@ def siphash128(key: bytes, message: bytes) -> bytes:
     return low.to_bytes(8, "little") + high.to_bytes(8, "little")
 
 
-def user_identity(user: object) -> bytes | int:
-    """Return what identifies a user: its bytes (a str as UTF-8), or its integer. The two never meet."""
+def user_identity(user: object, word: str = "user") -> bytes | int:
+    """Return what identifies a user or a key: its bytes (a str as UTF-8), or its integer. The two never meet.
+
+    Errors call it by ``word``.
+    """
     if isinstance(user, str):
         try:
             user = str.encode(user)
         except UnicodeEncodeError as error:
-            raise ValueError(f"user {user!r} is not valid Unicode: {error.reason}") from None
+            raise ValueError(f"{word} {user!r} is not valid Unicode: {error.reason}") from None
     if isinstance(user, bytes):
         if not 1 <= len(user) <= USER_LIMIT:
-            raise ValueError(f"user must be 1 .. {USER_LIMIT} bytes long, not {len(user)}")
+            raise ValueError(f"{word} must be 1 .. {USER_LIMIT} bytes long, not {len(user)}")
         return bytes(user)
     number = index(user)
     if number is None:
-        raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})")
+        raise TypeError(f"{word} must be a str, bytes or int, not {user!r} ({type(user).__name__})")
     if not -(1 << 63) <= number < 1 << 64:
-        raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {shown(number)}")
+        raise ValueError(f"{word} must be within -2**63 .. 2**64 - 1, not {shown(number)}")
     return number
 
 
-def user_key(key: bytes, identity: bytes | int) -> bytes:
-    """Return the 16-byte keyed hash of a user.
+def user_key(key: bytes, identity: bytes | int, nth: int = 0) -> bytes:
+    """Return the 16-byte keyed hash of a user, of its packet number ``nth`` where it may have several.
 
     Bytes are hashed under the first half of the key. Integers are hashed under the second half, as the 8 bytes of
-    their two's complement and one byte that tells the sign, so that -1 and 2**64 - 1 are two users.
+    their two's complement and one byte that tells the sign, so that -1 and 2**64 - 1 are two users. From the second
+    packet on, that hash and the 8 bytes of ``nth`` are hashed again, under the first half.
     """
     if isinstance(identity, bytes):
-        return siphash128(key[:16], identity)
-    return siphash128(key[16:], (identity & MASK64).to_bytes(8, "little") + bytes([identity < 0]))
+        user_hash = siphash128(key[:16], identity)
+    else:
+        user_hash = siphash128(key[16:], (identity & MASK64).to_bytes(8, "little") + bytes([identity < 0]))
+    return user_hash if nth == 0 else siphash128(key[:16], user_hash + nth.to_bytes(8, "little"))
 
 
-def user_list(users: object) -> list[bytes | int]:
-    """Return the identities of all users of a batch, or raise for the first bad one, naming its index."""
+def user_list(users: object, word: str = "user") -> list[bytes | int]:
+    """Return the identities of all users (or keys) of a batch, or raise for the first bad one, naming its index."""
     if isinstance(users, np.ndarray):
         if isinstance(users, np.ma.MaskedArray):
-            raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
+            raise TypeError(
+                f"{word}s must be an array without a mask; drop the masked {word}s first ({word}s.compressed())"
+            )
         if users.ndim != 1:
-            raise ValueError(f"users must have one dimension, not {users.ndim}")
+            raise ValueError(f"{word}s must have one dimension, not {users.ndim}")
         if users.dtype.kind not in "iuSUOT":
-            raise TypeError(f"users must be an array of integers, bytes or str, not of {users.dtype}")
-        users = array_list(users)
+            raise TypeError(f"{word}s must be an array of integers, bytes or str, not of {users.dtype}")
+        users = array_list(users, word)
     if isinstance(users, (str, bytes, bytearray, memoryview)) or not isinstance(users, Iterable):
-        raise TypeError(f"users must be an integer array or a sequence of users, not {type(users).__name__}")
+        raise TypeError(f"{word}s must be an integer array or a sequence of {word}s, not {type(users).__name__}")
     identities = []
     for position, user in enumerate(users):
         try:
-            identities.append(user_identity(user))
+            identities.append(user_identity(user, word))
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"users[{position}]: {error}") from None
+            raise kind(f"{word}s[{position}]: {error}") from None
     return identities

@@ -6,8 +6,11 @@ The native core and the reference both begin here, so that they refuse the same 
 import math
 import operator
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hbcore.errors import ConflictError
 
@@ -72,7 +75,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     return number
 
 
-def array_list(users: Any) -> list[object]:
+def array_list(users: Any, word: str = "user") -> list[object]:
     """Return the elements of a one-dimensional NumPy array as Python objects, or name the one that cannot be one."""
     try:
         return users.tolist()  # type: ignore[no-any-return]
@@ -81,8 +84,33 @@ def array_list(users: Any) -> list[object]:
             try:
                 users[position : position + 1].tolist()
             except (SystemError, ValueError):
-                raise ValueError(f"users[{position}]: user is not valid Unicode: beyond U+10FFFF") from None
+                raise ValueError(f"{word}s[{position}]: {word} is not valid Unicode: beyond U+10FFFF") from None
         raise
+
+
+def amount_list(amounts: Any, count: int) -> list[int]:
+    """Return the amounts of a batch, one for each of ``count`` keys: an integer stands for all of them.
+
+    Raises:
+        TypeError: neither an integer nor a sequence or array of integers; an element is named by its index.
+        ValueError: an amount is out of range, or there are more or fewer than keys.
+    """
+    if index(amounts) is not None:
+        return [integer("amounts", amounts, 1, TOTAL_LIMIT - 1)] * count
+    if isinstance(amounts, np.ndarray):
+        if isinstance(amounts, np.ma.MaskedArray):
+            raise TypeError("amounts must be an array without a mask; drop what is masked first (amounts.compressed())")
+        if amounts.ndim != 1:
+            raise ValueError(f"amounts must have one dimension, not {amounts.ndim}")
+        if amounts.dtype.kind not in "iuO":
+            raise TypeError(f"amounts must be an array of integers, not of {amounts.dtype}")
+        amounts = amounts.tolist()
+    if isinstance(amounts, (bool, str, bytes, bytearray, memoryview)) or not isinstance(amounts, Iterable):
+        raise TypeError(f"amounts must be an integer or a sequence of integers, not {type(amounts).__name__}")
+    amounts = list(amounts)
+    if len(amounts) != count:
+        raise ValueError(f"amounts must be one integer, or one for each of the {count} keys, not {len(amounts)}")
+    return [integer(f"amounts[{i}]", amount, 1, TOTAL_LIMIT - 1) for i, amount in enumerate(amounts)]
 
 
 def exact_bytes(name: str, value: object, size: int) -> bytes:
@@ -233,6 +261,12 @@ def check_lookup(*values: object) -> None:
             raise TypeError(
                 f"total and packets must be given where {name} is; without them an envelope is only looked up"
             )
+
+
+def check_same_total(name: str, existing: int, wanted: int) -> None:
+    """Raise ConflictError if a budget exists with another total than the one asked for."""
+    if existing != wanted:
+        raise ConflictError(f"budget {name!r} exists with total = {existing}, not {wanted}")
 
 
 def check_same_terms(name: str, existing: Terms, wanted: Terms) -> None:

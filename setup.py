@@ -1,5 +1,6 @@
 """The list of extensions; everything else about the package is in pyproject.toml."""
 
+import platform
 import sys
 
 from Cython.Build import cythonize
@@ -17,20 +18,27 @@ MODULES = [
     "user",
     "region",
     "directory",
+    "batch",
     "index",
     "vacancy",
     "ledger",
     "deck",
+    "account",
     "envelope",
+    "budget",
     "audit",
     "recovery",
     "engine",
 ]
 
+FLAGS = ["-O3", "-fno-strict-aliasing"]
+if platform.machine() == "x86_64":
+    FLAGS.append("-mcx16")  # compare-and-swap of 16 bytes: every x86-64 processor but the first of 2003 has it
+
 setup(
     ext_modules=cythonize(
         [
-            Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=["-O3", "-fno-strict-aliasing"])
+            Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=FLAGS)
             for name in MODULES
         ],
         build_dir="build/cython",

@@ -13,6 +13,7 @@ if not sys.platform.startswith("linux"):
     )
 
 try:
+    from hbcore.budget import Budget, Hold
     from hbcore.engine import Engine
     from hbcore.envelope import Claim, Envelope
     from hbcore.law import split
@@ -59,6 +60,7 @@ __all__ = [
     "Amounts",
     "AuditError",
     "AuditReport",
+    "Budget",
     "BudgetStats",
     "Claim",
     "ConflictError",
@@ -70,6 +72,7 @@ __all__ = [
     "Envelope",
     "EnvelopeStats",
     "HbcoreError",
+    "Hold",
     "IncompatibleFileError",
     "InsufficientBudgetError",
     "NotFoundError",

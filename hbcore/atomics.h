@@ -12,6 +12,9 @@
 #include <stdint.h>
 
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "hbcore needs 64-bit atomics that are always lock-free");
+#ifndef __GCC_HAVE_SYNC_COMPARE_AND_SWAP_16
+#error "hbcore needs a compare-and-swap of 16 bytes: on x86-64 compile with -mcx16"
+#endif
 static_assert(sizeof(uint64_t) == sizeof(unsigned long long), "uint64_t must be the type the assertion above speaks of");
 
 #ifdef HBCORE_SCHEDULE
@@ -56,6 +59,14 @@ static inline int hb_cas(uint64_t *p, uint64_t expected, uint64_t desired)
 {
     HB_STEP("cas", p);
     return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
+}
+
+/* The same for two neighbouring words at a multiple of 16 bytes. */
+static inline int hb_cas_pair(uint64_t *p, uint64_t expected0, uint64_t expected1, uint64_t desired0, uint64_t desired1)
+{
+    typedef unsigned __int128 pair;
+    HB_STEP("cas_pair", p);
+    return __sync_bool_compare_and_swap((pair *)p, (pair)expected1 << 64 | expected0, (pair)desired1 << 64 | desired0);
 }
 
 /* Relaxed counters are hints: nothing is decided by them alone. */

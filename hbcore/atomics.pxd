@@ -10,6 +10,9 @@ cdef extern from "atomics.h" nogil:
     uint64_t hb_load_acquire(const uint64_t *p) noexcept
     void hb_store_release(uint64_t *p, uint64_t value) noexcept
     bint hb_cas(uint64_t *p, uint64_t expected, uint64_t desired) noexcept
+    bint hb_cas_pair(
+        uint64_t *p, uint64_t expected0, uint64_t expected1, uint64_t desired0, uint64_t desired1
+    ) noexcept
     uint64_t hb_fetch_add_relaxed(uint64_t *p, uint64_t value) noexcept
     void hb_fence_acquire() noexcept
     void hb_fence_release() noexcept

@@ -13,4 +13,12 @@ static inline uint64_t hb_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Milliseconds of a clock that nobody can set, and that goes on while the machine sleeps; it begins anew at a reboot. */
+static inline uint64_t hb_boot_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 #endif

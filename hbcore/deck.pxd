@@ -2,11 +2,12 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
+from hbcore.batch cimport Batch
 from hbcore.format cimport HB_UNIT, hb_envelope
 from hbcore.law cimport Terms
 from hbcore.region cimport hb_file
 from hbcore.ledger cimport Found, Ledger, ledger_claim, ledger_size
-from hbcore.user cimport HashKey, UserKey
+from hbcore.user cimport UserKey
 
 cdef enum:
     # the word of a stratum [atomic]
@@ -21,6 +22,9 @@ cdef struct Deck:
     hb_envelope *shared
     uint64_t *strata        # [shared]
     uint64_t expires_at_ms
+    uint64_t hold_ms
+    uint64_t per_user
+    uint64_t clock_offset_ms
     uint64_t amount_mask        # the bits of an amount in its word; the rest is its check
     uint64_t seal[2]
 
@@ -53,15 +57,6 @@ cdef struct SnapshotRow:    # hbcore.SNAPSHOT_DTYPE
     int64_t granted_at_ms
 
 
-cdef struct Batch:
-    const UserKey *keys         # or NULL, and then the users are integers:
-    const HashKey *hash_key
-    const char *integers
-    Py_ssize_t stride
-    int size
-    bint is_signed
-
-
 cdef void deck_attach(
     Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
 ) noexcept nogil
@@ -70,6 +65,7 @@ cdef int deck_claim_many(
 ) noexcept nogil
 cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil
 cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
+cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
 

@@ -4,29 +4,22 @@ A deck is a ledger whose slots are the packets, and a law that says what each is
 most 1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so
 writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
 """
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.batch cimport GROUP, Batch, batch_group
 from hbcore.format cimport hb_envelope
 from hbcore.law cimport (
     STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
 )
 from hbcore.ledger cimport (
-    CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
-    ledger_reclaim, ledger_refund,
+    CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_expire, ledger_prefetch,
+    ledger_read, ledger_reclaim, ledger_refund,
 )
 from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead, hb_worker_never_was
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
-
-cdef extern from "siphash.h" nogil:
-    void hb_hash_integers(
-        const uint64_t *key, const uint64_t *numbers, const uint64_t *negatives, uint64_t *keys, int count
-    ) noexcept
-
-cdef enum:
-    GROUP = 16      # users of a batch that are hashed, and their index words fetched, before the first is looked at
 
 
 cdef void deck_attach(
@@ -38,6 +31,10 @@ cdef void deck_attach(
     deck.strata = <uint64_t *>memory
     ledger_attach(&deck.ledger, memory + whole_units(8 * deck.terms.stratum_count), deck.terms.packets,
                   &shared.closed, &shared.index_state, &shared.tombstones)
+    deck.ledger.next_expiry = &shared.next_expiry_ms
+    deck.ledger.late_refunds = &shared.late_refunds
+    deck.ledger.hold_ms = deck.hold_ms
+    deck.ledger.clock_offset_ms = deck.clock_offset_ms
     deck.ledger.prepare = prepare_packet
     deck.ledger.context = deck
     deck.ledger.is_dead = hb_worker_is_dead
@@ -84,28 +81,6 @@ cdef int deck_open_stratum(Deck *deck, uint64_t stratum) noexcept nogil:
     return 0
 
 
-cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bint *negative) noexcept nogil:
-    # An element of an integer array as 64 bits of two's complement; memcpy because a view may be unaligned.
-    cdef int64_t number = 0
-    cdef int8_t number8
-    cdef int16_t number16
-    cdef int32_t number32
-    if size == 8:
-        memcpy(&number, place, 8)
-    elif size == 4:
-        # Both sides as 64 bits first: a conditional of two types has one of them, and -1 would become 2**32 - 1.
-        memcpy(&number32, place, 4)
-        number = <int64_t>number32 if is_signed else <int64_t><uint32_t>number32
-    elif size == 2:
-        memcpy(&number16, place, 2)
-        number = <int64_t>number16 if is_signed else <int64_t><uint16_t>number16
-    else:
-        memcpy(&number8, place, 1)
-        number = <int64_t>number8 if is_signed else <int64_t><uint8_t>number8
-    negative[0] = is_signed and number < 0
-    return <uint64_t>number
-
-
 cdef int deck_claim_many(
     Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
 ) noexcept nogil:
@@ -116,25 +91,10 @@ cdef int deck_claim_many(
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
     cdef uint64_t now_ms
-    cdef uint64_t numbers[GROUP]
-    cdef uint64_t negatives[GROUP]
-    cdef bint negative
     cdef int status
-    memset(numbers, 0, sizeof(numbers))
-    memset(negatives, 0, sizeof(negatives))
     while base < count:
         size = min(count - base, <Py_ssize_t>GROUP)
-        if batch.keys != NULL:
-            keys = batch.keys + base
-        else:
-            keys = group
-            for i in range(size):
-                numbers[i] = integer_at(
-                    batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative
-                )
-                negatives[i] = negative
-            # All lanes of the last group are hashed too; what is beyond its end is not used.
-            hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, GROUP)
+        keys = batch_group(batch, base, size, group)
         for i in range(size):
             ledger_prefetch(&deck.ledger, &keys[i])
         now_ms = hb_now_ms()
@@ -226,6 +186,20 @@ cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexce
             rows[count].granted_at_ms = <int64_t>slot_payload(state)
             count += 1
     return <int64_t>count
+
+
+cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
+    # Give back every claim that has expired; returns how many.
+    cdef uint64_t stratum, position
+    cdef uint64_t next_expiry = <uint64_t>-1
+    cdef uint64_t count = 0
+    if deck.hold_ms == 0:
+        return 0
+    for stratum in range(deck.terms.stratum_count):
+        if hb_load_acquire(&deck.strata[stratum]) == STRATUM_OPEN:
+            for position in range(stratum_start(&deck.terms, stratum), stratum_start(&deck.terms, stratum + 1)):
+                count += ledger_expire(&deck.ledger, worker, packet_at(&deck.terms, position), &next_expiry)
+    return count
 
 
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:

@@ -10,8 +10,8 @@ from libc.string cimport memset
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
-    HB_DIRECTORY_LEVELS, HB_KIND_DIRECTORY, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_UNIT,
-    hb_extent,
+    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_PHASE_LIVE,
+    HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore.region cimport (
     DIRECTORY_OFFSET, FIRST_EXTENT, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
@@ -28,6 +28,15 @@ cdef enum:
     OFFSET_BITS = 36
     NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
+
+
+cdef funded_function is_funded = NULL
+
+
+cdef void directory_set_funded(funded_function function) noexcept:
+    # What budgets know lies above the directory.
+    global is_funded
+    is_funded = function
 
 
 cdef uint64_t *level_buckets(Region region, int level) except? NULL:
@@ -125,16 +134,27 @@ cdef bytes extent_name(Region region, uint64_t offset):
 cdef bint is_named(Region region, uint64_t offset) except -1:
     # Whether something leads to the extent. Of a MAKING extent whose maker is dead: if not now, then never.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef hb_budget *budget
     cdef int level
     if extent.kind == HB_KIND_DIRECTORY:
         for level in range(1, HB_DIRECTORY_LEVELS):
             if hb_load_acquire(&region.header.directory[level]) == offset:
                 return True
         return False
+    if extent.kind == HB_KIND_LEVEL:
+        budget = <hb_budget *>region.extent(extent.parent, HB_KIND_BUDGET, sizeof(hb_budget))
+        for level in range(1, HB_LEVELS):
+            if budget != NULL and hb_load_acquire(&budget.levels[level]) == offset:
+                return True
+        return False
+    if extent.kind == HB_KIND_TOP_UP:
+        return is_funded(region, offset)
     name = extent_name(region, offset)
     if name is None:
         return False        # half made
-    return <uint64_t>walk(region, extent.kind, extent.parent, name, 0) == offset
+    if <uint64_t>walk(region, extent.kind, extent.parent, name, 0) == offset:
+        return True
+    return extent.parent != 0 and is_funded(region, offset)
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
@@ -227,6 +247,15 @@ cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, byt
         retire_extent(region, offset)
     publish_extent(region, <uint64_t>winner)
     return winner
+
+
+cdef int directory_name(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except -1:
+    # Name an object that a budget has funded: nothing else can ever have that name, and any number may do this.
+    if <uint64_t>walk(region, kind, parent, name, offset) != offset:
+        shown = name.decode(errors="backslashreplace")
+        raise CorruptFileError(f"the directory of {region.path!r} is damaged: {shown!r} is two objects")
+    publish_extent(region, offset)
+    return 0
 
 
 def audit_directory(Region region):

@@ -1,21 +1,25 @@
 """The engine: one shared world of envelopes, in memory or in a file."""
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.directory cimport extent_name, is_named, publish_extent
-from hbcore.envelope cimport Envelope, envelope_at, envelope_create, envelope_find, envelope_terms_of
-from hbcore.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
+from hbcore.batch cimport nth_key
+from hbcore.budget cimport Budget, budget_at, refund_upwards
+from hbcore.envelope cimport Envelope, envelope_at, envelope_sweep
+from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
-from hbcore.audit import audit_all
+from hbcore.audit import audit_all, audit_budgets
 from hbcore.directory import audit_directory
+from hbcore.budget import budget_get
+from hbcore.envelope import envelope_get
 from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
 from hbcore.region import open_region, open_regions
-from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
+from hbcore.terms import PER_USER_LIMIT, integer, object_name
 
 
 @cython.final
@@ -52,7 +56,7 @@ cdef class Engine:
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
-        expires_at=None,
+        expires_at=None, per_user=1, hold_seconds=None,
     ):
         """Get the envelope of that name, or create it. O(1) in its packets.
 
@@ -66,6 +70,9 @@ cdef class Engine:
             seed: 32 bytes that fix the amounts; None draws them from the operating system, and nobody can predict an
                 amount.
             expires_at: seconds since 1970 or an aware datetime, from which on claims are answered CLOSED.
+            per_user: how many packets a user may claim, 1 .. 65536; see ``nth`` of ``Envelope.claim``.
+            hold_seconds: a claim that is not settled for so long has expired and goes to others; None: claims stay.
+                Measured by a clock that nobody can set; after a reboot of the machine a claim has its whole time again.
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names it.
@@ -73,34 +80,46 @@ cdef class Engine:
             NotFoundError: no parameters were given, and the name does not exist.
             EngineFullError: the capacity or the disk is used up.
         """
-        cdef Envelope envelope
-        cdef bint is_new = False
-        self.region.check_open()
-        encoded = object_name(name)
-        name = encoded.decode()     # a str, and not a subclass of it
-        if total is None and packets is None:
-            check_lookup(law, min, max, concentration, seed, expires_at)
-        envelope = envelope_find(self.region, name, encoded)
-        if total is None and packets is None:
-            if envelope is None:
-                raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
-            return envelope
-        terms = envelope_terms(total, packets, law, min, max, concentration, seed, expires_at)
-        if envelope is None:
-            envelope = envelope_create(self.region, name, encoded, terms, &is_new)
-        if not is_new:      # somebody else may have been faster
-            check_same_terms(name, envelope_terms_of(envelope), terms)
-        return envelope
+        return envelope_get(
+            self.region, None, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
+            hold_seconds,
+        )
 
-    def user_hash(self, user, /):
-        """Return the 16-byte keyed hash under which a user appears in ``Envelope.claims()``."""
+    def budget(self, name, total=None):
+        """Get the budget of that name, or create it: money that can be reserved, for envelopes and for what you like.
+
+        Args:
+            name: ``str`` of 1 .. 255 bytes of UTF-8. Alone it gets what exists.
+            total: minor units, 1 .. 2**62 - 1.
+
+        Raises:
+            TypeError, ValueError: an argument is bad; the message names it.
+            ConflictError: the name exists with another total.
+            NotFoundError: no total was given, and the name does not exist.
+            EngineFullError: the capacity or the disk is used up.
+        """
+        return budget_get(self.region, None, name, total)
+
+    def user_hash(self, user, /, nth=0):
+        """Return the 16-byte keyed hash under which a user (or a key) appears in ``claims()`` and ``holds()``."""
         cdef UserKey key
         self.region.check_key()
         user_key(&self.region.key, user, &key)
+        nth_key(&self.region.key, integer("nth", nth, 0, PER_USER_LIMIT - 1), &key)
         return bytes_from_user_key(&key)
 
     def envelopes(self):
-        """Return all envelopes, in the order of their making but for those that took over older space."""
+        """Return all envelopes, also those of budgets, in the order of their making (but for reused space)."""
+        return [
+            envelope_at(self.region, offset, name) for offset, name in self.objects(HB_KIND_ENVELOPE)
+        ]
+
+    def budgets(self):
+        """Return all budgets, also those below others, in the order of their making (but for reused space)."""
+        return [budget_at(self.region, offset) for offset, _ in self.objects(HB_KIND_BUDGET)]
+
+    cdef list objects(self, uint32_t kind):
+        # The offset and the name of every object of a kind.
         cdef Region region = self.region
         cdef uint64_t offset = FIRST_EXTENT
         cdef hb_extent *extent
@@ -127,13 +146,32 @@ cdef class Engine:
                     break
                 publish_extent(region, offset)      # its maker is about to do this, or has died
                 is_made = True
-            if is_made and extent.kind == HB_KIND_ENVELOPE:
+            if is_made and extent.kind == kind:
                 raw = extent_name(region, offset)
                 if raw is None:
                     break
-                found.append(envelope_at(region, offset, raw.decode(errors="backslashreplace")))
+                found.append((offset, raw.decode(errors="backslashreplace")))
             offset += extent_size(state)
         raise CorruptFileError(f"the chain of extents is damaged at byte {offset} of {self!r}")
+
+    def sweep(self):
+        """End what is due: close envelopes that have expired, give back claims that were not settled in time,
+        and finish what deaths have kept from budgets. To be called now and then, by whom it may: all of it also happens
+        by itself, when somebody needs it.
+
+        Returns:
+            How many envelopes were closed and claims given back. O(packets touched and holds).
+        """
+        cdef Envelope envelope
+        cdef Budget budget
+        cdef uint64_t count = 0
+        self.region.check_writable()
+        for envelope in self.envelopes():
+            count += envelope_sweep(envelope)
+        for budget in self.budgets():
+            budget.finish_top_ups()
+            refund_upwards(budget)
+        return count
 
     def audit(self):
         """Prove from the slots that nothing was given twice and nothing is missing.
@@ -152,7 +190,9 @@ cdef class Engine:
         """
         self.region.check_file()
         audit_directory(self.region)
-        return AuditReport(*audit_all(self.envelopes()))
+        envelopes = self.envelopes()
+        report = audit_all(envelopes)
+        return AuditReport(*report, *audit_budgets(self.budgets(), envelopes))
 
     def info(self):
         """Return an ``EngineInfo``: the file, its space and its workers, the living and the dead."""
@@ -185,14 +225,30 @@ cdef class Engine:
         return f"<{state}Engine {'in memory' if self.region.path is None else repr(self.region.path)}>"
 
 
-def reopen_envelope(path, engine_id, name, readonly=False):
-    """Find an envelope of a file again, for pickle: in the engine that this process has open, or by opening it."""
+cdef Region reopen(path, engine_id, what, readonly):
+    # The region of a file that something was pickled from: what this process has open, or opened anew.
     cdef Region region = None if readonly else open_regions.get((path, engine_id))
     if region is None or region.is_closed:
         region = open_region(path, None, 0o600, None, recover, readonly, create=False)
         if region.engine_id() != engine_id:     # another file stands there by now
-            raise ConflictError(f"{path!r} is another engine than the one that envelope {name!r} was pickled from")
-    envelope = envelope_find(region, name, object_name(name))
-    if envelope is None:
-        raise NotFoundError(f"there is no envelope {name!r} in {path!r}")
-    return envelope
+            raise ConflictError(f"{path!r} is another engine than the one that {what} was pickled from")
+    return region
+
+
+def reopen_budget(path, engine_id, names, readonly=False):
+    """Find a budget of a file again, for pickle; ``names``: from the root to it."""
+    budget = None
+    region = reopen(path, engine_id, f"budget {'/'.join(names)!r}", readonly)
+    for name in names:
+        budget = budget_get(region, budget, name, None)
+    return budget
+
+
+def reopen_envelope(path, engine_id, names, readonly=False):
+    """Find an envelope of a file again, for pickle; ``names``: of its budgets from the root, then its own."""
+    *above, name = names
+    region = reopen(path, engine_id, f"envelope {name!r}", readonly)
+    budget = None
+    for parent in above:
+        budget = budget_get(region, budget, parent, None)
+    return envelope_get(region, budget, name)

@@ -1,9 +1,11 @@
 # Envelopes and claims: the public classes.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore.budget cimport Budget
 from hbcore.deck cimport Counts, Deck
 from hbcore.ledger cimport Found
 from hbcore.region cimport Region
+from hbcore.user cimport UserKey
 
 cdef class Claim:
     cdef readonly int64_t amount
@@ -16,8 +18,16 @@ cdef class Envelope:
     cdef Region region
     cdef uint64_t offset
     cdef readonly str name
+    cdef readonly Budget budget
+    cdef UserKey funding_key        # under which the budget holds this envelope's money
+    cdef uint64_t passed_on         # late refunds that this handle has passed on to the budget, and one
     cdef object __weakref__
 
+    cdef int key_of(self, object user, object nth, UserKey *out) except -1
+    cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
+    cdef bint has_expired(self) noexcept
+    cdef int pass_on(self) except -1
+    cdef int end_if_due(self) except -1
     cdef int count(self, Counts *counts) except -1
     cdef tuple identity(self)
     cdef object raise_for(self, int answer)
@@ -25,6 +35,9 @@ cdef class Envelope:
 
 
 cdef Envelope envelope_at(Region region, uint64_t offset, str name)
-cdef Envelope envelope_find(Region region, str name, bytes encoded)
-cdef Envelope envelope_create(Region region, str name, bytes encoded, object terms, bint *is_new)
+cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded)
+cdef Envelope envelope_create(
+    Region region, Budget budget, str name, bytes encoded, object terms, bint *is_new
+)
+cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)

@@ -4,42 +4,43 @@ The public classes ``Claim`` and ``Envelope``: check and convert the Python argu
 ``deck.pyx``.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
+from hbcore.batch cimport Users, nth_key, users_of
+from hbcore.budget cimport Budget, child_find, child_insert, parent_of, refund_from
 from hbcore.deck cimport (
-    COUNT_SOUND, Batch, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many,
-    deck_close, deck_count, deck_snapshot, envelope_size, memory_offset,
+    COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
+    deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore.directory cimport directory_allocate, directory_find, directory_insert
+from hbcore.directory cimport directory_allocate, name_hash
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore.law cimport Terms, terms_from_python, terms_prepare, terms_valid
 from hbcore.ledger cimport (
-    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found, ledger_find,
-    ledger_release, ledger_scan, ledger_settle,
+    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
+    ledger_find, ledger_look, ledger_release, ledger_scan, ledger_settle,
 )
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
-from hbcore.user cimport HashKey, UserKey, siphash128, user_key, user_keys_from_sequence, user_keys_from_text_array
+from hbcore.user cimport UserKey, siphash128, user_key
 
-from collections.abc import Iterable
 from os import urandom
-from sys import modules as _modules
 
 import numpy as np
 
-from hbcore.errors import ConflictError, CorruptFileError
+from hbcore.budget import names_of
+from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import Terms as CheckedTerms, array_list
+from hbcore.terms import (
+    Terms as CheckedTerms, check_lookup, check_same_terms, envelope_terms, integer, object_name,
+)
 
 cdef tuple STATUSES = tuple(Status)
 
 cdef enum:
     NAME_LIMIT = 255
-    TERMS_MESSAGE = 16 + 80 + NAME_LIMIT
-    TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
+    TERMS_MESSAGE = 16 + 96 + NAME_LIMIT
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
@@ -83,6 +84,7 @@ cdef class Claim:
         return Claim, (self.status_code, self.amount, self.packet)
 
 
+cdef object FIRST = 0               # the default of nth
 cdef Region NO_REGION = Region()    # closed for ever: of an Envelope that Envelope.__new__ alone has made
 cdef Claim SOLD_OUT_CLAIM = Claim(SOLD_OUT, 0, -1)
 cdef Claim CLOSED_CLAIM = Claim(CLOSED, 0, -1)
@@ -119,26 +121,41 @@ cdef class Envelope:
         claim.packet = <int64_t>found.slot
         return claim
 
-    def claim(self, user, /):
+    cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF:
+        if type(nth) is int and 0 <= nth < self.deck.per_user:
+            return nth
+        return integer("nth", nth, 0, self.deck.per_user - 1)
+
+    cdef int key_of(self, object user, object nth, UserKey *out) except -1:
+        user_key(&self.region.key, user, out)
+        if nth is not FIRST:
+            nth_key(&self.region.key, self.checked_nth(nth), out)
+        return 0
+
+    def claim(self, user, /, nth=0):
         """Give the user a packet, or say why not; the same answer when asked again.
 
         Args:
             user: ``str``, ``bytes`` or ``int`` (-2**63 .. 2**64 - 1). ``"a"`` and ``b"a"`` are one user, ``7`` and
                 ``"7"`` are two.
+            nth: which of the user's packets, 0 .. ``per_user`` - 1; each is a claim of its own.
 
         Returns:
             A ``Claim``: GRANTED the first time, REPEATED with the same packet from then on, SOLD_OUT, or CLOSED.
 
         Raises:
-            TypeError, ValueError: the user is of a wrong type, empty, too long or out of range.
+            TypeError, ValueError: the user is of a wrong type, empty, too long or out of range; or nth is.
             EngineClosedError, CorruptFileError, MemoryError: nothing was granted.
         """
         cdef UserKey key
         cdef Found found
         cdef int status
-        user_key(&self.region.key, user, &key)
+        self.key_of(user, nth, &key)
         status = deck_claim(&self.deck, worker_of(self.region), &key, hb_now_ms(), &found)
-        if status == GRANTED_NOW or status == REPEATED:
+        if status == GRANTED_NOW:
+            return self.answer(status, &found)
+        self.end_if_due()
+        if status == REPEATED:
             return self.answer(status, &found)
         if status == SOLD_OUT:
             return SOLD_OUT_CLAIM
@@ -146,12 +163,13 @@ cdef class Envelope:
             return CLOSED_CLAIM
         return self.raise_for(status)
 
-    def claim_many(self, users, /):
+    def claim_many(self, users, /, nth=0):
         """Claim for every user in order, without the GIL.
 
         Args:
             users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or
                 strings, or a sequence of ``str``, ``bytes`` and ``int``. The same user twice is just REPEATED.
+            nth: which of each user's packets, as of ``claim``.
 
         Returns:
             A ``CLAIM_DTYPE`` array with one row for each user: ``status``, ``amount``, ``packet``.
@@ -160,83 +178,66 @@ cdef class Envelope:
             TypeError, ValueError: a user is bad; the message names its index, and nothing was granted.
             EngineClosedError, CorruptFileError, MemoryError: asking again gives every user the answer that stands.
         """
-        cdef Batch batch
-        cdef Py_buffer view, row_view
-        cdef UserKey *keys = NULL
-        cdef Py_ssize_t count
-        cdef int answer = 0
-        cdef bint has_view = False
+        cdef Users batch
+        cdef Py_buffer view
+        cdef int answer
         cdef uint64_t worker
         self.region.check_writable()
-        users = plain_users(users)
-        count = len(users)
-        rows = np.empty(count, CLAIM_DTYPE)
-        batch.keys = NULL
-        batch.hash_key = &self.region.key
+        batch = users_of(&self.region.key, users, self.checked_nth(nth))
+        rows = np.empty(batch.count, CLAIM_DTYPE)
+        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         try:
-            if isinstance(users, np.ndarray) and users.dtype.kind != "U" and users.dtype.kind != "S":
-                PyObject_GetBuffer(users, &view, PyBUF_STRIDED_RO)
-                has_view = True
-                batch.integers = <const char *>view.buf
-                batch.stride = view.strides[0] if view.ndim == 1 and view.strides != NULL else view.itemsize
-                batch.size = <int>view.itemsize
-                batch.is_signed = users.dtype.kind == "i"
-            else:
-                keys = <UserKey *>PyMem_RawMalloc(max(count, 1) * sizeof(UserKey))
-                if keys == NULL:
-                    raise MemoryError(f"no memory for the hashes of {count} users")
-                hash_users(&self.region.key, users, keys, count)
-                batch.keys = keys
-            PyObject_GetBuffer(rows, &row_view, PyBUF_WRITABLE)
             # Not before: reading the users may have run any Python, a fork or a close of the engine included.
             worker = worker_of(self.region)
             with nogil:
-                answer = deck_claim_many(&self.deck, worker, &batch, count, <ClaimRow *>row_view.buf)
-            PyBuffer_Release(&row_view)
+                answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>view.buf)
         finally:
-            PyMem_RawFree(keys)
-            if has_view:
-                PyBuffer_Release(&view)
+            PyBuffer_Release(&view)
         if answer != 0:
             self.raise_for(answer)
+        self.end_if_due()
         return rows
 
-    def find(self, user, /):
+    def find(self, user, /, nth=0):
         """Return the user's claim, with status REPEATED, or None; never grants. Arguments and errors as ``claim``."""
         cdef UserKey key
         cdef Found found
         cdef int answer
         self.region.check_key()
-        user_key(&self.region.key, user, &key)
+        self.key_of(user, nth, &key)
         answer = ledger_find(&self.deck.ledger, &key, &found)
         if answer == BUSY:
             with nogil:
                 answer = ledger_scan(&self.deck.ledger, &key, &found)
+        if answer == EXPIRED and not self.region.is_readonly:
+            answer = ledger_look(&self.deck.ledger, worker_of(self.region), &key, &found)
+            self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
-        if answer == NOT_FOUND:
+        if answer == NOT_FOUND or answer == EXPIRED:
             return None
         return self.raise_for(answer)
 
-    def settle(self, user, /):
+    def settle(self, user, /, nth=0):
         """The payout went through: make the user's claim final.
 
         Returns:
-            The claim, also when it was settled before; None if the user holds no packet.
+            The claim, also when it was settled before; None if the user holds no packet, or did not settle it in time.
         """
         cdef UserKey key
         cdef Found found
         cdef int answer
         self.region.check_writable()
-        user_key(&self.region.key, user, &key)
-        answer = ledger_settle(&self.deck.ledger, &key, hb_now_ms(), &found)
+        self.key_of(user, nth, &key)
+        answer = ledger_settle(&self.deck.ledger, worker_of(self.region), &key, &found)
+        self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:
             return None
         return self.raise_for(answer)
 
-    def release(self, user, /):
+    def release(self, user, /, nth=0):
         """The payout failed: give the user's packet back, for others or for the same user.
 
         Returns:
@@ -249,8 +250,9 @@ cdef class Envelope:
         cdef Found found
         cdef int answer
         self.region.check_writable()
-        user_key(&self.region.key, user, &key)
-        answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, hb_now_ms(), &found)
+        self.key_of(user, nth, &key)
+        answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, &found)
+        self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:
@@ -311,7 +313,8 @@ cdef class Envelope:
         )
 
     def close(self):
-        """End the claiming and refund what is unclaimed; claims that exist can still be settled or released.
+        """End the claiming and refund what is unclaimed to the budget, if there is one; claims that exist can still be
+        settled or released, and what is released is refunded as well.
 
         A claim that is under way in another thread or process may still be granted; its packet is not refunded.
 
@@ -320,11 +323,42 @@ cdef class Envelope:
             to nothing, add to it later.
         """
         cdef Counts counts
+        cdef uint64_t worker
         self.region.check_writable()
+        worker = worker_of(self.region)
         with nogil:
             deck_close(&self.deck, hb_now_ms())
+            deck_expire(&self.deck, worker)
         self.count(&counts)
+        if self.budget is not None and counts.amount_refunded != 0:
+            refund_from(self.budget, &self.funding_key, counts.amount_refunded)
         return counts.amount_refunded
+
+    cdef bint has_expired(self) noexcept:
+        return self.deck.expires_at_ms != 0 and hb_now_ms() >= self.deck.expires_at_ms
+
+    cdef int end_if_due(self) except -1:
+        # Close it when its time is over, so that what nobody claimed is refunded.
+        if hb_load_acquire(self.deck.ledger.closed) != 0:
+            self.pass_on()
+        elif self.has_expired():
+            self.close()
+        return 0
+
+    cdef int pass_on(self) except -1:
+        # Refund to the budget what went back after the closing. A death before this leaves it to the next of these calls,
+        # to a close, a sweep or an audit: what is refunded is counted from the slots. O(touched packets).
+        cdef uint64_t late
+        cdef Counts counts
+        if self.budget is None or hb_load_acquire(self.deck.ledger.closed) == 0:
+            return 0
+        late = hb_load_acquire(self.deck.ledger.late_refunds) + 1
+        if late != self.passed_on:
+            self.count(&counts)
+            if counts.amount_refunded != 0:
+                refund_from(self.budget, &self.funding_key, counts.amount_refunded)
+            self.passed_on = late
+        return 0
 
     @property
     def terms(self):
@@ -354,65 +388,62 @@ cdef class Envelope:
                 "(hbcore.Engine(path)) to pickle it, or fork"
             )
         from hbcore.engine import reopen_envelope
-        return reopen_envelope, (self.region.path, self.region.engine_id(), self.name, bool(self.region.is_readonly))
+        names = (self.name,) if self.budget is None else (*names_of(self.budget), self.name)
+        return reopen_envelope, (self.region.path, self.region.engine_id(), names, bool(self.region.is_readonly))
 
 
 cdef object engine_name(Region region):
     return "in memory" if region.path is None else repr(region.path)
 
 
-cdef object plain_users(object users):
-    # An integer array or a string array of native byte order and one dimension, or a list or tuple.
-    if isinstance(users, (list, tuple)):
-        return users
-    if isinstance(users, np.ndarray):
-        # Without an import of its own, which takes 18 ms and may be cut in two by a fork: who has such an array has it.
-        masked = getattr(_modules.get("numpy.ma"), "MaskedArray", None)
-        if masked is not None and isinstance(users, masked):
-            raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
-        if type(users) is not np.ndarray:
-            users = users.view(np.ndarray)      # a subclass may say anything of its length
-        if users.ndim != 1:
-            raise ValueError(f"users must have one dimension, not {users.ndim}")
-        kind = users.dtype.kind
-        if kind in "iuS" or (kind == "U" and users.dtype.itemsize <= 4 * TEXT_LIMIT):
-            if not users.dtype.isnative:
-                users = users.astype(users.dtype.newbyteorder("="))
-            return users
-        if kind in "UOT":
-            return array_list(users)
-        raise TypeError(f"users must be an array of integers, bytes or str, not of {users.dtype}")
-    if isinstance(users, (str, bytes, bytearray, memoryview)) or not isinstance(users, Iterable):
-        raise TypeError(f"users must be an integer array or a sequence of users, not {type(users).__name__}")
-    return list(users)
-
-
-cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t count) except -1:
-    # users: as plain_users returns them, not of an integer dtype
-    cdef Py_ssize_t bad = 0
-    cdef int answer
-    if not isinstance(users, np.ndarray):
-        user_keys_from_sequence(key, users, keys, count)
-        return 0
-    if count == 0:
-        return 0
-    # NumPy exports no buffer of some string arrays; their bytes are the same under another dtype.
-    cdef Py_ssize_t stride = users.strides[0]
-    cdef Py_ssize_t width = users.dtype.itemsize
-    cdef bint unicode = users.dtype.kind == "U"
-    cdef const char *data = <const char *><size_t>users.ctypes.data
-    with nogil:
-        answer = user_keys_from_text_array(
-            key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad
-        )
-    if answer != 0:
-        # Say what the scalar path says of this user.
-        user_keys_from_sequence(key, array_list(users[: bad + 1]), keys, bad + 1)
-        raise ValueError(f"users[{bad}]: user {users[bad]!r} cannot be hashed")
-    return 0
-
-
 # ---- making and finding ---------------------------------------------------------------------------------------------
+
+def envelope_get(
+    Region region not None, Budget budget, name, total=None, packets=None, law="double_mean", min=1, max=None,
+    concentration=3, seed=None, expires_at=None, per_user=1, hold_seconds=None,
+):
+    """Get or create an envelope of a budget, or of the engine if that is None."""
+    cdef Envelope envelope
+    cdef bint is_new = False
+    region.check_open()
+    encoded = object_name(name)
+    name = encoded.decode()     # a str, and not a subclass of it
+    if total is None and packets is None:
+        check_lookup(law, min, max, concentration, seed, expires_at, per_user, hold_seconds)
+    envelope = envelope_find(region, budget, name, encoded)
+    if total is None and packets is None:
+        if envelope is None:
+            raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
+        return envelope
+    terms = envelope_terms(
+        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds
+    )
+    if envelope is None:
+        envelope = envelope_create(region, budget, name, encoded, terms, &is_new)
+    if not is_new:      # somebody else may have been faster
+        check_same_terms(name, envelope_terms_of(envelope), terms)
+    return envelope
+
+
+def settled_within(Region region not None, offset):
+    """Return what was settled of the envelope at an offset, for the statistics of its budget."""
+    return envelope_at(region, offset, "").stats().amounts.settled
+
+
+cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
+    # Close it if its time is over, give back claims that have expired, and refund what a death has kept back. Returns how
+    # many things it has ended.
+    cdef uint64_t count, worker
+    worker = worker_of(envelope.region)
+    with nogil:
+        count = deck_expire(&envelope.deck, worker)
+    if hb_load_acquire(envelope.deck.ledger.closed) == 0 and envelope.has_expired():
+        envelope.close()
+        return count + 1
+    envelope.passed_on = 0
+    envelope.pass_on()
+    return count
+
 
 cdef object envelope_terms_of(Envelope envelope):
     cdef Terms *terms = &envelope.deck.terms
@@ -425,6 +456,8 @@ cdef object envelope_terms_of(Envelope envelope):
         concentration=terms.concentration,
         seed=terms.seed[:32],
         expires_at_ms=envelope.deck.expires_at_ms,
+        per_user=envelope.deck.per_user,
+        hold_ms=envelope.deck.hold_ms,
     )
 
 
@@ -434,9 +467,9 @@ cdef int terms_check(
     # A keyed hash of what an envelope is: its kind and parent, its terms, its name.
     cdef unsigned char[TERMS_MESSAGE] message
     memcpy(message, &terms.extent.kind, 16)
-    memcpy(message + 16, &terms.total, 80)
-    memcpy(message + 96, name, name_length)
-    siphash128(region.header.directory_key, message, 96 + name_length, out)
+    memcpy(message + 16, &terms.total, 96)
+    memcpy(message + 112, name, name_length)
+    siphash128(region.header.directory_key, message, 112 + name_length, out)
     return 0
 
 
@@ -472,7 +505,15 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     if size < envelope_size(copy.extent.name_length, terms.stratum_count, terms.packets):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
     envelope.deck.expires_at_ms = copy.expires_at_ms
+    envelope.deck.hold_ms = copy.hold_ms
+    envelope.deck.per_user = copy.per_user
+    envelope.deck.clock_offset_ms = region.clock_offset_ms
     envelope.region = region
+    if copy.extent.parent != 0:
+        envelope.budget = parent_of(region, copy.extent.parent)
+        envelope.funding_key = name_hash(
+            region, HB_KIND_ENVELOPE, copy.extent.parent, copied_name[:copy.extent.name_length]
+        )
     envelope.offset = offset
     envelope.name = name
     deck_attach(
@@ -481,13 +522,15 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     return envelope
 
 
-cdef Envelope envelope_find(Region region, str name, bytes encoded):
+cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded):
     # The envelope of that name, or None.
-    cdef int64_t offset = directory_find(region, HB_KIND_ENVELOPE, 0, encoded)
+    cdef int64_t offset = child_find(region, budget, HB_KIND_ENVELOPE, encoded)
     return envelope_at(region, <uint64_t>offset, name) if offset > 0 else None
 
 
-cdef Envelope envelope_create(Region region, str name, bytes encoded, object checked, bint *is_new):
+cdef Envelope envelope_create(
+    Region region, Budget budget, str name, bytes encoded, object checked, bint *is_new
+):
     # Make it, or find the one that somebody else has just made. Nothing is visible before it is whole.
     cdef Terms terms
     cdef hb_envelope *shared
@@ -502,7 +545,7 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     shared.extent.kind = HB_KIND_ENVELOPE
     shared.extent.name_length = <uint16_t>len(encoded)
     shared.extent.name_offset = sizeof(hb_envelope)
-    shared.extent.parent = 0
+    shared.extent.parent = 0 if budget is None else budget.offset
     shared.extent.created_at_ms = hb_now_ms()
     shared.total = terms.total
     shared.packets = terms.packets
@@ -511,10 +554,12 @@ cdef Envelope envelope_create(Region region, str name, bytes encoded, object che
     shared.law = terms.law
     shared.concentration = terms.concentration
     shared.expires_at_ms = checked.expires_at_ms
+    shared.hold_ms = checked.hold_ms
+    shared.per_user = checked.per_user
     memcpy(shared.seed, terms.seed, 32)
     memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
     terms_check(region, shared, <const unsigned char *>shared + sizeof(hb_envelope), <uint64_t>len(encoded), &check)
     memcpy(shared.check, &check, 16)
-    winner = directory_insert(region, HB_KIND_ENVELOPE, 0, encoded, <uint64_t>offset)
+    winner = child_insert(region, budget, HB_KIND_ENVELOPE, name, encoded, <uint64_t>offset, terms.total)
     is_new[0] = winner == offset
     return envelope_at(region, <uint64_t>winner, name)

@@ -1,4 +1,4 @@
-/* The file format, version 1: what every process that opens a mapping agrees on.
+/* The file format, version 2: what every process that opens a mapping agrees on.
  *
  * A mapping is a header, a table of workers, the first level of the directory, and then a chain of extents that is only
  * ever appended to. All integers are little-endian and of fixed width; offsets count bytes from the start of the
@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define HB_MAGIC "hbcore\r\n" /* the line end shows a transfer in text mode */
-#define HB_VERSION 1
+#define HB_VERSION 2
 #define HB_BYTE_ORDER UINT64_C(0x0102030405060708)
 #define HB_HEADER_SIZE 4096
 #define HB_WORKER_LIMIT 1024
@@ -35,7 +35,9 @@ struct hb_header {
     unsigned char key[32];
     uint64_t directory_key[2];
     unsigned char check[16]; /* keyed hash of all that stands before it but the boot id */
-    unsigned char reserved1[96];
+    uint64_t clock_offset_ms; /* of this boot: what its clock lacks to the times of claims that expire */
+    uint64_t clock_check;     /* keyed hash of the offset and the boot id */
+    unsigned char reserved1[80];
     uint64_t frontier; /* [atomic] hint: near the end of the chain, and never beyond it */
     unsigned char reserved2[120];
     uint64_t directory[HB_DIRECTORY_LEVELS]; /* [atomic] offset of each level after the first; 0: not made yet */
@@ -71,10 +73,11 @@ struct hb_extent {
     uint16_t name_offset; /* from the start of the extent */
     uint64_t parent;      /* offset of the object that this one belongs to; 0: the engine */
     uint64_t created_at_ms;
-    unsigned char reserved[32];
+    uint64_t refund[2]; /* [atomic pair] of a child: the last refund that has reached its budget; all that came with it */
+    unsigned char reserved[16];
 };
 enum { HB_PHASE_MAKING = 1, HB_PHASE_LIVE = 2, HB_PHASE_RETIRED = 3 };
-enum { HB_KIND_DIRECTORY = 1, HB_KIND_ENVELOPE = 2, HB_KIND_BUDGET = 3 };
+enum { HB_KIND_DIRECTORY = 1, HB_KIND_ENVELOPE = 2, HB_KIND_BUDGET = 3, HB_KIND_LEVEL = 4, HB_KIND_TOP_UP = 5 };
 
 /* The directory: levels of 512 * 8**level buckets of one cache line, the first in front of the chain of extents. A word
  * [atomic] is tag (28 bits) | offset of the object in units (36 bits); 0 is empty, and words never change again. A name
@@ -92,14 +95,18 @@ struct hb_envelope {
     uint32_t law;
     uint32_t concentration;
     uint64_t expires_at_ms; /* 0: never */
+    uint64_t hold_ms;       /* a claim that is not settled for so long goes back; 0: never */
+    uint64_t per_user;      /* packets that one user may claim */
     unsigned char seed[32];
     unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
-    unsigned char reserved1[32];
+    unsigned char reserved1[16];
     uint64_t closed;      /* [atomic] 0 or the time of closing in ms */
     uint64_t index_state; /* [atomic] generation << 2 | phase of a replacement */
     unsigned char reserved2[112];
     uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
-    unsigned char reserved3[56];
+    uint64_t next_expiry_ms; /* [atomic] hint: no claim expires before; 0: unknown */
+    uint64_t late_refunds;   /* [atomic] hint: how many packets were refunded after the closing */
+    unsigned char reserved3[40];
 };
 
 /* One packet. state [atomic]: kind (3 bits) | generation (19 bits) | worker or time in ms (42 bits). */
@@ -107,6 +114,37 @@ struct hb_slot {
     uint64_t state;
     uint64_t user[2]; /* [atomic] keyed hash; belongs to the state that was read both before and after it */
     uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see deck.pxd */
+};
+
+/* The money that one key of a budget holds: account.pyx says who changes what, and when. The keys stand apart, in the same
+ * order: [atomic pair] 0, 0: empty; 1, 0: nothing here, the path goes on in the next level. */
+struct hb_hold {
+    uint64_t state;  /* [atomic pair] kind (4 bits) | generation (18 bits) | time in ms (42 bits), */
+    uint64_t value;  /*   and what the operation of this state is about */
+    uint64_t amount; /* [atomic] written before the hold is granted, and never again */
+    uint64_t link;   /* [atomic] likewise: a check of key and amount; of a child, its offset */
+};
+
+/* A budget: its terms, then its name, rounded up to whole units, then level 0: 64 keys, 64 holds. Every other level is an
+ * extent of its own (HB_KIND_LEVEL): behind the extent's header the keys, then the holds. */
+#define HB_LEVELS 13
+struct hb_budget {
+    struct hb_extent extent;
+    uint64_t total;
+    unsigned char check[16]; /* keyed hash of the total, the name and the parent */
+    unsigned char reserved1[40];
+    uint64_t levels[16]; /* [atomic] HB_LEVELS of them: offset of each level after the first; 0: not made yet */
+    uint64_t money[2];          /* [atomic pair] the operation that changed it last; what is available */
+    unsigned char reserved2[112];
+};
+
+/* Money that was added to a budget by its parent, as a hold there: an object without a name. */
+struct hb_top_up {
+    struct hb_extent extent;
+    uint64_t total;
+    uint64_t key[2]; /* of the hold in the parent, and in the budget */
+    unsigned char check[16];
+    unsigned char reserved[24];
 };
 
 static_assert(sizeof(struct hb_header) == HB_HEADER_SIZE, "header size");
@@ -119,11 +157,20 @@ static_assert(offsetof(struct hb_header, frontier) == 256, "frontier");
 static_assert(offsetof(struct hb_header, directory) == 384, "directory");
 static_assert(sizeof(struct hb_worker) == 64, "worker size");
 static_assert(sizeof(struct hb_extent) == 64, "extent size");
+static_assert(offsetof(struct hb_extent, refund) == 32, "refund");
 static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
-static_assert(offsetof(struct hb_envelope, seed) == 112, "seed");
-static_assert(offsetof(struct hb_envelope, check) == 144, "check of an envelope");
+static_assert(offsetof(struct hb_envelope, total) == 64, "total of an envelope");
+static_assert(offsetof(struct hb_envelope, seed) == 128, "seed");
+static_assert(offsetof(struct hb_envelope, check) == 160, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");
+static_assert(sizeof(struct hb_hold) == 32, "hold size");
+static_assert(sizeof(struct hb_budget) == 384, "budget size");
+static_assert(offsetof(struct hb_budget, total) == 64, "total of a budget");
+static_assert(offsetof(struct hb_budget, levels) == 128, "levels");
+static_assert(offsetof(struct hb_budget, money) == 256, "money");
+static_assert(sizeof(struct hb_top_up) == 128, "size of a top-up");
+static_assert(offsetof(struct hb_top_up, total) == 64, "total of a top-up");
 
 #endif

@@ -18,6 +18,9 @@ cdef extern from "format.h" nogil:
         HB_KIND_DIRECTORY
         HB_KIND_ENVELOPE
         HB_KIND_BUDGET
+        HB_KIND_LEVEL
+        HB_KIND_TOP_UP
+        HB_LEVELS
     const uint64_t HB_BYTE_ORDER
 
     struct hb_header:
@@ -34,6 +37,8 @@ cdef extern from "format.h" nogil:
         unsigned char key[32]
         uint64_t directory_key[2]
         unsigned char check[16]
+        uint64_t clock_offset_ms
+        uint64_t clock_check
         uint64_t frontier
         uint64_t directory[8]
 
@@ -49,6 +54,7 @@ cdef extern from "format.h" nogil:
         uint16_t name_offset
         uint64_t parent
         uint64_t created_at_ms
+        uint64_t refund[2]
 
     struct hb_envelope:
         hb_extent extent
@@ -59,11 +65,34 @@ cdef extern from "format.h" nogil:
         uint32_t law
         uint32_t concentration
         uint64_t expires_at_ms
+        uint64_t hold_ms
+        uint64_t per_user
         unsigned char seed[32]
         unsigned char check[16]
         uint64_t closed
         uint64_t index_state
         uint64_t tombstones
+        uint64_t next_expiry_ms
+        uint64_t late_refunds
+
+    struct hb_hold:
+        uint64_t state
+        uint64_t value
+        uint64_t amount
+        uint64_t link
+
+    struct hb_budget:
+        hb_extent extent
+        uint64_t total
+        unsigned char check[16]
+        uint64_t levels[16]
+        uint64_t money[2]
+
+    struct hb_top_up:
+        hb_extent extent
+        uint64_t total
+        uint64_t key[2]
+        unsigned char check[16]
 
     struct hb_slot:
         uint64_t state

@@ -18,6 +18,7 @@ cdef enum:
     CLOSED = 3
     NOT_FOUND = 4
     ALREADY_SETTLED = 5
+    EXPIRED = 6             # ledger_find: a claim that was not settled in time, and that nobody has given back yet
     NO_MEMORY = -1
     CORRUPT = -2
     BUSY = -3               # only where nothing may be written: the index is being replaced
@@ -42,6 +43,10 @@ cdef struct Ledger:
     bint is_readonly
     bint is_stale               # only read, and the index is from before a reboot
     uint64_t handle             # the number of this view among all of the process
+    uint64_t hold_ms            # a claim that is not settled for so long goes back; 0: never
+    uint64_t clock_offset_ms    # between the clock that measures it and granted times
+    uint64_t *next_expiry       # [shared] hint: nothing expires before
+    uint64_t *late_refunds      # [shared] hint: how many slots were refunded after the closing
     prepare_function prepare
     void *context
 
@@ -60,10 +65,11 @@ cdef int ledger_claim(
     Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
 ) noexcept nogil
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
-cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil
-cdef int ledger_release(
-    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
-) noexcept nogil
+cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
+cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
+cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
+cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t *next_expiry) noexcept nogil
+cdef bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil
 cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil
 cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
 cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil

@@ -37,6 +37,7 @@ from hbcore.wide cimport hb_multiply
 
 cdef extern from "clock.h" nogil:
     uint64_t hb_now_ms() noexcept
+    uint64_t hb_boot_ms() noexcept
 
 cdef extern from "threads.h" nogil:
     struct hb_cursor:
@@ -97,6 +98,19 @@ cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nog
     # Ask for the index word that a claim of this user will look at first.
     cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
     hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
+
+
+cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
+    # Where claims expire, a clock that cannot be set; to be read after the claim was published, or its time is cut short.
+    if ledger.hold_ms == 0:
+        return hb_now_ms()
+    return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
+
+
+cdef bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil:
+    # More than the whole time: both ends were rounded down to milliseconds.
+    return (ledger.hold_ms != 0 and slot_kind(state) == GRANTED
+            and time_of_grant(ledger) > slot_payload(state) + ledger.hold_ms)
 
 
 cdef inline bint help_on(Index *index, uint64_t index_state) noexcept nogil:
@@ -160,8 +174,8 @@ cdef inline int probe(
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be written and the
-    # index is being replaced, or stale.
+    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be written
+    # and the index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
     if ledger.is_stale:
@@ -183,7 +197,7 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
                 # What is answered must be seen by everybody, also by who looks at the slots alone.
                 make_granted(ledger, found, hb_now_ms())
                 continue
-            return REPEATED
+            return EXPIRED if ledger_is_expired(ledger, found.state) else REPEATED
         if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:
             return CORRUPT
         # A crowded table that was replaced under the probe shows nothing: only the present one counts.
@@ -201,7 +215,7 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
         if not read_slot(&ledger.slots[slot], key, &state):
             break
         if slot_kind(state) != HELD:
-            return state
+            return slot_state(FREE, state, 0) if ledger_is_expired(ledger, state) else state
         if ledger_find(ledger, key, &found) != REPEATED or found.slot != slot:
             return slot_state(FREE, state, 0)
         if ledger.is_readonly:
@@ -216,7 +230,7 @@ cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept 
         if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low
                 and slot_key.high == key.high
                 and (slot_kind(found.state) == GRANTED or slot_kind(found.state) == SETTLED)):
-            return REPEATED
+            return EXPIRED if ledger_is_expired(ledger, found.state) else REPEATED
     return NOT_FOUND
 
 
@@ -261,6 +275,8 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     cdef Look look
     for _turn in range(RETRY_LIMIT):
         if vacancy_none(&ledger.vacancy):
+            if expire_due(ledger, worker):
+                continue
             return -1
         look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
         look.in_hands = False
@@ -277,6 +293,8 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         if slot >= 0:
             return slot
         if look.digest == before:
+            if expire_due(ledger, worker):
+                continue
             return -1
         before = look.digest
         if look.in_hands:
@@ -347,6 +365,7 @@ cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
     hb_fence_full()
     if hb_load_acquire(ledger.closed) != 0:
         ledger_refund(ledger, slot)
+        hb_fetch_add_relaxed(ledger.late_refunds, 1)
 
 
 cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil:
@@ -362,6 +381,8 @@ cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil:
 
 cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_ms) noexcept nogil:
     # found: a HELD slot that the index names. Its owner does this, or anyone who meets it: the claim is decided.
+    if ledger.hold_ms != 0:
+        now_ms = time_of_grant(ledger)
     hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))
 
 
@@ -412,6 +433,11 @@ cdef int ledger_claim(
                     outcome = PROBE_MOVING      # damage
                     break
                 make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find
+            elif ledger_is_expired(ledger, found.state):
+                if give_back(ledger, worker, key, found) == CORRUPT:
+                    outcome = PROBE_MOVING
+                    break
+                continue
             break
         if outcome == PROBE_CROWDED:
             index_start_replacement(&ledger.index, index_state)
@@ -448,12 +474,28 @@ cdef inline int hold(
     return GRANTED_NOW
 
 
-cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Found *found) noexcept nogil:
-    # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
+cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    # As ledger_find, but what has expired is given back before anybody is told that it is gone: a settle that is under
+    # way then fails. Nothing is EXPIRED.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = ledger_find(ledger, key, found)
+        if answer != EXPIRED:
+            return answer
+        if ledger.is_readonly:
+            return NOT_FOUND
+        if give_back(ledger, worker, key, found) == CORRUPT:
+            return CORRUPT
+    return CORRUPT
+
+
+cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
+    cdef uint64_t _attempt
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = ledger_look(ledger, worker, key, found)
         if answer != REPEATED or slot_kind(found.state) == SETTLED:
             return answer
         # settle, release and expiry race on this one CAS: exactly one of them wins
@@ -463,26 +505,60 @@ cdef int ledger_settle(Ledger *ledger, const UserKey *key, uint64_t now_ms, Foun
     return CORRUPT
 
 
-cdef int ledger_release(
-    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
-) noexcept nogil:
+cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
     # Give the user's packet back. Returns REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
     # CORRUPT.
-    cdef uint64_t _attempt, releasing
+    cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
-        answer = ledger_find(ledger, key, found)
+        answer = ledger_look(ledger, worker, key, found)
         if answer != REPEATED:
             return answer
         if slot_kind(found.state) == SETTLED:
             return ALREADY_SETTLED
-        releasing = slot_state(RELEASING, found.state, worker)
-        # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
-        vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)
-        if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
-            return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
-        vacancy_unpin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+        answer = give_back(ledger, worker, key, found)
+        if answer != BUSY:
+            return answer
     return CORRUPT
+
+
+cdef int give_back(Ledger *ledger, uint64_t worker, const UserKey *key, const Found *found) noexcept nogil:
+    # From GRANTED, as found, to FREE. Returns REPEATED, BUSY if somebody else has changed the slot, or CORRUPT.
+    cdef uint64_t releasing = slot_state(RELEASING, found.state, worker)
+    # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
+    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    # settle, release and expiry race on this one CAS: exactly one of them wins
+    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
+        return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+    vacancy_unpin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    return BUSY
+
+
+cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t *next_expiry) noexcept nogil:
+    # Give the slot back if its claim has expired; whether it did. Else lower *next_expiry to its time.
+    cdef Found found
+    cdef UserKey key
+    if not read_slot(&ledger.slots[slot], &key, &found.state) or slot_kind(found.state) != GRANTED:
+        return False
+    if not ledger_is_expired(ledger, found.state):
+        next_expiry[0] = min(next_expiry[0], slot_payload(found.state) + ledger.hold_ms + 1)
+        return False
+    found.slot = slot
+    return give_back(ledger, worker, &key, &found) == REPEATED
+
+
+cdef bint expire_due(Ledger *ledger, uint64_t worker) noexcept nogil:
+    # Where nothing is free: give back what has expired. Whether there was any. The hint keeps this from being done by
+    # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
+    cdef uint64_t slot, next_expiry
+    cdef bint is_any = False
+    if ledger.hold_ms == 0 or time_of_grant(ledger) < hb_load_relaxed(ledger.next_expiry):
+        return False
+    next_expiry = time_of_grant(ledger) + ledger.hold_ms
+    for slot in range(ledger.slot_count):
+        is_any = ledger_expire(ledger, worker, slot, &next_expiry) or is_any
+    hb_store_relaxed(ledger.next_expiry, next_expiry)
+    return is_any
 
 
 cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:

@@ -16,7 +16,7 @@ from hbcore.format cimport (
 from hbcore.index cimport Index, entry_prefix, home_of
 from hbcore.law cimport position_of, stratum_of
 from hbcore.ledger cimport ledger_reclaim
-from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size, hb_boot_ms
 from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
 from hbcore.user cimport UserKey
 
@@ -64,6 +64,7 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
           <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)
+    hb_store_relaxed(deck.ledger.next_expiry, 0)
     each_slot(deck, region, enter)
 
 
@@ -90,6 +91,9 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
         if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
             # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
             hb_cas(&slot.state, state, slot_state(FREE, state, 0))
+    if slot_kind(state) == GRANTED and deck.hold_ms != 0:
+        # Nobody knows how long the machine was off: the claim has its whole time again.
+        hb_store_relaxed(&slot.state, slot_state(GRANTED, state, (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)))
     if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
         stratum = &deck.strata[stratum_of(&deck.terms, position_of(&deck.terms, packet))]
         if hb_load_relaxed(stratum) != STRATUM_OPEN:

@@ -300,6 +300,7 @@ class Envelope:
                 np.datetime64(held.granted_at_ms, "ms"),
             )
             for claimant, held in self._claims.items()
+            if not self._is_gone(held)
         ]
         return np.array(sorted(rows, key=lambda row: row[0]), SNAPSHOT_DTYPE)
 
@@ -307,10 +308,12 @@ class Envelope:
         """Count packets and sum amounts."""
         self._engine._check_open()
         settled = [held.packet for held in self._claims.values() if held.state == State.SETTLED]
-        granted = [held.packet for held in self._claims.values() if held.state == State.GRANTED]
+        granted = [
+            held.packet for held in self._claims.values() if held.state == State.GRANTED and not self._is_gone(held)
+        ]
         amount_settled, amount_granted = sum(map(self.amount, settled)), sum(map(self.amount, granted))
         total, packets = self.terms.total, self.terms.packets
-        left = 0 if self._closed else packets - len(self._claims)
+        left = 0 if self._closed else packets - len(settled) - len(granted)
         amount_left = 0 if self._closed else total - amount_settled - amount_granted
         amounts = Amounts(total, amount_granted, amount_settled, amount_left)
         return EnvelopeStats(packets, len(granted), len(settled), left, amounts)

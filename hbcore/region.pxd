@@ -20,6 +20,7 @@ cdef extern from "process.h":
 
 cdef extern from "clock.h" nogil:
     uint64_t hb_now_ms() noexcept
+    uint64_t hb_boot_ms() noexcept
 
 cdef enum:
     PAGE_SIZE = 4096
@@ -35,6 +36,7 @@ cdef enum:
 cdef class Region:
     cdef char *base
     cdef uint64_t capacity
+    cdef uint64_t clock_offset_ms   # of this boot
     cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file
     cdef hb_header *header
     cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it

@@ -507,6 +507,8 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
     memcpy(header.boot_id, <const char *>boot, 16)
     memcpy(header.key_check, <const char *>check, 16)
     memcpy(header.directory_key, <const char *>directory_key, 16)
+    header.clock_offset_ms = hb_now_ms() - hb_boot_ms()
+    header.clock_check = clock_check(&header, header.clock_offset_ms, boot)
     header.frontier = FIRST_EXTENT
     if key is None and not in_memory:
         header.key_is_kept = 1
@@ -553,6 +555,13 @@ cdef bytes header_check(const hb_header *header):
     cdef uint64_t[2] key = [0x2065726F63626868, 0x0072656461656820]
     siphash128(key, <const unsigned char *>message, <size_t>len(message), &out)
     return bytes_from_user_key(&out)
+
+
+cdef uint64_t clock_check(const hb_header *header, uint64_t offset, bytes boot) except? 0:
+    cdef UserKey out
+    cdef bytes message = boot + offset.to_bytes(8, "little")
+    siphash128(header.directory_key, <const unsigned char *>message, <size_t>len(message), &out)
+    return out.low
 
 
 def boot_id():
@@ -637,9 +646,12 @@ cdef attach(Region region, uint64_t size, key, recover):
     region.file.workers = <hb_worker *>(region.base + WORKERS_OFFSET)
     region.frontier = FIRST_EXTENT
     region.is_stale = region.is_readonly and not is_awake(region, boot_id())
+    if region.is_readonly and not region.is_stale:
+        take_clock(region)
     if not region.is_readonly:
         if not region.in_memory:
             wake(region, recover)
+        take_clock(region)
         hb_store_private(&region.closed, 0)
         hb_presence_add(&region.presence)
         region.is_present = True
@@ -647,6 +659,13 @@ cdef attach(Region region, uint64_t size, key, recover):
         if region.path is not None:
             open_regions[region.path, region.engine_id()] = region
     hb_store_private(&region.closed, 0)
+
+
+cdef take_clock(Region region):
+    cdef uint64_t offset = region.header.clock_offset_ms
+    if region.header.clock_check != clock_check(region.header, offset, region.header.boot_id[:16]):
+        raise CorruptFileError(f"{region.path!r} has a damaged clock")
+    region.clock_offset_ms = offset
 
 
 cdef fill_holes(Region region):
@@ -698,7 +717,11 @@ cdef wake(Region region, recover):
                 f"{region.path!r} is in use by processes that were started under another boot: it must not be shared "
                 "by two machines"
             )
+        # The clock begins anew at a reboot; so do the times of what has not expired (recovery.pyx).
+        region.clock_offset_ms = hb_now_ms() - hb_boot_ms()
         recover(region)
+        region.header.clock_offset_ms = region.clock_offset_ms
+        region.header.clock_check = clock_check(region.header, region.clock_offset_ms, boot)
         hb_fence_full()
         memcpy(region.header.boot_id, <const char *>boot, 16)
     finally:

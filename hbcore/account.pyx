@@ -1,0 +1,669 @@
+"""The account: the money of a budget and the keyed holds on it; reserve, settle, release, refund, close.
+
+Everything that is decided is decided on one pair of words, the account's money: (the last operation, what is
+available), changed by a compare-and-swap of 16 bytes. An operation names a hold and its generation. Who asks for
+something first writes into the hold what it is about (an *undecided* state); from then on anybody can do the rest:
+
+1. Read the money. Write into the hold that its last operation names that it has happened (``complete``).
+2. Read the hold. If it is not undecided any more, all is done.
+3. Change the money: take or give the amount, and name the hold. Or, if there is not enough: leave what is available,
+   and name the hold with FAIL. Then complete it.
+
+Why each operation moves money exactly once: the money names every operation in turn, and nobody changes it before the
+last one was completed. So when step 2 finds the hold undecided, this operation is none of those before the pair that
+was read in step 1; and the CAS of step 3 succeeds only on that very pair. It never comes back, because no (hold,
+generation) is decided twice. This is the old trick of universal helping (Herlihy, 1991) with one word of memory.
+
+What a death leaves: an undecided hold. Its money is gone if the account's money names it, and else it is not: anyone
+who needs to know, or wants to change the money, finishes the first; nobody needs to finish the second, whose money is
+still there. No worker is asked whether it lives, so nothing here depends on who is dead.
+
+The states of a hold, g being its generation; those in the middle are undecided:
+
+    UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
+    GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
+    GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
+    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          the hold of a child: budget, envelope, top-up
+    FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
+    UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
+
+**Where a key's hold is.** Levels of growing size, each an open-addressed table of keys, and the holds in the same order. A
+key takes the first empty place of its path by one CAS of 16 bytes, and keeps it for ever, so that a released or settled
+key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists,
+whoever would take an empty place closes it instead, for ever, and goes on in the next level: the path of a key ends at
+the first place that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
+"""
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from hbcore.atomics cimport (
+    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write,
+    hb_store_relaxed,
+)
+from hbcore.format cimport (
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_LEVELS, hb_budget, hb_extent, hb_hold,
+    hb_top_up,
+)
+from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.user cimport UserKey
+from hbcore.wide cimport hb_multiply
+
+cdef enum:
+    RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
+    READ_LIMIT = 64
+    PLACE_SHIFT = 18            # an operation: generation (18 bits) | place (36) | level (4) | is one | FAIL
+    LEVEL_SHIFT = 54
+    CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
+    AGAIN = 19                  # occupy: somebody was faster
+
+cdef uint64_t OPERATION = <uint64_t>1 << 58
+cdef uint64_t FAIL = <uint64_t>1 << 59
+cdef uint64_t AMOUNT_LIMIT = <uint64_t>1 << TOTAL_BITS
+
+
+cdef void account_attach(
+    Account *account, uint64_t *money, uint64_t *level_offsets, char *level, char *base,
+    const uint64_t *known_size, const uint64_t *secret, bint is_readonly
+) noexcept nogil:
+    memset(account, 0, sizeof(Account))
+    account.money = money
+    account.level_offsets = level_offsets
+    account.levels[0] = <uint64_t>level
+    account.base = base
+    account.known_size = known_size
+    account.seal[0] = secret[0]
+    account.seal[1] = secret[1]
+    account.is_readonly = is_readonly
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t hold_state(int kind, uint64_t generation, uint64_t time_ms) noexcept nogil:
+    return <uint64_t>kind << 60 | (generation & ((1 << 18) - 1)) << 42 | time_ms
+
+
+cdef inline uint64_t with_kind(uint64_t state, int kind) noexcept nogil:
+    return state & ((<uint64_t>1 << 60) - 1) | <uint64_t>kind << 60
+
+
+cdef inline bint is_undecided(int kind) noexcept nogil:
+    return kind in (PENDING, SETTLING, RELEASING, FUNDING, REFUNDING, ADDING)
+
+
+cdef inline bint read_pair(const uint64_t *pair, uint64_t *first, uint64_t *second) noexcept nogil:
+    # Two words that change together, of which the first never comes back. False only if the file is damaged.
+    cdef uint64_t before, _turn
+    for _turn in range(READ_LIMIT):
+        before = hb_load_acquire(&pair[0])
+        second[0] = hb_load_acquire(&pair[1])
+        first[0] = hb_load_relaxed(&pair[0])
+        if first[0] == before:
+            return True
+    return False
+
+
+cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, uint64_t amount) noexcept nogil:
+    # A check sum of an amount and its key: damage is not paid out.
+    cdef uint64_t hash = (amount ^ account.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
+    hash = ((hash ^ hash >> 32) + (key.low ^ account.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
+    hash = ((hash ^ hash >> 32) + key.high) * <uint64_t>0x9E3779B97F4A7C15
+    return hash ^ hash >> 32
+
+
+# ---- where a key's hold is ------------------------------------------------------------------------------------------
+
+cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
+    # Every level has a hash of its own, so that keys that crowd one part on the next.
+    cdef uint64_t low
+    return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low)
+
+
+cdef inline uint64_t name_of(uint64_t level, uint64_t at) noexcept nogil:
+    return level << LEVEL_SHIFT | at << PLACE_SHIFT
+
+
+cdef inline uint64_t *keys_of(const Account *account, uint64_t level) noexcept nogil:
+    return <uint64_t *>hb_load_private(&account.levels[level])
+
+
+cdef inline hb_hold *holds_of(const Account *account, uint64_t level) noexcept nogil:
+    return <hb_hold *>(keys_of(account, level) + 2 * level_size(level))
+
+
+cdef inline void stand_at(const Account *account, uint64_t level, uint64_t at, Standing *standing) noexcept nogil:
+    standing.name = name_of(level, at)
+    standing.key = keys_of(account, level) + 2 * at
+    standing.hold = holds_of(account, level) + at
+
+
+cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil:
+    # Ask for the first place of the key's path in every level, and the hold there in the last: that is the likeliest.
+    cdef uint64_t level = 0
+    cdef uint64_t home = 0
+    while level < HB_LEVELS and keys_of(account, level) != NULL:
+        home = home_of(key, level)
+        hb_prefetch_write(keys_of(account, level) + 2 * home)
+        level += 1
+    hb_prefetch_write(holds_of(account, level - 1) + home)
+
+
+cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil:
+    # Follow the path of a key to its hold, or to the first empty place. Returns REPEATED, ABSENT, LACKING, CROWDED (there
+    # is no empty place, and no next level yet) or DAMAGED.
+    cdef uint64_t level, at, size, word, distance
+    cdef uint64_t *keys
+    cdef bint is_closed = False
+    for level in range(HB_LEVELS):
+        keys = keys_of(account, level)
+        if keys == NULL:
+            if hb_load_acquire(&account.level_offsets[level]) != 0:
+                return LACKING
+            return DAMAGED if is_closed else CROWDED
+        is_closed = False
+        size = level_size(level)
+        at = home_of(key, level)
+        distance = 0
+        while distance < size:
+            # A key is written by one CAS and never changes: its two words need no second look.
+            word = hb_load_acquire(&keys[2 * at])
+            if word == 0 or word == key.low and hb_load_relaxed(&keys[2 * at + 1]) == key.high:
+                stand_at(account, level, at, standing)
+                standing.distance = distance
+                return REPEATED if word else ABSENT
+            if word == PATH_CLOSED:
+                is_closed = True
+                break
+            distance += 1
+            at = at + 1 if at + 1 < size else 0
+    return DAMAGED
+
+
+cdef inline int occupy(Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
+    # Take the empty place where a key's path ends. Returns REPEATED, AGAIN or CROWDED: the next level is to be made.
+    cdef uint64_t level = standing.name >> LEVEL_SHIFT
+    if level + 1 < HB_LEVELS and hb_load_acquire(&account.level_offsets[level + 1]) != 0:
+        # The next level must be there first: a path that is closed leads on.
+        hb_cas_pair(standing.key, 0, 0, PATH_CLOSED, 0)
+        return AGAIN
+    if standing.distance > CROWDED_AT + 2 * level:
+        return CROWDED
+    return REPEATED if hb_cas_pair(standing.key, 0, 0, key.low, key.high) else AGAIN
+
+
+cdef inline UserKey proper(const UserKey *key) noexcept nogil:
+    # The two first words that mean something else are no key's.
+    cdef UserKey out = key[0]
+    out.low += 2 * (out.low < 2)
+    return out
+
+
+# ---- the money ------------------------------------------------------------------------------------------------------
+
+cdef uint64_t account_available(const Account *account, bint *is_closed) noexcept nogil:
+    cdef uint64_t available = hb_load_acquire(&account.money[1])
+    is_closed[0] = available & MONEY_CLOSED != 0
+    return available & ~MONEY_CLOSED
+
+
+cdef inline int shortage(const Account *account, uint64_t amount) noexcept nogil:
+    # GRANTED_NOW, INSUFFICIENT or CLOSED, as it was at the moment of this one load.
+    cdef bint is_closed
+    cdef uint64_t available = account_available(account, &is_closed)
+    if is_closed:
+        return CLOSED
+    return INSUFFICIENT if available < amount else GRANTED_NOW
+
+
+cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *total) noexcept nogil:
+    # What a child asks for: its total stands at the same place in every kind. Returns 0, UNSEEN or DAMAGED.
+    cdef const hb_extent *extent = <const hb_extent *>(account.base + offset)
+    if offset % 64 != 0 or offset == 0 or offset >= <uint64_t>1 << 42:
+        return DAMAGED
+    if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # the smallest of them
+        return UNSEEN
+    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP):
+        return DAMAGED
+    total[0] = (<const hb_budget *>extent).total
+    return 0 if 0 < total[0] < AMOUNT_LIMIT else DAMAGED
+
+
+cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **refund) noexcept nogil:
+    # Where it is kept what has come back from the child at an offset. Returns 0, UNSEEN or DAMAGED.
+    cdef uint64_t total
+    cdef int status = child_total(account, offset, &total)
+    refund[0] = (<hb_extent *>(account.base + offset)).refund
+    return status
+
+
+cdef int complete(Account *account, uint64_t operation) noexcept nogil:
+    # Write into the hold that an operation of the money names what has become of it. Any number may do this at once,
+    # and late: every CAS expects the undecided state, and what is stored before it is the same whoever stores it.
+    # Returns 0, LACKING, UNSEEN or DAMAGED.
+    cdef uint64_t level = operation >> LEVEL_SHIFT & 15
+    cdef uint64_t at = operation >> PLACE_SHIFT & ((<uint64_t>1 << 36) - 1)
+    cdef uint64_t state, value, amount, generation, refunded
+    cdef hb_hold *hold
+    cdef uint64_t *refund
+    cdef Standing standing
+    cdef UserKey key
+    cdef int kind, status
+    if operation == 0:
+        return 0
+    if level >= HB_LEVELS or at >= level_size(level):
+        return DAMAGED
+    if keys_of(account, level) == NULL:
+        return LACKING if hb_load_acquire(&account.level_offsets[level]) != 0 else DAMAGED
+    stand_at(account, level, at, &standing)
+    hold = standing.hold
+    if not read_pair(&hold.state, &state, &value):
+        return DAMAGED
+    if hold_generation(state) != operation & ((1 << 18) - 1):
+        return 0
+    kind = hold_kind(state)
+    if not is_undecided(kind):
+        return 0
+    if operation & FAIL:
+        if kind != PENDING and kind != FUNDING:
+            return DAMAGED
+        hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)
+    elif kind == PENDING or kind == ADDING:
+        key.low = hb_load_relaxed(&standing.key[0])
+        key.high = hb_load_relaxed(&standing.key[1])
+        hb_store_relaxed(&hold.amount, value)
+        hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))
+        hb_cas_pair(&hold.state, state, value, with_kind(state, GRANTED if kind == PENDING else ADDED), 0)
+    elif kind == FUNDING:
+        status = child_total(account, value, &amount)
+        if status != 0:
+            return status
+        hb_store_relaxed(&hold.amount, amount)
+        hb_store_relaxed(&hold.link, value)
+        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), 0)
+    elif kind == REFUNDING:
+        # First the base of the next refund. It carries the generation, so that who comes late changes nothing.
+        status = refund_of(account, hb_load_relaxed(&hold.link), &refund)
+        if status != 0:
+            return status
+        if not read_pair(refund, &generation, &refunded):
+            return DAMAGED
+        if generation != hold_generation(state):
+            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)
+        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), value)
+    else:
+        hb_cas_pair(&hold.state, state, value, with_kind(state, SETTLED if kind == SETTLING else RELEASED), value)
+    return 0
+
+
+cdef int decide(Account *account, const Standing *standing) noexcept nogil:
+    # Bring a hold out of the undecided state that is in `standing`: see the top. Returns as complete does.
+    cdef hb_hold *hold = standing.hold
+    cdef int kind = hold_kind(standing.state)
+    cdef uint64_t own = OPERATION | standing.name | hold_generation(standing.state)
+    cdef uint64_t operation, available, state, value, amount, generation, refunded, _attempt
+    cdef uint64_t *refund
+    cdef int status
+    for _attempt in range(RETRY_LIMIT):
+        if not read_pair(account.money, &operation, &available):
+            continue        # others are very busy
+        status = complete(account, operation)
+        if status != 0:
+            return status
+        if not read_pair(&hold.state, &state, &value):
+            return DAMAGED
+        if state != standing.state:
+            return 0
+        amount = value
+        if kind == PENDING or kind == FUNDING:
+            if kind == FUNDING:
+                status = child_total(account, value, &amount)
+                if status != 0:
+                    return status
+            # A closed account has the highest bit in what is available; nothing is taken from it.
+            if available & MONEY_CLOSED or available < amount:
+                if hb_cas_pair(account.money, operation, available, own | FAIL, available):
+                    return complete(account, own | FAIL)
+            elif hb_cas_pair(account.money, operation, available, own, available - amount):
+                return complete(account, own)
+            continue
+        if kind == REFUNDING:
+            status = refund_of(account, hb_load_relaxed(&hold.link), &refund)
+            if status != 0:
+                return status
+            if not read_pair(refund, &generation, &refunded):
+                return DAMAGED
+            if generation == hold_generation(state) or refunded > value:
+                if hb_load_acquire(&hold.state) != state:
+                    return 0
+                return DAMAGED
+            amount = value - refunded
+        if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= AMOUNT_LIMIT:
+            return DAMAGED
+        if hb_cas_pair(account.money, operation, available, own, available + amount):
+            return complete(account, own)
+    return DAMAGED
+
+
+# ---- reserving ------------------------------------------------------------------------------------------------------
+
+cdef inline bint read_hold(const hb_hold *hold, Standing *standing) noexcept nogil:
+    if not read_pair(&hold.state, &standing.state, &standing.value):
+        return False
+    standing.amount = hb_load_relaxed(&hold.amount)
+    standing.link = hb_load_relaxed(&hold.link)
+    return True
+
+
+cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
+    # Whether it was the wish of that generation that was granted, whatever has become of it.
+    cdef int kind = hold_kind(state)
+    if kind == GRANTED or kind == ADDED:
+        return hold_generation(state) == generation
+    return (kind in (SETTLING, SETTLED, RELEASING, RELEASED)
+            and hold_generation(state) == (generation + 1) & ((1 << 18) - 1))
+
+
+cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
+    # Of a hold that was granted: the amount is what it was.
+    return standing.amount < AMOUNT_LIMIT and standing.link == sealed_amount(account, key, standing.amount)
+
+
+cdef int account_reserve(
+    Account *account, const UserKey *wanted, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
+    Standing *standing
+) noexcept nogil:
+    # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
+    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, what is to be done first, or DAMAGED.
+    cdef uint64_t _attempt, next_state
+    cdef int answer
+    cdef UserKey key = proper(wanted)
+    for _attempt in range(RETRY_LIMIT):
+        answer = account_locate(account, &key, standing)
+        if answer == ABSENT:
+            if kind != ADDING:
+                # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
+                # the key was not there, if it is not there now.
+                answer = shortage(account, amount)
+                if answer != GRANTED_NOW:
+                    if hb_load_acquire(&standing.key[0]) == 0:
+                        return answer
+                    continue
+            answer = occupy(account, &key, standing)
+            if answer == AGAIN:
+                continue
+        if answer != REPEATED:
+            return answer
+        if not read_hold(standing.hold, standing):
+            return DAMAGED
+        if is_undecided(hold_kind(standing.state)):
+            answer = decide(account, standing)
+            if answer != 0:
+                return answer
+            continue
+        if hold_kind(standing.state) != UNUSED:
+            if hold_kind(standing.state) != FUNDED and not is_sound(account, &key, standing):
+                return DAMAGED
+            return REPEATED
+        if kind != ADDING:
+            answer = shortage(account, amount)
+            if answer != GRANTED_NOW:
+                if hb_load_acquire(&standing.hold.state) == standing.state:
+                    return answer
+                continue
+        # To die right after this leaves a wish that anybody may fulfil, or refuse.
+        next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
+        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
+            continue
+        standing.state = next_state
+        standing.value = value
+        answer = decide(account, standing)
+        if answer != 0:
+            return answer
+        if not read_hold(standing.hold, standing):
+            return DAMAGED
+        # Nothing is granted twice: a child's hold is known by its link, every other by the generation of its grant.
+        if kind == FUNDING:
+            if standing.link == value:
+                return GRANTED_NOW
+        elif is_granted(standing.state, hold_generation(next_state)):
+            return GRANTED_NOW
+        if hold_kind(standing.state) == UNUSED:
+            # Refused, at the moment when the money named this wish with FAIL.
+            return CLOSED if shortage(account, 0) == CLOSED else INSUFFICIENT
+        # Refused, and somebody else has asked since then: look what came of that.
+    return DAMAGED
+
+
+# ---- finding, settling, releasing -----------------------------------------------------------------------------------
+
+cdef inline int settle_down(Account *account, const UserKey *key, Standing *standing) noexcept nogil:
+    # Read a hold; decide what is undecided about it. Returns REPEATED, ABSENT (nothing was ever granted), LACKING or
+    # DAMAGED. A wish that nobody has fulfilled yet stays one.
+    cdef uint64_t operation, available, _attempt
+    cdef int answer, kind
+    for _attempt in range(RETRY_LIMIT):
+        if not read_hold(standing.hold, standing):
+            return DAMAGED
+        kind = hold_kind(standing.state)
+        if kind == UNUSED:
+            return ABSENT
+        if is_undecided(kind):
+            if account.is_readonly:
+                return look_only(account, standing)
+            if kind == PENDING or kind == FUNDING or kind == ADDING:
+                # Its money is taken only if the last operation names it: else it has not happened, at this moment.
+                if not read_pair(account.money, &operation, &available):
+                    continue
+                if operation != OPERATION | standing.name | hold_generation(standing.state):
+                    if hb_load_acquire(&standing.hold.state) == standing.state:
+                        return ABSENT
+                    continue
+                answer = complete(account, operation)
+            else:
+                answer = decide(account, standing)
+            if answer != 0:
+                return answer
+            continue
+        if kind > ADDED:
+            return DAMAGED
+        if kind != FUNDED and not is_sound(account, key, standing):
+            return DAMAGED
+        return REPEATED
+    return DAMAGED
+
+
+cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
+    # What an undecided hold is, for who may not write: what the last operation of the money says.
+    cdef uint64_t operation, available
+    cdef uint64_t *refund
+    cdef int kind = hold_kind(standing.state)
+    cdef bint is_done = (
+        read_pair(account.money, &operation, &available)
+        and operation == OPERATION | standing.name | hold_generation(standing.state)
+    )
+    if kind == PENDING or kind == ADDING or kind == FUNDING:
+        if not is_done:
+            return ABSENT
+        if kind == FUNDING:
+            standing.link = standing.value
+            if child_total(account, standing.value, &standing.amount) != 0:
+                return DAMAGED
+            standing.state = with_kind(standing.state, FUNDED)
+        else:
+            standing.amount = standing.value
+            standing.state = with_kind(standing.state, GRANTED if kind == PENDING else ADDED)
+        standing.value = 0
+    elif kind == REFUNDING:
+        if refund_of(account, standing.link, &refund) != 0:
+            return DAMAGED
+        standing.state = with_kind(standing.state, FUNDED)
+        if not is_done:
+            standing.value = hb_load_acquire(&refund[1])
+    else:
+        # It has won against every other, and will come to that.
+        standing.state = with_kind(standing.state, SETTLED if kind == SETTLING else RELEASED)
+    return REPEATED
+
+
+cdef int account_find(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
+    # Returns REPEATED with the hold, ABSENT, LACKING, UNSEEN or DAMAGED.
+    cdef UserKey key = proper(wanted)
+    cdef int answer = account_locate(account, &key, standing)
+    if answer == CROWDED:
+        return ABSENT
+    return answer if answer != REPEATED else settle_down(account, &key, standing)
+
+
+cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
+    # The same, and a wish that nobody has fulfilled is fulfilled or refused: ABSENT is for good.
+    cdef UserKey key = proper(wanted)
+    cdef int answer = account_locate(account, &key, standing)
+    if answer == REPEATED:
+        if not read_hold(standing.hold, standing):
+            return DAMAGED
+        if is_undecided(hold_kind(standing.state)):
+            answer = decide(account, standing)
+            if answer != 0:
+                return answer
+    return account_find(account, wanted, standing)
+
+
+cdef int account_finish(
+    Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
+) noexcept nogil:
+    # kind: SETTLING (spent: at most the amount; more means all of it) or RELEASING. Returns REPEATED with the hold as it
+    # is then, be it by an earlier call, GRANTED_NOW if by this one; EXCESSIVE if the amount is less than what is to be spent;
+    # ABSENT, LACKING or DAMAGED.
+    cdef uint64_t _attempt, returned, next_state
+    cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
+    for _attempt in range(RETRY_LIMIT):
+        answer = account_find(account, wanted, standing)
+        if answer != REPEATED or hold_kind(standing.state) != GRANTED:
+            return answer
+        if kind == SETTLING and spent != <uint64_t>-1 and spent > standing.amount:
+            return EXCESSIVE
+        returned = standing.amount
+        if kind == SETTLING:
+            returned = 0 if spent == <uint64_t>-1 else standing.amount - spent
+        next_state = hold_state(
+            final if returned == 0 else kind, hold_generation(standing.state) + 1, hold_time(standing.state)
+        )
+        # settle and release race on this one CAS: exactly one of them wins.
+        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):
+            continue
+        standing.state = next_state
+        standing.value = returned
+        if returned != 0:
+            answer = decide(account, standing)
+            if answer != 0:
+                return answer
+            standing.state = with_kind(next_state, final)
+        return GRANTED_NOW
+    return DAMAGED
+
+
+cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target) noexcept nogil:
+    # Of a closed child: all that it has given back is at least `target`; take what of that has not arrived yet. Returns
+    # REPEATED, ABSENT, LACKING or DAMAGED.
+    cdef uint64_t _attempt, next_state
+    cdef Standing standing
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = account_find(account, wanted, &standing)
+        if answer != REPEATED:
+            return answer
+        if hold_kind(standing.state) != FUNDED or target >= AMOUNT_LIMIT:
+            return DAMAGED
+        if standing.value >= target:
+            return REPEATED
+        # Refunds of one child follow each other; each says what all of them come to, so that none counts twice.
+        next_state = hold_state(REFUNDING, hold_generation(standing.state) + 1, hold_time(standing.state))
+        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, target):
+            continue
+        standing.state = next_state
+        standing.value = target
+        answer = decide(account, &standing)
+        if answer != 0:
+            return answer
+    return DAMAGED
+
+
+cdef int account_close(Account *account) noexcept nogil:
+    # Nothing is taken from the money any more. Idempotent. Returns GRANTED_NOW, REPEATED or DAMAGED.
+    cdef uint64_t operation, available, _attempt
+    for _attempt in range(RETRY_LIMIT):
+        if not read_pair(account.money, &operation, &available):
+            continue
+        if available & MONEY_CLOSED:
+            return REPEATED
+        # The operation stays, so that it is still to be completed.
+        if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):
+            return GRANTED_NOW
+    return DAMAGED
+
+
+# ---- reading all of it ----------------------------------------------------------------------------------------------
+
+cdef int account_read(Account *account, uint64_t level, uint64_t at, UserKey *key, Standing *standing) noexcept nogil:
+    # The hold at a place of a level that is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
+    # granted there, LACKING or DAMAGED.
+    stand_at(account, level, at, standing)
+    key.low = hb_load_acquire(&standing.key[0])
+    key.high = hb_load_relaxed(&standing.key[1])
+    if key.low <= PATH_CLOSED:
+        return ABSENT
+    return settle_down(account, key, standing)
+
+
+cdef int account_count(Account *account, uint64_t level, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
+    # Add the holds of a part of a level. Returns 0, LACKING or DAMAGED.
+    cdef uint64_t at
+    cdef UserKey key
+    cdef Standing standing
+    cdef int answer, kind
+    for at in range(first, end):
+        answer = account_read(account, level, at, &key, &standing)
+        if answer == ABSENT:
+            continue
+        if answer != REPEATED:
+            return answer
+        kind = hold_kind(standing.state)
+        # No state comes back, so equal digests of two looks mean equal states all the while.
+        sums.digest = (sums.digest ^ standing.state ^ standing.value) * <uint64_t>0x9E3779B97F4A7C15
+        if kind == ADDED:
+            sums.added += standing.amount
+            continue
+        sums.taken += standing.amount - standing.value
+        if kind != FUNDED:
+            sums.count += 1
+        if kind == SETTLED:
+            sums.settled += standing.amount - standing.value
+    return 0
+
+
+cdef int account_check(
+    Account *account, uint64_t level, uint64_t first, uint64_t end, uint64_t *place
+) noexcept nogil:
+    # For the audit: every hold of a part of a level can be read, and its key's path leads to it and to no other. Returns 0,
+    # LACKING, UNSEEN, or DAMAGED with the place.
+    cdef uint64_t at
+    cdef UserKey key
+    cdef Standing standing, found
+    cdef int answer
+    for at in range(first, end):
+        place[0] = at
+        answer = account_read(account, level, at, &key, &standing)
+        if answer != REPEATED and answer != ABSENT:
+            return answer
+        if key.low <= PATH_CLOSED:
+            continue
+        answer = account_locate(account, &key, &found)
+        if answer == LACKING:
+            return LACKING
+        if answer != REPEATED or found.name != standing.name:
+            return DAMAGED
+    return 0
+
+
+cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil:
+    # The last operation, and what is available with the bit of a closed account.
+    return read_pair(account.money, operation, available)

@@ -212,8 +212,8 @@ cdef class Region:
         return 0
 
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
-        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. The last grain, if it
-        # is not whole, does not count: whoever makes the file longer may be about to zero some of it (format.h).
+        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. A last grain that
+        # is not whole does not count: whoever makes the file longer may be about to zero some of it (format.h).
         cdef stat_result status
         cdef uint64_t end = offset + size
         cdef uint64_t known

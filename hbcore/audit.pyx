@@ -58,6 +58,7 @@ cdef enum:
     BAD_COUNT = 9
     HIDDEN = 10
     BAD_WORKER = 11
+    BAD_REPLACEMENT = 12
 
 cdef struct Finding:
     uint64_t packet     # or stratum, or index word
@@ -233,8 +234,11 @@ cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *find
     cdef uint64_t base = <char *>table - region.base
     cdef uint64_t end = base + 8 * index.word_count
     cdef uint64_t data_end
-    cdef uint64_t data = region.next_data(base, end, &data_end)
+    cdef uint64_t data
     cdef int status
+    if state & ((1 << PHASE_BITS) - 1):
+        return SOUND        # somebody has begun to replace it since the slots were looked at
+    data = region.next_data(base, end, &data_end)
     while data < end:
         status = audit_words(deck, table, (data - base) // 8, (data_end - base + 7) // 8, state >> PHASE_BITS, entries,
                              finding)
@@ -257,6 +261,7 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         BAD_WORD: f"{where}: index word {finding.packet} names packet {finding.present}, which is not its user's",
         HIDDEN: f"{where}: packet {finding.packet} is free, but the vacancy tree hides it from claims",
         BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
+        BAD_REPLACEMENT: f"{where}: the replacement of its index cannot go on",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
     }[status]
 
@@ -271,6 +276,8 @@ cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noe
         state = hb_load_acquire(deck.ledger.index.state)
         if state & ((1 << PHASE_BITS) - 1) and not deck.ledger.is_readonly:
             index_help(&deck.ledger.index, state)
+            if hb_load_acquire(deck.ledger.index.state) == state:
+                return BAD_REPLACEMENT      # who helps brings it on, or somebody else has: but for damage
     status = audit_strata(deck, region, finding)
     if status == SOUND:
         status = audit_slots(deck, sums, finding)

@@ -21,12 +21,18 @@
 #define HB_DIRECTORY_LEVELS 8
 #define HB_UNIT 64 /* space is handed out in units of one cache line */
 
+/* A file grows in whole grains, and what of it lies beyond the last whole one is never used. A kernel that makes a file
+ * longer zeroes the rest of the block in which it ended before, and may do so after others can see the new length (ext4
+ * does, observed with Linux 6.18): what a process faster than that had written there through its mapping would be lost.
+ * No file system has larger blocks than this. */
+#define HB_GRAIN 65536
+
 struct hb_header {
     char magic[8];
     uint32_t version;
     uint32_t header_size;
     uint64_t byte_order;
-    uint64_t capacity; /* bytes of address space, fixed at creation */
+    uint64_t capacity; /* bytes of address space, fixed at creation; whole grains */
     uint64_t created_at_ms;
     unsigned char engine_id[16];
     unsigned char boot_id[16]; /* of the boot under which it was last opened */

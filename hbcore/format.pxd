@@ -10,6 +10,7 @@ cdef extern from "format.h" nogil:
         HB_WORKER_LIMIT
         HB_DIRECTORY_LEVELS
         HB_UNIT
+        HB_GRAIN
         HB_PREFACE
         HB_EPOCH_BITS
         HB_PHASE_MAKING

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore.atomics cimport hb_load_relaxed
-from hbcore.format cimport hb_extent, hb_header, hb_worker
+from hbcore.format cimport HB_GRAIN, hb_extent, hb_header, hb_worker
 from hbcore.user cimport HashKey, UserKey
 
 cdef extern from "process.h":
@@ -23,7 +23,6 @@ cdef extern from "clock.h" nogil:
     uint64_t hb_boot_ms() noexcept
 
 cdef enum:
-    PAGE_SIZE = 4096
     WORKERS_OFFSET = 4096
     DIRECTORY_OFFSET = 4096 + 1024 * 64         # header, workers
     FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64  # header, workers, the first level of the directory
@@ -37,7 +36,7 @@ cdef class Region:
     cdef char *base
     cdef uint64_t capacity
     cdef uint64_t clock_offset_ms   # of this boot
-    cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file
+    cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file; whole grains
     cdef hb_header *header
     cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it
     cdef int fd
@@ -66,6 +65,10 @@ cdef class Region:
     cdef bint is_whole(self) except -1
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
+
+
+cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:
+    return size - size % HB_GRAIN
 
 
 cdef inline uint64_t worker_of(Region region) except 0:

@@ -18,8 +18,8 @@ from hbcore.atomics cimport (
     hb_store_relaxed,
 )
 from hbcore.format cimport (
-    HB_BYTE_ORDER, HB_EPOCH_BITS, HB_HEADER_SIZE, HB_MAGIC, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_UNIT,
-    HB_VERSION, HB_WORKER_LIMIT, hb_extent, hb_header, hb_worker,
+    HB_BYTE_ORDER, HB_EPOCH_BITS, HB_GRAIN, HB_HEADER_SIZE, HB_MAGIC, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED,
+    HB_UNIT, HB_VERSION, HB_WORKER_LIMIT, hb_extent, hb_header, hb_worker,
 )
 from hbcore.user cimport HashKey, UserKey, bytes_from_user_key, hash_key_from_bytes, siphash128
 
@@ -84,7 +84,7 @@ cdef enum:
     HEADER_BOOT = 56            # offsets of fields of the header
     HEADER_CHECK = 144
     LIFE_LIMIT = 64
-    INITIAL_SIZE = 128 * 1024
+    INITIAL_SIZE = 2 * HB_GRAIN
     GROWTH_MIN = 1024 * 1024
     GROWTH_MAX = 64 * 1024 * 1024
 
@@ -212,7 +212,8 @@ cdef class Region:
         return 0
 
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
-        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS.
+        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. A last grain that
+        # is not whole does not count: whoever makes the file longer may be about to zero some of it (format.h).
         cdef stat_result status
         cdef uint64_t end = offset + size
         cdef uint64_t known
@@ -222,7 +223,7 @@ cdef class Region:
             return True
         if fstat(self.fd, &status) != 0 or not hb_is_file(self.fd, &self.file):
             return False
-        known = min(<uint64_t>status.st_size, self.capacity)
+        known = whole_grains(min(<uint64_t>status.st_size, self.capacity))
         hb_store_private(&self.known_size, known)
         return end <= known
 
@@ -241,8 +242,10 @@ cdef class Region:
         return extent
 
     cdef int grow(self, uint64_t end) noexcept nogil:
-        # Make sure that the file has disk space up to `end`. Returns 0, SPACE_DISK with errno, or SPACE_CLOSED.
+        # Make sure that the file has disk space up to `end`, which is at most the capacity. Returns 0, SPACE_DISK with
+        # errno, or SPACE_CLOSED.
         cdef uint64_t target, size
+        end = whole_grains(end + HB_GRAIN - 1)      # so is the capacity
         if self.contains(0, end):
             return 0
         if not hb_is_file(self.fd, &self.file):
@@ -250,7 +253,7 @@ cdef class Region:
         size = min(hb_load_private(&self.known_size), end)      # another thread may have learned more meanwhile
         # In steps of an eighth of the file, so that a million small envelopes do not mean a million calls.
         target = size + min(max(size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
-        target = min(max(end, target), self.capacity)
+        target = min(max(end, whole_grains(target)), self.capacity)
         # The system call, not posix_fallocate: that one would write zeros over what others are about to use where the
         # file system cannot allocate.
         while size < end and fallocate(self.fd, 0, <int64_t>size, <int64_t>(target - size)) != 0:
@@ -426,7 +429,7 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True)
     """
     wanted_capacity = None if capacity is None else integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
     if wanted_capacity is not None:
-        wanted_capacity = (wanted_capacity + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
+        wanted_capacity = whole_grains(wanted_capacity + HB_GRAIN - 1)
     wanted_mode = file_mode(mode)
     if key is not None:
         key = exact_bytes("key", key, KEY_SIZE)
@@ -587,9 +590,9 @@ cdef check_header(Region region, wanted_capacity):
     check = header_check(header)
     if memcmp(<const char *>check, header.check, 16) != 0:
         raise CorruptFileError(f"{path!r} has a damaged header")
-    if not MIN_CAPACITY <= header.capacity <= MAX_CAPACITY or header.capacity % PAGE_SIZE:
+    if not MIN_CAPACITY <= header.capacity <= MAX_CAPACITY or header.capacity % HB_GRAIN:
         raise CorruptFileError(f"{path!r} names a capacity of {header.capacity} bytes, which is impossible")
-    size = os.fstat(region.fd).st_size
+    size = whole_grains(os.fstat(region.fd).st_size)
     if size < INITIAL_SIZE:
         raise CorruptFileError(
             f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine"
@@ -637,7 +640,7 @@ cdef attach(Region region, uint64_t size, key, recover):
             code,
             f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
         )
-    region.known_size = min(size, region.capacity)
+    region.known_size = whole_grains(min(size, region.capacity))
     # No reading ahead: a cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that walks the data of
     # an index would make the next hole data by looking at the page before it, and read on to the end of the table.
     madvise(address, header.capacity, MADV_RANDOM)

@@ -9,10 +9,12 @@ import json
 import mmap
 import os
 import signal
+import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,12 @@ import numpy as np
 import hbcore
 from hbcore import Status
 
+TESTS = Path(__file__).resolve().parent
 HANG_SECONDS = 60
 CLAIM_THREADS = 4
 PACKETS = 100_000
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+RunPython = Callable[..., subprocess.CompletedProcess[str]]  # the fixture run_python
 Say = Callable[[Any], None]
 Granted = list[tuple[int, int]]  # user and packet
 
@@ -79,6 +83,33 @@ def run_as_child(work: Callable[[], object]) -> None:
 
 def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def living() -> Iterator[tuple[int, int, int]]:
+    """Give pid, parent and process group of every process that is not a zombie."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, group = Path(f"/proc/{entry}/stat").read_text().rsplit(") ", 1)[1].split()[:3]
+                if state not in "ZX":
+                    yield int(entry), int(parent), int(group)
+
+
+def send(pid: int, signal_number: int, groups: Container[int]) -> bool:
+    """Send a signal to a process of these groups, and to nobody who has got its number since."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if os.getpgid(pid) in groups:
+            signal.pidfd_send_signal(descriptor, signal_number)
+            return True
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def adopt_orphans(adopt: bool = True) -> None:

@@ -1,9 +1,9 @@
-"""What the tests share: the two implementations, Hypothesis settings that repeat themselves, and other processes."""
+"""What the tests share: the two implementations, engines, Hypothesis settings that repeat themselves, and processes."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +24,17 @@ settings.load_profile("hbcore")
 def impl(request: pytest.FixtureRequest) -> ModuleType:
     """The native core and its twin in plain Python: a test that takes ``impl`` is a promise that both keep."""
     return request.param
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gala.hb"
+
+
+@pytest.fixture(params=["file", "memory"])
+def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[hbcore.Engine]:
+    with hbcore.Engine(path if request.param == "file" else None) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

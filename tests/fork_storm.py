@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
 import numpy.random  # now: a child that is forked while another thread imports it could never import it
-from claimers import adopt_orphans, distinct_users, shared_byte
+from claimers import adopt_orphans, distinct_users, living, send, shared_byte
 from rich.console import Console
 from rich.progress import Progress
 
@@ -256,30 +256,10 @@ class Controller:
 
     def members(self) -> dict[int, int]:
         """Return pid -> parent of all living processes of the servers' groups."""
-        found = {}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    state, parent, group = Path(f"/proc/{entry}/stat").read_text().rsplit(") ", 1)[1].split()[:3]
-                    if int(group) in self.servers and state not in "ZX":
-                        found[int(entry)] = int(parent)
-        return found
+        return {pid: parent for pid, parent, group in living() if group in self.servers}
 
     def send(self, pid: int, signal_number: int) -> bool:
-        """Send a signal to one of ours, and to nobody who has got its number since."""
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return False
-        try:
-            if os.getpgid(pid) in self.servers:
-                signal.pidfd_send_signal(fd, signal_number)
-                return True
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(fd)
-        return False
+        return send(pid, signal_number, self.servers)
 
     def kill(self, pid: int) -> None:
         kind = self.heard.pop(pid, None)

@@ -16,7 +16,8 @@ hbcore's errors, right answers, and wrong ones that the audit names; right is wh
 - FAIL amount: an amount that the law did not give to that packet, or more than the total.
 - untold: a wrong answer that the audit does not name, because the damage has made a valid state of another
   (``hostile_files.untold`` says which these are: an open envelope closed, a granted packet settled, all marks of an
-  envelope gone): nothing in the file contradicts it. Counted and printed, and no failure.
+  envelope gone, or an open file's envelope as it was when that was opened): nothing in the file contradicts it.
+  Counted and printed, and no failure.
 - FAIL unnamed: any other wrong answer that the audit does not name.
 - FAIL noise: a wrong answer after damage to bits that mean nothing (``hostile_files.MEANINGLESS``).
 - FAIL sound: an undamaged file gave something else than right answers.

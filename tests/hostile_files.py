@@ -230,7 +230,8 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
         if {(HELD, SETTLED), (GRANTED, SETTLED), (SETTLED, GRANTED)} & pairs:
             return f"{name!r}: a claim was settled, or is settled no more"
         had_claims = any(kind in (HELD, GRANTED, SETTLED) for kind, _ in pairs)
-        if had_claims and {kind for _, kind in pairs} <= {FREE, REFUNDED}:
+        # What a death leaves before a claim is published, or after its word was buried, needs no index word either.
+        if had_claims and {kind for _, kind in pairs} <= {FREE, HELD, RELEASING, REFUNDED}:
             generation = int.from_bytes(after[index_state : index_state + 8], "little") >> 2
             tables = np.frombuffer(after[layout.indexes[name] : slots], np.uint64).reshape(2, -1)
             if set(tables[generation & 1].tolist()) <= {generation >> 1, GONE << 62 | generation << 1}:
@@ -239,6 +240,16 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
             is_taken = was >> 61 in (HELD, GRANTED, SETTLED) and word >> 61 in (HELD, RELEASING)
             if is_taken and was != word and layout.had_worker(word):
                 return f"{name!r}: a claim is in the hands of a worker that has been"
+    return ""
+
+
+def went_back(layout: Layout, sound: bytes, writes: list[tuple[int, bytes]]) -> str:
+    """Return which envelope, all of it, damage to an open file has made again what it was when the file was opened."""
+    for at, data in writes:
+        if data == sound[at : at + len(data)]:
+            for name, extent in layout.extents.items():
+                if at <= extent.start and extent.stop <= at + len(data):
+                    return f"{name!r} is again as it was when the file was opened"
     return ""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hostile_files import BOOT, GRANTED, NEW, SETTLED, STRANGERS, Books, World, untold
+from hostile_files import BOOT, GRANTED, NEW, SETTLED, STRANGERS, Books, World, untold, went_back
 
 import hbcore
 from hbcore import Status
@@ -390,8 +390,12 @@ def examine(world: World, path: Path, damage: Damage, mode: str, chance: random.
             # An index that is being replaced, or is from before a reboot, cannot be put right without writing, and the
             # audit leaves it out: hbcore says so in Engine.audit.
             return "untold", f"only read, and the index is not to be relied on; {reason}"
-        if outcome == "failure: unnamed" and (why := untold(world.layout, before, after)):
-            return "untold", f"{why}; {reason}"
+        if outcome == "failure: unnamed":
+            why = untold(world.layout, before, after)
+            if mode == "open":
+                why = why or went_back(world.layout, world.content, damage.writes)
+            if why:
+                return "untold", f"{why}; {reason}"
         if outcome == "wrong, named" and mode != "open" and means_nothing(world, after):
             return "failure: noise", reason
         return outcome, reason

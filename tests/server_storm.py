@@ -32,13 +32,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
-from claimers import check_sold_out, claim_the_rest
+from claimers import TESTS, check_sold_out, claim_the_rest, living, send
 from rich.console import Console
 from rich.progress import Progress
 
 import hbcore
 
-TESTS = Path(__file__).resolve().parent
 PACKETS = 1_000_000
 BATCH = 500
 COMMON_USERS = 2000  # all clients ask for these
@@ -86,6 +85,9 @@ class Server:
                         "HBCORE_FILE": str(self.folder / "gala.hb"),
                         "HBCORE_PACKETS": str(PACKETS),
                     },
+                    # gunicorn looks for modules in its working folder first: in a source tree that is not built, it
+                    # would find that one's hbcore and not the one under test.
+                    cwd=self.folder,
                     pass_fds=[descriptor],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -100,30 +102,10 @@ class Server:
 
     def workers(self) -> list[int]:
         """The pids of the present workers, dead ones that were not yet waited for excepted."""
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    state, parent = Path(f"/proc/{entry}/stat").read_text().rsplit(") ", 1)[1].split()[:2]
-                    if int(parent) == self.pid and state not in "ZX":
-                        found.append(int(entry))
-        return sorted(found)
+        return sorted(pid for pid, parent, _ in living() if parent == self.pid)
 
     def send(self, worker: int, signal_number: int) -> bool:
-        """Send a signal to a worker, and to nobody who has got its number since."""
-        try:
-            descriptor = os.pidfd_open(worker)
-        except ProcessLookupError:
-            return False
-        try:
-            if os.getpgid(worker) not in [process.pid for process in self.processes]:
-                return False
-            signal.pidfd_send_signal(descriptor, signal_number)
-            return True
-        except ProcessLookupError:
-            return False
-        finally:
-            os.close(descriptor)
+        return send(worker, signal_number, [process.pid for process in self.processes])
 
     def kill(self) -> None:
         """Kill gunicorn alone. It is not waited for, so that its group keeps its number."""

@@ -8,9 +8,11 @@ import os
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from claimers import Child
 
 import hbcore
 import hbcore.terms
@@ -294,6 +296,31 @@ def test_closing_races_with_claims(runner: str) -> None:
                 assert envelope.close() == packets * 10 - granted
                 assert runner == "processes" or refunds[0] <= packets * 10 - granted, "refunded and granted as well"
                 assert report.granted + report.refunded == packets, "a packet is neither granted nor refunded"
+
+
+def churn(envelope: hbcore.Envelope) -> None:
+    """Leave one tombstone after the other: every few claims the index is replaced."""
+    for user in range(1000, 2**62, 16):
+        envelope.claim_many(np.arange(user, user + 16))
+        for i in range(16):
+            envelope.release(user + i)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_an_audit_names_nothing_while_indexes_are_replaced(tmp_path: Path, readonly: bool) -> None:
+    """A replacement that begins when the audit has seen the slots, and not yet the index, is no damage."""
+    path = tmp_path / "gala.hb"
+    with hbcore.Engine(path) as engine:
+        envelope = engine.envelope("e", 64, 64)
+        envelope.claim_many(np.arange(32))
+        churning = Child(lambda say: churn(envelope))
+        try:
+            with hbcore.Engine(path, readonly=readonly) as other:
+                for _ in range(60_000):
+                    other.audit()
+        finally:
+            churning.kill()
+        assert 32 <= engine.audit().granted <= 32 + 16
 
 
 def test_creators_of_one_name_race() -> None:

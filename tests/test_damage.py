@@ -70,6 +70,16 @@ def test_a_replacement_that_cannot_go_on_is_an_error_at_once(damaged: Damaged, p
     assert time.process_time() - began < 30  # a million scans of the table would take minutes
 
 
+def test_the_audit_finds_a_replacement_that_cannot_go_on(damaged: Damaged) -> None:
+    """The slot that an index word names was wiped out: nobody can say where its entry belongs in the next table."""
+    claim = damaged.envelope.claim("a")
+    for i in range(4):
+        damaged.write(INDEX + 2 * 8 * 128 + 32 * claim.packet + 8 * i, 0)
+    damaged.write(INDEX_STATE, 2)
+    with pytest.raises(hbcore.AuditError, match="replacement of its index cannot go on"):
+        damaged.engine.audit()
+
+
 def test_words_of_another_generation_are_an_error_at_once(damaged: Damaged) -> None:
     for i in range(128):
         damaged.write(INDEX + 8 * i, 3 << 62 | 77 << 1)

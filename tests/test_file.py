@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from claimers import RunPython
 
 import hbcore
 from hbcore import Status
@@ -23,12 +24,6 @@ from hbcore import Status
 SEED = bytes(range(32))
 KEY = bytes(range(100, 132))
 WORKERS = 4
-RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
 
 
 def race(work: Callable[[int], object], workers: int = WORKERS) -> list[Any]:
@@ -257,6 +252,43 @@ def test_disk_is_taken_when_envelopes_are_made(path: Path) -> None:
         assert path.stat().st_blocks * 512 >= size, "so that no claim can meet a full disk"
         envelope.claim_many(np.arange(10**5))
         assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("kind", ["capacity", "disk"])
+def test_a_file_grows_by_whole_grains(path: Path, kind: str) -> None:
+    """ext4 zeroes the rest of the block in which a file ended when others have already seen that it is longer, and may
+    have written there: two threads that took space lost it, or had the same. No file ends within a block."""
+    sizes = set()
+    limit = 32 << 20
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if kind == "disk":  # where the last growth is as small as can be
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with hbcore.Engine(path, capacity=limit - 1 if kind == "capacity" else None) as engine:
+            with contextlib.suppress(hbcore.EngineFullError):
+                for i in range(10_000):
+                    engine.envelope(f"e{i}", 10**6, 1 + 37 * i % 1000)
+                    sizes.add(path.stat().st_size)
+            for envelope in engine.envelopes():
+                assert envelope.claim(7)
+            engine.audit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(sizes) > 3
+    assert {size % 65536 for size in sizes} == {0}
+    assert max(sizes) == limit
+
+
+def test_what_lies_beyond_the_last_whole_grain_is_not_used(path: Path) -> None:
+    hbcore.Engine(path).close()
+    os.truncate(path, 128 * 1024 + 60_000)  # as a growth leaves it that was cut off in the middle
+    with hbcore.Engine(path) as engine:
+        for i in range(200):
+            assert engine.envelope(f"e{i}", 10, 10).claim("u")
+            info = engine.info()
+            assert info.used <= info.size - info.size % 65536
+        assert info.size > 1 << 20
+        assert engine.audit().granted == 200
 
 
 def test_the_worker_table_is_full_when_1024_have_the_file_open(path: Path, run_python: RunPython) -> None:
@@ -556,8 +588,8 @@ def test_without_permission_there_is_an_error_and_no_file(run_python: RunPython)
 
 def test_another_capacity_is_a_conflict(path: Path) -> None:
     hbcore.Engine(path, capacity=2**20 + 1).close()
-    refuses(path, hbcore.ConflictError, f"has a capacity of {2**20 + 4096} bytes, not {2**21}$", capacity=2**21)
-    for same in (None, 2**20 + 1, 2**20 + 4096):
+    refuses(path, hbcore.ConflictError, f"has a capacity of {2**20 + 65536} bytes, not {2**21}$", capacity=2**21)
+    for same in (None, 2**20 + 1, 2**20 + 65536):
         hbcore.Engine(path, capacity=same).close()
 
 

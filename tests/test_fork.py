@@ -21,7 +21,9 @@ import pytest
 from claimers import (
     HANG_SECONDS,
     PACKETS,
+    TESTS,
     Child,
+    RunPython,
     Say,
     adopt_orphans,
     check_granted,
@@ -39,20 +41,6 @@ from claimers import (
 )
 
 import hbcore
-
-TESTS = Path(__file__).parent
-RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
-
-
-@pytest.fixture(params=["file", "memory"])
-def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[hbcore.Engine]:
-    with hbcore.Engine(path if request.param == "file" else None) as engine:
-        yield engine
 
 
 @pytest.fixture(autouse=True)

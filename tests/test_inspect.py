@@ -50,11 +50,6 @@ def workers() -> Iterator[Callable[..., Worker]]:
         yield lambda *arguments: started.enter_context(Worker(*arguments))
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
-
-
 # ---- what is there ----------------------------------------------------------------------------------------------
 
 

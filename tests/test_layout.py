@@ -16,12 +16,6 @@ from rich.console import Console
 import hbcore
 from hbcore.layout import Column, Page, cells_of, column, fitted, percentage, size, when
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
-
-
 # ---- terminals --------------------------------------------------------------------------------------------------
 
 

@@ -6,16 +6,16 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from claimers import (
     HANG_SECONDS,
     PACKETS,
+    TESTS,
     Child,
     Granted,
+    RunPython,
     Say,
     check_granted,
     check_sold_out,
@@ -27,21 +27,6 @@ from claimers import (
 
 import hbcore
 from hbcore import Status
-
-TESTS = Path(__file__).parent
-RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
-
-
-@pytest.fixture(params=["file", "memory"])
-def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[hbcore.Engine]:
-    with hbcore.Engine(path if request.param == "file" else None) as engine:
-        yield engine
-
 
 # ---- multiprocessing ------------------------------------------------------------------------------------------------
 

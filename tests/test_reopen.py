@@ -20,11 +20,6 @@ FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
 MAKING, LIVE, RETIRED = 1, 2, 3
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gala.hb"
-
-
 def reboot(path: Path) -> None:
     with open(path, "r+b") as file:
         file.seek(BOOT_ID)

@@ -13,7 +13,6 @@ SCRIPT = Path(__file__).with_name("server_storm.py")
 KILLS = os.environ.get("HBCORE_SERVER_KILLS", "40")
 
 
-@pytest.mark.skipif("HBCORE_SERVERS" not in os.environ, reason="set HBCORE_SERVERS=1 to run a gunicorn under load")
 @pytest.mark.parametrize("worker_class", ["sync", "gthread"])
 def test_workers_of_a_preloading_server_are_killed_under_load(worker_class: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}

@@ -678,7 +678,7 @@ cdef class Budget:
             self.count(&sums)
             settled = sums.settled
             for offset in self.children():
-                settled += settled_below(self.region, offset)
+                settled += settled_below(self, offset)
             available = account_available(&self.account, &is_closed)
             total = self.own_total(&sums, available, is_closed)
             if is_closed and self.parent is not None:
@@ -1037,15 +1037,17 @@ def envelopes():
     return envelope
 
 
-cdef uint64_t settled_below(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
-    # What was spent within a child.
+cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
+    # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
+    # the way up from each budget is short (budget_from).
+    cdef Region region = budget.region
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint32_t kind
     if not region.contains(offset, sizeof(hb_extent)):
-        raise CorruptFileError(f"a budget of the engine {engine_name(region)} leads to no child at byte {offset}")
-    kind = extent.kind
-    if kind == HB_KIND_TOP_UP:
+        budget.raise_corrupt()
+    if extent.kind == HB_KIND_TOP_UP:
         return 0
-    if kind == HB_KIND_BUDGET:
+    if extent.parent != budget.offset:
+        budget.raise_corrupt()
+    if extent.kind == HB_KIND_BUDGET:
         return budget_at(region, offset).stats().settled
     return envelopes().settled_within(region, offset)

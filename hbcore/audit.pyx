@@ -340,17 +340,16 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
     cdef AccountSums second
     cdef Run run
     cdef int answer, _turn
-    run.level = run.end = 0
+    run.segment = run.end = 0
     budget.attach_levels()
     while budget.next_run(&run):
         answer = LACKING
         while answer != 0:
             with nogil:
-                answer = account_check(&budget.account, run.level, run.first, run.end, &place)
+                answer = account_check(&budget.account, run.first, run.end, &place)
             if answer == DAMAGED:
                 raise AuditError(
-                    f"budget {budget.name!r}: the hold at place {place} of level {run.level} is damaged, or its key leads "
-                    "to another"
+                    f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
             if answer != 0:
                 budget.supply(answer)

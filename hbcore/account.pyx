@@ -23,21 +23,21 @@ The states of a hold, g being its generation; those in the middle are undecided:
     UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
     GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
     GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
-    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          the hold of a child: budget, envelope, top-up
+    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          a child: budget, envelope, top-up
     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
 
-**Where a key's hold is.** Levels of growing size, each an open-addressed table of keys, and the holds in the same order. A
-key takes the first empty place of its path by one CAS of 16 bytes, and keeps it for ever, so that a released or settled
-key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists,
-whoever would take an empty place closes it instead, for ever, and goes on in the next level: the path of a key ends at
-the first place that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
+**Where a key's hold is.** Levels of growing size, each an open-addressed table of keys, and the holds in the same
+order. A key takes the first empty place of its path by one CAS of 16 bytes, and keeps it for ever, so that a released
+or settled key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level
+exists, whoever would take an empty place closes it instead, for ever, and goes on in the next level: the path of a key
+ends at the first place that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.atomics cimport (
-    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write,
+    hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write,
     hb_store_relaxed,
 )
 from hbcore.format cimport (
@@ -148,8 +148,8 @@ cdef void account_prefetch(const Account *account, const UserKey *key) noexcept 
 
 
 cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty place. Returns REPEATED, ABSENT, LACKING, CROWDED (there
-    # is no empty place, and no next level yet) or DAMAGED.
+    # Follow the path of a key to its hold, or to the first empty place. Returns REPEATED, ABSENT, LACKING, CROWDED
+    # (there is no empty place, and no next level yet) or DAMAGED.
     cdef uint64_t level, at, size, word, distance
     cdef uint64_t *keys
     cdef bint is_closed = False
@@ -372,7 +372,8 @@ cdef int account_reserve(
     Standing *standing
 ) noexcept nogil:
     # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
-    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, what is to be done first, or DAMAGED.
+    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, what is to be done first, or
+    # DAMAGED.
     cdef uint64_t _attempt, next_state
     cdef int answer
     cdef UserKey key = proper(wanted)
@@ -530,9 +531,9 @@ cdef int account_decide(Account *account, const UserKey *wanted, Standing *stand
 cdef int account_finish(
     Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
 ) noexcept nogil:
-    # kind: SETTLING (spent: at most the amount; more means all of it) or RELEASING. Returns REPEATED with the hold as it
-    # is then, be it by an earlier call, GRANTED_NOW if by this one; EXCESSIVE if the amount is less than what is to be spent;
-    # ABSENT, LACKING or DAMAGED.
+    # kind: SETTLING (spent: at most the amount; more means all of it) or RELEASING. Returns REPEATED with the hold as
+    # it is then, be it by an earlier call, GRANTED_NOW if by this one; EXCESSIVE if the amount is less than what is to
+    # be spent; ABSENT, LACKING or DAMAGED.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
@@ -643,8 +644,8 @@ cdef int account_count(Account *account, uint64_t level, uint64_t first, uint64_
 cdef int account_check(
     Account *account, uint64_t level, uint64_t first, uint64_t end, uint64_t *place
 ) noexcept nogil:
-    # For the audit: every hold of a part of a level can be read, and its key's path leads to it and to no other. Returns 0,
-    # LACKING, UNSEEN, or DAMAGED with the place.
+    # For the audit: every hold of a part of a level can be read, and its key's path leads to it and to no other.
+    # Returns 0, LACKING, UNSEEN, or DAMAGED with the place.
     cdef uint64_t at
     cdef UserKey key
     cdef Standing standing, found

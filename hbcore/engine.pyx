@@ -15,11 +15,11 @@ from hbcore.audit import audit_all, audit_budgets
 from hbcore.directory import audit_directory
 from hbcore.budget import budget_get
 from hbcore.envelope import envelope_get
-from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
+from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
 from hbcore.region import open_region, open_regions
-from hbcore.terms import PER_USER_LIMIT, integer, object_name
+from hbcore.terms import PER_USER_LIMIT, integer
 
 
 @cython.final

@@ -101,7 +101,7 @@ cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nog
 
 
 cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
-    # Where claims expire, a clock that cannot be set; to be read after the claim was published, or its time is cut short.
+    # Where claims expire, a clock that cannot be set; read after the claim was published, or its time is cut short.
     if ledger.hold_ms == 0:
         return hb_now_ms()
     return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
@@ -174,8 +174,8 @@ cdef inline int probe(
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be written
-    # and the index is being replaced, or stale.
+    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be
+    # written and the index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
     if ledger.is_stale:

@@ -23,17 +23,17 @@ The states of a hold, g being its generation; those in the middle are undecided:
     UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
     GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
     GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
-    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          the hold of a child: budget, envelope, top-up
+    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          of a child: budget, envelope, top-up
     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
 
-**Where a key's hold is.** The holds are numbered, and taken in turn. An index leads from a key to the number of its hold:
-levels of growing size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the one that
-puts its number into the first empty word of the key's path; it stays there for ever, so that a released or settled key
-keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists, whoever
-would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key ends at the first
-word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed; to die between taking
-a number and that CAS loses 64 bytes.
+**Where a key's hold is.** The holds are numbered, and taken in turn. An index leads from a key to the number of its
+hold: levels of growing size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the
+one that puts its number into the first empty word of the key's path; it stays there for ever, so that a released or
+settled key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level
+exists, whoever would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key
+ends at the first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed;
+to die between taking a number and that CAS loses 64 bytes.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -52,7 +52,7 @@ from hbcore.wide cimport hb_highest_bit, hb_multiply
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
     READ_LIMIT = 64
-    NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | unused (4) | is one | FAIL
+    NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
     NUMBER_BITS = 36
     PATH_CLOSED = 1             # of a word: the path goes on in the next level
     CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
@@ -163,8 +163,8 @@ cdef void account_prefetch(const Account *account, const UserKey *key) noexcept 
 
 
 cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED (there
-    # is no empty word, and no next level yet) or DAMAGED.
+    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
+    # (there is no empty word, and no next level yet) or DAMAGED.
     cdef uint64_t level, at, size, word, distance
     cdef uint64_t entry = entry_of(key)
     cdef uint64_t *words
@@ -442,7 +442,8 @@ cdef inline int reserve(
     Standing *standing, Spare *spare
 ) noexcept nogil:
     # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
-    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, what is to be done first, or DAMAGED.
+    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, DAMAGED, or what is to be done
+    # before it is asked again.
     cdef uint64_t _attempt, next_state
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
@@ -599,8 +600,8 @@ cdef int account_decide(Account *account, const UserKey *wanted, Standing *stand
 cdef int account_finish(
     Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
 ) noexcept nogil:
-    # kind: SETTLING (spent: at most the amount; more means all of it) or RELEASING. Returns REPEATED with the hold as it
-    # is then, be it by an earlier call, GRANTED_NOW if by this one; EXCESSIVE if the amount is less than what is to be spent;
+    # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as it
+    # is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
     # ABSENT, LACKING or DAMAGED.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
@@ -673,8 +674,8 @@ cdef int account_close(Account *account) noexcept nogil:
 # ---- reading all of it ----------------------------------------------------------------------------------------------
 
 cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil:
-    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever granted
-    # there, LACKING, UNSEEN or DAMAGED.
+    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
+    # granted there, LACKING, UNSEEN or DAMAGED.
     standing.number = number
     if hold_at(account, number, &standing.hold) != 0:
         return DAMAGED
@@ -713,8 +714,8 @@ cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sum
 
 
 cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
-    # For the audit: every hold first .. end - 1 can be read, and its key leads to it and to no other. Returns 0, LACKING,
-    # UNSEEN, or DAMAGED with the number of the hold.
+    # For the audit: every hold first .. end - 1 can be read, and its key leads to it and to no other. Returns 0,
+    # LACKING, UNSEEN, or DAMAGED with the number of the hold.
     cdef UserKey key
     cdef Standing standing, found
     cdef int answer

@@ -14,8 +14,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums as AccountSums, account_available, account_check,
-    account_money, hold_kind,
+    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums as AccountSums, account_available,
+    account_check, account_money, hold_kind,
 )
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
@@ -374,7 +374,9 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
     return 0
 
 
-cdef int audit_child(Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total) except -1:
+cdef int audit_child(
+    Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total
+) except -1:
     # A child is a hold of its parent.
     cdef UserKey key = name_hash(region, kind, parent.offset, name)
     cdef Standing standing

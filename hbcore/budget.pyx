@@ -11,8 +11,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.account cimport (
-    ABSENT, ADDED, ADDING, CROWDED, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
-    SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close, account_count,
+    ABSENT, ADDED, ADDING, CROWDED, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED,
+    RELEASING, SETTLED, SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close, account_count,
     account_decide, account_find, account_finish, account_prefetch, account_read, account_refund, account_reserve,
     hold_kind, hold_time, level_size, segment_first, segment_size,
 )
@@ -65,8 +65,8 @@ cdef class Hold:
     """The answer to a reservation: truthy if the key has its money, held or spent.
 
     ``status`` is a ``Status``; ``amount`` what was reserved and ``settled`` what of it was spent, in minor units (0
-    without a hold); ``state`` a ``State`` (GRANTED, SETTLED or RELEASED), or None without a hold. Immutable, comparable,
-    hashable.
+    without a hold); ``state`` a ``State`` (GRANTED, SETTLED or RELEASED), or None without a hold. Immutable,
+    comparable, hashable.
     """
 
     def __init__(self, status, amount, settled, state):
@@ -158,9 +158,9 @@ cdef class Budget:
     ``reserve(key, amount)`` holds money, ``settle`` spends it or a part of it, ``release`` gives it back. Every key is
     idempotent for ever. ``total == available + held + settled`` at every moment.
 
-    All methods are safe to call from any thread of any process that has the engine open, with or without the GIL, and no
-    call waits for another: what one has begun, any other can finish. Two handles are equal if they speak of the same
-    budget. A budget of a file can be pickled; of a memory engine it cannot.
+    All methods are safe to call from any thread of any process that has the engine open, with or without the GIL, and
+    no call waits for another: what one has begun, any other can finish. Two handles are equal if they speak of the
+    same budget. A budget of a file can be pickled; of a memory engine it cannot.
     """
 
     def __cinit__(self):
@@ -419,8 +419,8 @@ cdef class Budget:
     def holds(self):
         """Return every key that was ever granted as a ``HOLD_SNAPSHOT_DTYPE`` array, in no particular order.
 
-        Children and top-ups are not among them. Each row is right at the moment it is read; the whole is a snapshot only
-        while nobody reserves, settles or releases.
+        Children and top-ups are not among them. Each row is right at the moment it is read; the whole is a snapshot
+        only while nobody reserves, settles or releases.
         """
         cdef Sums sums
         cdef Py_buffer view
@@ -519,7 +519,7 @@ cdef class Budget:
             amount: minor units, 1 .. 2**62 - 1.
 
         Returns:
-            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the parent has not enough) or CLOSED.
+            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the parent has less) or CLOSED.
 
         Raises:
             ConflictError: the key was used with another amount.
@@ -675,7 +675,6 @@ cdef class Budget:
         cdef Sums sums
         cdef uint64_t available, total, settled
         cdef bint is_closed
-        cdef hb_extent *extent
         cdef int _turn
         self.region.check_open()
         for _turn in range(SUPPLY_LIMIT):

@@ -600,8 +600,8 @@ cdef int account_decide(Account *account, const UserKey *wanted, Standing *stand
 cdef int account_finish(
     Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
 ) noexcept nogil:
-    # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as it
-    # is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
+    # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
+    # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
     # ABSENT, LACKING or DAMAGED.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED

@@ -13,7 +13,8 @@ from libc.string cimport memcmp, memcpy
 from hbcore.account cimport (
     ABSENT, ADDED, ADDING, CROWDED, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED,
     RELEASING, SETTLED, SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close,
-    account_count, account_decide, account_find, account_finish, account_prefetch, account_read, account_refund, account_reserve,
+    account_count, account_decide, account_find, account_finish, account_prefetch, account_read, account_refund,
+    account_reserve,
     hold_kind, hold_time, level_size, segment_first, segment_size,
 )
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_store_private

@@ -19,6 +19,7 @@ class Scenario(NamedTuple):
     race: list
     before: tuple | list = ()
     colliding: bool = False
+    expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
 
 
 def churn(user: int, times: int) -> list:
@@ -97,6 +98,27 @@ SCENARIOS = {
     "close and release": Scenario(2, [("close", 0), ("release", 1)], [("claim", 1)]),
     "close and one user twice": Scenario(2, [("close", 0), ("claim", 1), ("claim", 1)]),
     "two closes and a claim": Scenario(2, [("close", 0), ("close", 0), ("claim", 1)]),
+    "expiry and settle": Scenario(1, [("expire", 0), ("settle", 1)], [("claim", 1)], expiring=True),
+    "expiry and release": Scenario(1, [("expire", 0), ("release", 1)], [("claim", 1)], expiring=True),
+    "expiry and another's claim": Scenario(1, [("expire", 0), ("claim", 2)], [("claim", 1)], expiring=True),
+    "expiry, settle and another's claim": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, release and another's claim": Scenario(
+        1, [("expire", 0), ("release", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and release": Scenario(
+        1, [("expire", 0), ("settle", 1), ("release", 1)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and the same user": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 1)], [("claim", 1)], expiring=True
+    ),
+    "expired, release and two others": Scenario(
+        2, [("release", 1), ("claim", 3), ("claim", 4)], [("claim", 1), ("claim", 2), ("expire", 0)], expiring=True
+    ),
+    "expired, find and close": Scenario(
+        1, [("find", 1), ("close", 0), ("claim", 2)], [("claim", 1), ("expire", 0)], expiring=True
+    ),
 }
 
 
@@ -151,6 +173,7 @@ def main() -> int:
                 preemptions,
                 options.deaths,
                 scenario.colliding,
+                scenario.expiring,
                 options.limit,
             )
         total += runs

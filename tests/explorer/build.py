@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
 MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account")
-EXPLORERS = ("explorer", "maker")
+EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("vacancy.pxd", "BLOCK_SIZE = 64", "BLOCK_SIZE = 2"),
     ("vacancy.pxd", "FAN_OUT = 32", "FAN_OUT = 2"),

@@ -67,6 +67,7 @@ cdef struct Standing:       # a hold as it was found
     uint64_t value
     uint64_t amount
     uint64_t link
+    uint64_t wish           # of account_reserve and account_finish: the state that this call has written; 0: none yet
 
 
 cdef struct Sums:

@@ -56,7 +56,7 @@ cdef enum:
     NUMBER_BITS = 36
     PATH_CLOSED = 1             # of a word: the path goes on in the next level
     CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
-    AGAIN = 20                  # occupy: somebody was faster
+    AGAIN = 20                  # occupy, look_only: somebody was faster
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
 cdef uint64_t FAIL = <uint64_t>1 << 59
@@ -343,6 +343,10 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
             return status
         if not read_pair(refund, &generation, &refunded):
             return DAMAGED
+        # While the hold is still undecided the base is that of the refund before, or this one's. Later it may be that of
+        # a refund that came after, and would be put back: what that one has brought would count again in the next.
+        if hb_load_acquire(&hold.state) != state:
+            return 0
         if generation != hold_generation(state):
             hb_cas_pair(refund, generation, refunded, hold_generation(state), value)
         hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), value)
@@ -374,6 +378,9 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if kind == FUNDING:
                 status = child_total(account, value, &amount)
                 if status != 0:
+                    # A child that was refused is nobody's, and its space may be something else by now.
+                    if hb_load_acquire(&hold.state) != state:
+                        return 0
                     return status
             # A closed account has the highest bit in what is available; nothing is taken from it.
             if available & MONEY_CLOSED or available < amount:
@@ -389,8 +396,9 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if not read_pair(refund, &generation, &refunded):
                 return DAMAGED
             if generation == hold_generation(state) or refunded > value:
-                if hb_load_acquire(&hold.state) != state:
-                    return 0
+                # Somebody has named this refund, and is about to complete it: then the money is not what was read.
+                if hb_load_acquire(&account.money[0]) != operation:
+                    continue
                 return DAMAGED
             amount = value - refunded
         if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= AMOUNT_LIMIT:
@@ -419,6 +427,14 @@ cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
             and hold_generation(state) == (generation + 1) & ((1 << 18) - 1))
 
 
+cdef inline bint is_fulfilled(const Standing *standing, int kind, uint64_t value) noexcept nogil:
+    # Whether the hold is what this call has wished for, be it before it was asked again. Nothing is granted twice: a
+    # child's hold is known by its link, every other by the generation of its grant.
+    if kind == FUNDING:
+        return standing.link == value and hold_kind(standing.state) in (FUNDED, REFUNDING)
+    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))
+
+
 cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
     # Of a hold that was granted: the amount is what it was.
     return standing.amount < AMOUNT_LIMIT and standing.link == sealed_amount(account, key, standing.amount)
@@ -444,6 +460,7 @@ cdef inline int reserve(
     # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
     # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, DAMAGED, or what is to be done
     # before it is asked again.
+    # standing.wish must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
     cdef uint64_t _attempt, next_state
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
@@ -472,7 +489,7 @@ cdef inline int reserve(
         if hold_kind(standing.state) != UNUSED:
             if hold_kind(standing.state) != FUNDED and not is_sound(account, key, standing):
                 return DAMAGED
-            return REPEATED
+            return GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
         if kind != ADDING:
             answer = shortage(account, amount)
             if answer != GRANTED_NOW:
@@ -483,22 +500,23 @@ cdef inline int reserve(
         next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
             continue
-        standing.state = next_state
+        standing.state = standing.wish = next_state
         standing.value = value
         answer = decide(account, standing)
         if answer != 0:
             return answer
         if not read_hold(standing.hold, standing):
             return DAMAGED
-        # Nothing is granted twice: a child's hold is known by its link, every other by the generation of its grant.
-        if kind == FUNDING:
-            if standing.link == value:
-                return GRANTED_NOW
-        elif is_granted(standing.state, hold_generation(next_state)):
+        if is_fulfilled(standing, kind, value):
             return GRANTED_NOW
         if hold_kind(standing.state) == UNUSED:
-            # Refused, at the moment when the money named this wish with FAIL.
-            return CLOSED if shortage(account, 0) == CLOSED else INSUFFICIENT
+            # Refused, at the moment when the money named this wish with FAIL. If that was for want of money, and others
+            # have had the key granted and closed the account since, the answer is theirs, not CLOSED.
+            if shortage(account, 0) != CLOSED:
+                return INSUFFICIENT
+            if hb_load_acquire(&standing.hold.state) == standing.state:
+                return CLOSED
+            continue
         # Refused, and somebody else has asked since then: look what came of that.
     return DAMAGED
 
@@ -518,7 +536,10 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
             return ABSENT
         if is_undecided(kind):
             if account.is_readonly:
-                return look_only(account, standing)
+                answer = look_only(account, standing)
+                if answer == AGAIN:
+                    continue
+                return answer
             if kind == PENDING or kind == FUNDING or kind == ADDING:
                 # Its money is taken only if the last operation names it: else it has not happened, at this moment.
                 if not read_pair(account.money, &operation, &available):
@@ -542,35 +563,51 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
 
 
 cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
-    # What an undecided hold is, for who may not write: what the last operation of the money says.
-    cdef uint64_t operation, available
+    # What an undecided hold is, for who may not write: what the last operation of the money says. One that it does not
+    # name has not happened yet, whatever it is: so all that is held and what is available make the total here too.
+    # Returns REPEATED, ABSENT, AGAIN if the hold is decided by now, UNSEEN or DAMAGED.
+    cdef uint64_t operation, available, refunded
     cdef uint64_t *refund
-    cdef int kind = hold_kind(standing.state)
-    cdef bint is_done = (
-        read_pair(account.money, &operation, &available)
-        and operation == operation_of(standing)
-    )
+    cdef bint is_done
+    cdef int status, kind = hold_kind(standing.state)
+    if not read_pair(account.money, &operation, &available):
+        return AGAIN
+    refunded = 0
+    if kind == REFUNDING:
+        status = refund_of(account, standing.link, &refund)
+        if status != 0:
+            return status
+        refunded = hb_load_acquire(&refund[1])
+    elif kind == FUNDING:
+        status = child_total(account, standing.value, &standing.amount)
+        if status == UNSEEN:
+            return status
+    # Only while it is undecided does the money that was just read say whether it has happened: afterwards another
+    # operation may be the last.
+    if hb_load_acquire(&standing.hold.state) != standing.state:
+        return AGAIN
+    is_done = operation == operation_of(standing)
     if kind == PENDING or kind == ADDING or kind == FUNDING:
         if not is_done:
             return ABSENT
         if kind == FUNDING:
+            if status != 0:
+                return status
             standing.link = standing.value
-            if child_total(account, standing.value, &standing.amount) != 0:
-                return DAMAGED
             standing.state = with_kind(standing.state, FUNDED)
         else:
             standing.amount = standing.value
             standing.state = with_kind(standing.state, GRANTED if kind == PENDING else ADDED)
         standing.value = 0
     elif kind == REFUNDING:
-        if refund_of(account, standing.link, &refund) != 0:
-            return DAMAGED
         standing.state = with_kind(standing.state, FUNDED)
         if not is_done:
-            standing.value = hb_load_acquire(&refund[1])
-    else:
-        # It has won against every other, and will come to that.
+            standing.value = refunded
+    elif is_done:
         standing.state = with_kind(standing.state, SETTLED if kind == SETTLING else RELEASED)
+    else:
+        standing.state = with_kind(standing.state, GRANTED)
+        standing.value = 0
     return REPEATED
 
 
@@ -602,11 +639,13 @@ cdef int account_finish(
 ) noexcept nogil:
     # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
     # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
-    # ABSENT, LACKING or DAMAGED.
+    # ABSENT, LACKING or DAMAGED. standing.wish as of account_reserve.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
         answer = account_find(account, wanted, standing)
+        if answer == REPEATED and standing.wish != 0 and standing.state == with_kind(standing.wish, final):
+            return GRANTED_NOW      # by this call, before it was asked again
         if answer != REPEATED or hold_kind(standing.state) != GRANTED:
             return answer
         if kind == SETTLING and spent != <uint64_t>-1 and spent > standing.amount:
@@ -620,7 +659,7 @@ cdef int account_finish(
         # settle and release race on this one CAS: exactly one of them wins.
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):
             continue
-        standing.state = next_state
+        standing.state = standing.wish = next_state
         standing.value = returned
         if returned != 0:
             answer = decide(account, standing)

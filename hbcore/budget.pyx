@@ -253,6 +253,7 @@ cdef class Budget:
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
         cdef int answer, _turn
+        standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
             answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)
             if 0 <= answer < LACKING:
@@ -314,6 +315,7 @@ cdef class Budget:
         cdef Users batch
         cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
+        cdef Standing standing
         cdef int answer, _turn
         cdef const int64_t *each
         self.region.check_writable()
@@ -326,13 +328,14 @@ cdef class Budget:
         PyObject_GetBuffer(wanted, &amount_view, PyBUF_STRIDED_RO)
         PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         each = <const int64_t *>amount_view.buf
+        standing.wish = 0
         try:
             self.region.check_writable()    # reading the keys may have run any Python
             while done < batch.count:
                 # each turn supplies what the one before lacked; levels and the file are few
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
-                                          <HoldRow *>view.buf, &done)
+                                          <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
                     self.supply(answer)
         finally:
@@ -408,6 +411,7 @@ cdef class Budget:
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
         cdef int answer, _turn
+        standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
             answer = account_finish(&self.account, key, kind, spent, standing)
             if 0 <= answer < LACKING:
@@ -748,12 +752,12 @@ cdef object amounts_of(object amounts, Py_ssize_t count):
 
 cdef int reserve_rows(
     Account *account, const Batch *batch, Py_ssize_t count, const int64_t *amounts, Py_ssize_t stride, HoldRow *rows,
-    Py_ssize_t *done
+    Py_ssize_t *done, Standing *standing
 ) noexcept nogil:
-    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest.
+    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest; `standing` keeps what
+    # the key that could not be finished has come to.
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
-    cdef Standing standing
     cdef Py_ssize_t i, size
     cdef uint64_t now_ms, amount
     cdef int answer
@@ -765,9 +769,10 @@ cdef int reserve_rows(
         now_ms = hb_now_ms()
         for i in range(size):
             amount = <uint64_t>amounts[done[0] * stride]
-            answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, &standing)
+            answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, standing)
             if answer < 0 or answer >= LACKING:
                 return answer
+            standing.wish = 0
             rows[done[0]].amount = 0
             if answer == GRANTED_NOW or answer == REPEATED:
                 rows[done[0]].amount = <int64_t>standing.amount

@@ -245,6 +245,25 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "the loser does not give its space back": [
         ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
+    "sold out over what others gave back": [
+        (
+            "ledger.pyx",
+            "time_of_grant(ledger) < hint:",
+            "time_of_grant(ledger) < hb_load_relaxed(ledger.next_expiry):",
+        ),
+    ],
+    "expiry by a plain store": [
+        (
+            "ledger.pyx",
+            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n        return REPEATED if",
+            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n        return REPEATED if",
+        ),
+    ],
+    "what has expired is settled": [
+        ("ledger.pyx", "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
+         "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
+         "        if answer != REPEATED or slot"),
+    ],
     "a put-back slot is forgotten by the close": [
         (
             "ledger.pyx",

@@ -735,6 +735,20 @@ cdef object engine_name(Region region):
     return "in memory" if region.path is None else repr(region.path)
 
 
+def figures_of(Budget budget not None):
+    """Return what a budget itself holds, without what is below it: its holds' number, what of them was spent, what is
+    available, its total, and whether it is closed. In this order, so that what is spent or available is never more than
+    the total but for money that was added meanwhile.
+    """
+    cdef Sums sums
+    cdef bint is_closed
+    cdef uint64_t available
+    budget.region.check_open()
+    budget.count(&sums)
+    available = account_available(&budget.account, &is_closed)
+    return sums.count, sums.settled, available, budget.base_total + sums.added, bool(is_closed)
+
+
 def names_of(Budget budget):
     """Return the names from the root to a budget."""
     return (*(names_of(budget.parent) if budget.parent is not None else ()), budget.name)

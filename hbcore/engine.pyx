@@ -225,6 +225,28 @@ cdef class Engine:
         return f"<{state}Engine {'in memory' if self.region.path is None else repr(self.region.path)}>"
 
 
+def survey(Engine engine not None):
+    """List all budgets and then all envelopes, the damaged ones too, for who only looks.
+
+    Returns:
+        A tuple for each: its offset, that of its budget (0: none), whether it is a budget, its name, its handle (None
+        if it is damaged), and what is wrong with it (None if nothing is).
+    """
+    cdef Region region = engine.region
+    cdef uint64_t offset
+    found = []
+    for kind in (HB_KIND_BUDGET, HB_KIND_ENVELOPE):
+        for offset, name in engine.objects(kind):
+            handle = damage = None
+            try:
+                handle = budget_at(region, offset) if kind == HB_KIND_BUDGET else envelope_at(region, offset, name)
+            except CorruptFileError as error:
+                damage = str(error)
+            parent = (<hb_extent *>(region.base + offset)).parent
+            found.append((offset, parent, kind == HB_KIND_BUDGET, name, handle, damage))
+    return found
+
+
 cdef Region reopen(path, engine_id, what, readonly):
     # The region of a file that something was pickled from: what this process has open, or opened anew.
     cdef Region region = None if readonly else open_regions.get((path, engine_id))

@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NoReturn, SupportsIndex, TypeAlias, final
+from typing import Any, Never, SupportsIndex, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Claim:
 
 @final
 class Envelope:
-    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     def claim(self, user: _User, /, nth: int = 0) -> Claim: ...
     def claim_many(self, users: _Users, /, nth: int = 0) -> NDArray[np.void]: ...
     def find(self, user: _User, /, nth: int = 0) -> Claim | None: ...

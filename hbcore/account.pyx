@@ -286,6 +286,12 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
             return status
         if not read_pair(refund, &generation, &refunded):
             return DAMAGED
+        # While the hold is in this state, the pair changes once: from what the refund before has left to what this one
+        # leaves. So if it is still in this state now, after the pair was read, the CAS below succeeds only from the
+        # former. Without this look, who comes late would put back the sum of a refund long past, and the next refund
+        # would count again what has come since.
+        if hb_load_acquire(&hold.state) != state:
+            return 0
         if generation != hold_generation(state):
             hb_cas_pair(refund, generation, refunded, hold_generation(state), value)
         hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), value)
@@ -317,7 +323,9 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if kind == FUNDING:
                 status = child_total(account, value, &amount)
                 if status != 0:
-                    return status
+                    # A child that was refused meanwhile has been retired, and its space may be anything by now. (What
+                    # is read of it then is never taken: it was refused by a change of the money, so the CAS fails.)
+                    return 0 if hb_load_acquire(&hold.state) != state else status
             # A closed account has the highest bit in what is available; nothing is taken from it.
             if available & MONEY_CLOSED or available < amount:
                 if hb_cas_pair(account.money, operation, available, own | FAIL, available):
@@ -334,6 +342,10 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if generation == hold_generation(state) or refunded > value:
                 if hb_load_acquire(&hold.state) != state:
                     return 0
+                # Somebody has put this refund into the money since that was read, and is about to complete it, or has
+                # died before: the next turn completes it.
+                if hb_load_acquire(&account.money[0]) != operation:
+                    continue
                 return DAMAGED
             amount = value - refunded
         if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= AMOUNT_LIMIT:

@@ -343,8 +343,10 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
             return status
         if not read_pair(refund, &generation, &refunded):
             return DAMAGED
-        # While the hold is still undecided the base is that of the refund before, or this one's. Later it may be that of
-        # a refund that came after, and would be put back: what that one has brought would count again in the next.
+        # While the hold is in this state, the pair changes once: from what the refund before has left to what this one
+        # leaves. So if it is still in this state now, after the pair was read, the CAS below succeeds only from the
+        # former. Without this look, who comes late would put back the sum of a refund long past, and the next refund
+        # would count again what has come since.
         if hb_load_acquire(&hold.state) != state:
             return 0
         if generation != hold_generation(state):
@@ -378,10 +380,9 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if kind == FUNDING:
                 status = child_total(account, value, &amount)
                 if status != 0:
-                    # A child that was refused is nobody's, and its space may be something else by now.
-                    if hb_load_acquire(&hold.state) != state:
-                        return 0
-                    return status
+                    # A child that was refused meanwhile has been retired, and its space may be anything by now. (What
+                    # is read of it then is never taken: it was refused by a change of the money, so the CAS fails.)
+                    return 0 if hb_load_acquire(&hold.state) != state else status
             # A closed account has the highest bit in what is available; nothing is taken from it.
             if available & MONEY_CLOSED or available < amount:
                 if hb_cas_pair(account.money, operation, available, own | FAIL, available):
@@ -396,7 +397,10 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             if not read_pair(refund, &generation, &refunded):
                 return DAMAGED
             if generation == hold_generation(state) or refunded > value:
-                # Somebody has named this refund, and is about to complete it: then the money is not what was read.
+                if hb_load_acquire(&hold.state) != state:
+                    return 0
+                # Somebody has put this refund into the money since that was read, and is about to complete it, or has
+                # died before: the next turn completes it.
                 if hb_load_acquire(&account.money[0]) != operation:
                     continue
                 return DAMAGED

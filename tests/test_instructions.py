@@ -6,78 +6,17 @@ audit holds, and every free packet can be claimed. The same is done with the pro
 they are killed at every instruction too.
 """
 
-import ctypes
-import mmap
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from stepping import can_trace, states
 
 import hbcore
 from hbcore import Status
 
-TRACEME, SINGLESTEP = 0, 9
-STEP_LIMIT = 2_000_000
-
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-libc.ptrace.restype = ctypes.c_long
-
-
-def can_trace() -> bool:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if libc.ptrace(TRACEME, 0, None, None) == 0 else 1)
-    return os.waitpid(pid, 0)[1] == 0
-
-
 pytestmark = pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
-
-
-def states(path: Path, work: Callable[[hbcore.Engine], Callable[[], object]]) -> Iterator[bytes]:
-    """Yield the file's content after each instruction of a process that changes it, from its first to its last.
-
-    ``work`` is given the engine in that process and returns the operation: only that is stepped through.
-    """
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            operation = work(hbcore.Engine(path))
-            libc.ptrace(TRACEME, 0, None, None)
-            os.kill(os.getpid(), signal.SIGSTOP)
-            operation()
-            status = 0
-        finally:
-            os._exit(status)
-    steps = 0
-    try:
-        assert os.WIFSTOPPED(os.waitpid(pid, 0)[1])
-        with open(path, "rb") as file:
-            before = path.read_bytes()
-            mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            yield before
-            while True:
-                steps += 1
-                assert steps < STEP_LIMIT
-                assert libc.ptrace(SINGLESTEP, pid, None, None) == 0
-                status = os.waitpid(pid, 0)[1]
-                if not os.WIFSTOPPED(status):
-                    assert os.waitstatus_to_exitcode(status) == 0
-                    pid = 0
-                    return
-                if os.fstat(file.fileno()).st_size != len(mapping):
-                    mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-                if mapping[:] != before:
-                    before = mapping[:]
-                    yield before
-    finally:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 class Books(NamedTuple):

@@ -1,0 +1,172 @@
+"""Stopped at any instruction, literally: others go on meanwhile, and then the process that stood goes on as well.
+
+A process is stepped to each machine instruction of the account in turn, at work on one hold. While it stands there,
+this process settles, releases, refunds and takes money; then the other ends what it was doing. Whatever it has read
+before the pause is out of date by then, and nothing may come of that: no error, no fen more and none less.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stepping import Work, can_trace, die, instructions_of, pause, swaps_of
+
+import hbcore
+from hbcore import State, Status
+
+pytestmark = pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
+
+TOTAL = 100_000
+POINTS = int(os.environ.get("HBCORE_PAUSES", "50"))
+"""Where one case pauses, at most: spread evenly over the 500 to 3,000 instructions that it takes."""
+DEATH_POINTS = POINTS // 2
+
+
+def prepare(path: Path) -> None:
+    """Make a budget, and of envelopes and sub-budgets a closed one and an open one each, with claims and holds."""
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        budget = engine.budget("b", TOTAL)
+        budget.reserve("held", 500)
+        for name, is_closed in (("closed", True), ("open", False)):
+            envelope = budget.envelope(f"{name} envelope", 1000, 10, "equal")
+            envelope.claim_many(range(4))
+            below = budget.budget(f"{name} budget", 2000)
+            for i in range(4):
+                below.reserve(i, 100)
+            if is_closed:
+                envelope.close()
+                below.close()
+
+
+def everything(engine: hbcore.Engine) -> None:
+    """Change the money of every level more than once, and every hold that the others are at work on."""
+    budget = engine.budget("b")
+    for i in (0, 1):
+        budget.envelope("closed envelope").release(i)
+        budget.budget("closed budget").release(i)
+        budget.reserve(f"meanwhile {i}", 1)
+
+
+def same(engine: hbcore.Engine) -> None:
+    """Do what each case does, and more after it."""
+    budget = engine.budget("b")
+    for operation in OPERATIONS.values():
+        with contextlib.suppress(hbcore.ConflictError):
+            operation(engine)()
+    budget.reserve("after", 1)
+    budget.settle("after")
+
+
+OPERATIONS: dict[str, Work] = {
+    "reserve": lambda engine: lambda: engine.budget("b").reserve("new", 700),
+    "settle in part": lambda engine: lambda: engine.budget("b").settle("held", 200),
+    "release of a claim of a closed envelope": lambda engine: (
+        lambda: engine.budget("b").envelope("closed envelope").release(2)
+    ),
+    "release of a hold of a closed budget": lambda engine: (
+        lambda: engine.budget("b").budget("closed budget").release(2)
+    ),
+    "close of an envelope": lambda engine: engine.budget("b").envelope("open envelope").close,
+    "close of a budget": lambda engine: engine.budget("b").budget("open budget").close,
+    "making a budget": lambda engine: lambda: engine.budget("b").budget("made", 300),
+    "top up": lambda engine: lambda: engine.budget("b").budget("open budget").top_up("more", 300),
+}
+"""Each ends the same whether it is asked once or more often, and by whomever."""
+
+
+def check(engine: hbcore.Engine, is_done: bool) -> None:
+    """The money is all there, and of everything that was asked for there is one of each."""
+    engine.audit()
+    budget = engine.budget("b")
+    # What the next refund adds depends on what the last one has left.
+    assert budget.envelope("closed envelope").release(3) is not None
+    assert budget.budget("closed budget").release(3) is not None
+    report = engine.audit()
+    total, available, held, settled = budget.stats()
+    assert total == report.amount_budgeted == TOTAL
+    assert available + held + settled == TOTAL
+    assert budget.find("held").state in ((State.SETTLED,) if is_done else (State.SETTLED, State.GRANTED))
+    for name in ("closed", "open"):
+        envelope = budget.envelope(f"{name} envelope")
+        amounts = envelope.stats().amounts
+        if budget.find("made") or name == "closed":
+            assert envelope.close() == 1000 - amounts.granted - amounts.settled
+    # What each child still has is held, and nothing else is.
+    holds = budget.holds()
+    open_holds = int(holds["amount"][holds["state"] == State.GRANTED].sum())
+    below = {child.name: child.stats() for child in engine.budgets() if child.parent}
+    envelopes = 0
+    for envelope in engine.envelopes():
+        refund = 0 if envelope.claim("nobody") else envelope.close()
+        envelopes += envelope.terms.total - refund
+    in_budgets = sum(stats.available + stats.held for stats in below.values())
+    assert budget.stats().held == open_holds + envelopes + in_budgets
+    assert budget.reserve("the rest", budget.stats().available).status is Status.GRANTED
+    assert budget.reserve("a fen more", 1).status is Status.INSUFFICIENT
+    engine.audit()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("meanwhile", [everything, same], ids=["others", "the same"])
+def test_a_pause_at_any_instruction_changes_nothing(
+    tmp_path: Path, name: str, meanwhile: Callable[[hbcore.Engine], None]
+) -> None:
+    fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
+    prepare(fresh)
+    shutil.copyfile(fresh, path)
+    instructions = instructions_of(path, OPERATIONS[name], "account")
+    assert len(instructions) > 100
+    points = instructions[:: max(1, len(instructions) // POINTS)]
+    print(f"{name}: {len(instructions)} instructions in the account, {len(points)} pauses")
+    for point in points:
+        shutil.copyfile(fresh, path)
+
+        def others() -> None:
+            with hbcore.Engine(path) as engine:
+                meanwhile(engine)
+
+        pause(path, OPERATIONS[name], point, others)
+        with hbcore.Engine(path) as engine:
+            check(engine, is_done=meanwhile is same or name == "settle in part")
+
+
+def release_of(what: str, user: int) -> Work:
+    """Give back a claim of the closed envelope or a hold of the closed budget: both are refunds of budget b."""
+
+    def work(engine: hbcore.Engine) -> Callable[[], object]:
+        budget = engine.budget("b")
+        child = budget.envelope(what) if "envelope" in what else budget.budget(what)
+        return lambda: child.release(user)
+
+    return work
+
+
+@pytest.mark.parametrize("what", ["closed envelope", "closed budget"])
+def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -> None:
+    """Who stands still finds his own refund half done by another, who has died in it."""
+    fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
+    prepare(fresh)
+    shutil.copyfile(fresh, path)
+    instructions = instructions_of(path, release_of(what, 2), "account")
+    swaps = swaps_of("account")
+    count = 0
+    for point in instructions[:: max(1, len(instructions) // DEATH_POINTS)]:
+        is_dead = True
+        deaths = 0
+        while is_dead:
+            shutil.copyfile(fresh, path)
+            deaths += 1
+
+            def other_dies(deaths: int = deaths) -> None:
+                nonlocal is_dead
+                is_dead = die(path, release_of(what, 1), swaps, deaths)
+
+            pause(path, release_of(what, 2), point, other_dies)
+            with hbcore.Engine(path) as engine:
+                check(engine, is_done=False)
+        count += deaths - 1
+    print(f"release in a {what}: {count} deaths during pauses")
+    assert count > DEATH_POINTS

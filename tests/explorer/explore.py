@@ -232,10 +232,15 @@ ACCOUNTS = {
     "close, a key refused and granted": Money(
         100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("close",)]
     ),
+    "a refusal beside money that comes back": Money(
+        100, [("reserve", 1, 60), ("decide", 1), ("reserve", 2, 60), ("release", 2)]
+    ),
     "two top-ups of one key": Money(100, [("add", 1, 50), ("add", 1, 50)]),
     "a top-up and a reserve of it": Money(100, [("add", 1, 50), ("reserve", 2, 150)]),
     "a top-up, a close and a reserve": Money(100, [("add", 1, 50), ("close",), ("reserve", 2, 150)]),
 }
+
+PARTS: dict[str, dict] = {"ledger": SCENARIOS, "makers": MAKERS, "accounts": ACCOUNTS}
 
 
 def main() -> int:
@@ -245,7 +250,7 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=2, help="races of more operations are given one preemption less")
     parser.add_argument("--deaths", type=int, default=0, help="at most so many operations die, each at any step")
     parser.add_argument("--only", nargs="*", help="names of scenarios")
-    parser.add_argument("--accounts", action="store_true", help="the scenarios of accounts only")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="all scenarios of these")
     parser.add_argument("--limit", type=int, default=0, help="stop a scenario after so many schedules; 0: run all")
     options = parser.parse_args()
     sys.path.insert(0, str(options.folder.resolve()))
@@ -255,8 +260,8 @@ def main() -> int:
     from maker import explore_makers
 
     total = 0
-    for name in options.only or (ACCOUNTS if options.accounts else ()) or [*SCENARIOS, *MAKERS, *ACCOUNTS]:
-        scenario = SCENARIOS.get(name) or MAKERS.get(name) or ACCOUNTS[name]
+    for name in options.only or [name for part in options.parts for name in PARTS[part]]:
+        scenario = next(part[name] for part in PARTS.values() if name in part)
         preemptions = options.preemptions if len(scenario.race) <= options.full else max(1, options.preemptions - 1)
         if isinstance(scenario, Makers):
             runs, steps, failure = explore_makers(

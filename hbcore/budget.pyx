@@ -768,8 +768,8 @@ cdef int reserve_rows(
     Account *account, const Batch *batch, Py_ssize_t count, const int64_t *amounts, Py_ssize_t stride, HoldRow *rows,
     Py_ssize_t *done, Standing *standing
 ) noexcept nogil:
-    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest; `standing` keeps what
-    # the key that could not be finished has come to.
+    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest; `standing` keeps
+    # what the key that could not be finished has come to.
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
     cdef Py_ssize_t i, size

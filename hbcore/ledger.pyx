@@ -552,9 +552,9 @@ cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t
 
 cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint) noexcept nogil:
     # Where a look found nothing free: give back what has expired. hint: of next_expiry, from before that look. False if
-    # nothing had expired then; True means look again, also if it was others who gave something back: one of them may have
-    # done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by every
-    # claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
+    # nothing had expired then; True means look again, also if it was others who gave something back: one of them may
+    # have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by
+    # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
     cdef uint64_t slot, next_expiry
     if ledger.hold_ms == 0 or time_of_grant(ledger) < hint:
         return False

@@ -1,18 +1,19 @@
 """The explorer of accounts: every interleaving and every death of a few operations on one account, in miniature.
 
-The account lies in a plain block of memory: its money, a first level of two words, a first segment of two holds, and the
-children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
-operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does. After each schedule the answers and the final state must be those of
-some order of the operations that respects what ended before what began; a wish of the dead may be fulfilled later, or
-never. And the money is counted: what is available and what the holds say make the total, to the last unit.
+The account lies in a plain block of memory: its money, a first level of two words, a first segment of two holds, and
+the children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
+operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does.
+After each schedule the answers and the final state must be those of some order of the operations that respects what
+ended before what began; a wish of the dead may be fulfilled later, or never. And the money is counted: what is available
+and what the holds say make the total, to the last unit.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.account cimport (
     ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
-    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available, account_close,
-    account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size, segment_first,
+    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available,
+    account_close, account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size, segment_first,
     segment_size,
 )
 from hbcore.atomics cimport hb_cas

@@ -266,9 +266,12 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "what has expired is settled": [
-        ("ledger.pyx", "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
-         "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
-         "        if answer != REPEATED or slot"),
+        (
+            "ledger.pyx",
+            "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
+            "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
+            "        if answer != REPEATED or slot",
+        ),
     ],
     "a put-back slot is forgotten by the close": [
         (
@@ -333,7 +336,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "insufficient without another look at the key": [
-        ("account.pyx", "                    if hb_load_acquire(&standing.key[0]) == 0:\n", "                    if True:\n"),
+        (
+            "account.pyx",
+            "                    if hb_load_acquire(&standing.key[0]) == 0:\n",
+            "                    if True:\n",
+        ),
     ],
     "insufficient without another look at the hold": [
         (
@@ -376,7 +383,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a close drops the operation of the money": [
-        ("account.pyx", "operation, available, operation, available | MONEY_CLOSED", "operation, available, 0, available | MONEY_CLOSED"),
+        (
+            "account.pyx",
+            "operation, available, operation, available | MONEY_CLOSED",
+            "operation, available, 0, available | MONEY_CLOSED",
+        ),
     ],
     "a close by a plain store": [
         (
@@ -386,7 +397,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a hold is granted before its money is taken": [
-        ("account.pyx", "            elif hb_cas_pair(account.money", "            elif complete(account, own) == 0 and hb_cas_pair(account.money"),
+        (
+            "account.pyx",
+            "            elif hb_cas_pair(account.money",
+            "            elif complete(account, own) == 0 and hb_cas_pair(account.money",
+        ),
     ],
     "money is taken by plain stores": [
         (
@@ -440,10 +455,16 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a find that is told of a wish": [
-        ("account.pyx", "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
-         "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n"),
-        ("account.pyx", "                answer = complete(account, operation)\n",
-         "                answer = complete(account, operation & ~FAIL)\n"),
+        (
+            "account.pyx",
+            "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
+            "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n",
+        ),
+        (
+            "account.pyx",
+            "                answer = complete(account, operation)\n",
+            "                answer = complete(account, operation & ~FAIL)\n",
+        ),
     ],
     "a reader without another look at the hold": [
         (

@@ -23,7 +23,6 @@ cdef class Envelope:
     cdef uint64_t passed_on         # late refunds that this handle has passed on to the budget, and one
     cdef object __weakref__
 
-    cdef int key_of(self, object user, object nth, UserKey *out) except -1
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
     cdef bint has_expired(self) noexcept
     cdef int pass_on(self) except -1

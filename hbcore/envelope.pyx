@@ -90,6 +90,13 @@ cdef Claim SOLD_OUT_CLAIM = Claim(SOLD_OUT, 0, -1)
 cdef Claim CLOSED_CLAIM = Claim(CLOSED, 0, -1)
 
 
+cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out) except -1:
+    user_key(&envelope.region.key, user, out)
+    if nth is not FIRST:
+        nth_key(&envelope.region.key, envelope.checked_nth(nth), out)
+    return 0
+
+
 # ---- the public class -----------------------------------------------------------------------------------------------
 
 @cython.final
@@ -126,12 +133,6 @@ cdef class Envelope:
             return nth
         return integer("nth", nth, 0, self.deck.per_user - 1)
 
-    cdef int key_of(self, object user, object nth, UserKey *out) except -1:
-        user_key(&self.region.key, user, out)
-        if nth is not FIRST:
-            nth_key(&self.region.key, self.checked_nth(nth), out)
-        return 0
-
     def claim(self, user, /, nth=0):
         """Give the user a packet, or say why not; the same answer when asked again.
 
@@ -150,7 +151,7 @@ cdef class Envelope:
         cdef UserKey key
         cdef Found found
         cdef int status
-        self.key_of(user, nth, &key)
+        key_of(self, user, nth, &key)
         status = deck_claim(&self.deck, worker_of(self.region), &key, hb_now_ms(), &found)
         if status == GRANTED_NOW:
             return self.answer(status, &found)
@@ -204,7 +205,7 @@ cdef class Envelope:
         cdef Found found
         cdef int answer
         self.region.check_key()
-        self.key_of(user, nth, &key)
+        key_of(self, user, nth, &key)
         answer = ledger_find(&self.deck.ledger, &key, &found)
         if answer == BUSY:
             with nogil:
@@ -228,9 +229,10 @@ cdef class Envelope:
         cdef Found found
         cdef int answer
         self.region.check_writable()
-        self.key_of(user, nth, &key)
+        key_of(self, user, nth, &key)
         answer = ledger_settle(&self.deck.ledger, worker_of(self.region), &key, &found)
-        self.pass_on()
+        if self.budget is not None:
+            self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:
@@ -250,9 +252,10 @@ cdef class Envelope:
         cdef Found found
         cdef int answer
         self.region.check_writable()
-        self.key_of(user, nth, &key)
+        key_of(self, user, nth, &key)
         answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, &found)
-        self.pass_on()
+        if self.budget is not None:
+            self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
         if answer == NOT_FOUND:

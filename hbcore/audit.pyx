@@ -366,9 +366,11 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
             continue        # it moves
         available &= ~MONEY_CLOSED
         if available + sums.taken != budget.base_total + sums.added:
+            missing = budget.base_total + sums.added - (available + <int64_t>sums.taken)
+            difference = f"{missing:,} are missing" if missing > 0 else f"{-missing:,} are too many"
             raise AuditError(
                 f"budget {budget.name!r}: {available} available and {<int64_t>sums.taken} held or spent are not "
-                f"{budget.base_total + sums.added} in all"
+                f"{budget.base_total + sums.added} in all: {difference}"
             )
         return 0
     return 0

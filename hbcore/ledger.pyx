@@ -82,7 +82,6 @@ cdef void ledger_attach(
     Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
 ) noexcept nogil:
     # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots.
-    global handle_count
     cdef char *words = memory + vacancy_size(slot_count)
     ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
     ledger.slot_count = slot_count
@@ -91,7 +90,7 @@ cdef void ledger_attach(
     index_attach(&ledger.index, <uint64_t *>words, ledger.slots, slot_count)
     ledger.index.state = index_state
     ledger.index.tombstones = tombstones
-    ledger.handle = hb_fetch_add_relaxed(&handle_count, 1) + 1
+    ledger.handle = 0
 
 
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:
@@ -322,15 +321,28 @@ cdef int64_t search_blocks(
         block = <uint64_t>candidate + 1
 
 
+cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
+    global handle_count
+    cdef uint64_t handle = hb_fetch_add_relaxed(&handle_count, 1) + 1
+    hb_store_relaxed(&ledger.handle, handle)
+    return handle
+
+
 cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     # Take a free slot for this worker, or return -1: sold out. Each thread walks blocks of its own choosing, so that
-    # two of them seldom want the same cache line.
-    cdef hb_cursor *cursor = hb_cursor_of(ledger.handle)
+    # two of them seldom want the same cache line. A view is numbered when it first takes: views that only look, as the
+    # statistics of a budget make by the dozen, use up no numbers, and cursors of neighbours in time do not collide.
+    cdef uint64_t handle = hb_load_relaxed(&ledger.handle)
+    cdef hb_cursor *cursor = hb_cursor_of(handle)
     cdef uint64_t slot
     cdef Look unused
     cdef int64_t taken
-    if cursor.handle != ledger.handle or cursor.worker != worker:
-        cursor.handle = ledger.handle
+    if cursor.handle != handle or cursor.worker != worker:      # a cursor that nobody has used has no worker
+        if handle == 0:
+            # Two threads may do this at once; the number of one of them is lost, and its place with it: only advice.
+            handle = number_view(ledger)
+            cursor = hb_cursor_of(handle)
+        cursor.handle = handle
         cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
     slot = cursor.slot

@@ -92,7 +92,8 @@ class Envelope:
 
     A claim that was not settled within ``hold_ms`` is gone: no answer speaks of it again, and it goes back before its
     user's next claim, settle or release. Others take free packets as long as there are any; the first claim that finds
-    none gives back all that are gone. Until then ``claims`` and ``stats`` list them as granted, as the slots do.
+    none gives back all that are gone. In a closed envelope the money of one that is gone is the budget's once it goes
+    back, and not before.
     """
 
     def __init__(self, engine: "Engine", name: str, terms: Terms, budget: "Budget | None" = None) -> None:
@@ -238,8 +239,8 @@ class Envelope:
     def claim_many(self, users: object, /, nth: int = 0) -> np.ndarray:
         """Claim for every user in order; return one ``CLAIM_DTYPE`` row each. A bad user grants nothing."""
         self._engine._check_open()
-        identities = user_list(users)
         number = self._nth(nth)
+        identities = user_list(users)
         answers = np.empty(len(identities), CLAIM_DTYPE)
         for i, identity in enumerate(identities):
             claim = self._claim((identity, number))

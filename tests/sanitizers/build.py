@@ -56,13 +56,16 @@ SANITIZERS = {
 }
 
 SETUP = """
+import platform
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 flags = ["-O1", "-g", "-fno-strict-aliasing", "-DHBCORE_SCHEDULE", *%r]
-sources = {f"hbcore.{path.stem}": str(path) for path in Path("hbcore").glob("*.pyx")} | {"racer": "racer.pyx"}
+flags += ["-mcx16"] if platform.machine() == "x86_64" else []
+sources = {f"hbcore.{path.stem}": str(path) for path in Path("hbcore").glob("*.pyx")}
+sources |= {"racer": "racer.pyx", "account_racer": "account_racer.pyx"}
 modules = [
     Extension(name, [source], extra_compile_args=flags, extra_link_args=flags) for name, source in sources.items()
 ]
@@ -170,7 +173,7 @@ def build(name: str, folder: Path) -> None:
     for path in PACKAGE.iterdir():
         if path.suffix in SUFFIXES:
             shutil.copy(path, package)
-    for file in ("racer.pyx", "races.py", "noise.c", "noise.h"):
+    for file in ("racer.pyx", "account_racer.pyx", "races.py", "noise.c", "noise.h"):
         shutil.copy(HERE / file, folder)
     (folder / "setup.py").write_text(SETUP % (SANITIZERS[name].flags,))
     run([*compiler(), "-O2", "-shared", "-fPIC", "noise.c", "-o", NOISE], folder)

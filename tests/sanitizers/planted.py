@@ -76,6 +76,25 @@ FAULTS = {
         "data race",
         [("ledger.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
     ),
+    "a plain store of a child's offset": Fault(
+        "thread",
+        "money",
+        "data race",
+        [("account.pyx", "        hb_store_relaxed(&hold.link, value)\n", "        hold.link = value\n")],
+    ),
+    "a level that is not there yet": Fault(
+        "address",
+        "money",
+        "SEGV",
+        [
+            (
+                "account.pyx",
+                "    if keys_of(account, level) == NULL:\n"
+                "        return LACKING if hb_load_acquire(&account.level_offsets[level]) != 0 else DAMAGED\n",
+                "",
+            )
+        ],
+    ),
     "a slot beyond the last": Fault(
         "address",
         "ledger",

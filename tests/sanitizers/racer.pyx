@@ -52,7 +52,7 @@ cdef enum:
 cdef struct Shared:
     Ledger ledger
     char *memory
-    uint64_t words[3]       # of the ledger: closed, index state, tombstones
+    uint64_t words[5]       # of the ledger: closed, index state, tombstones, next expiry, late refunds
     uint64_t *lives         # plain, one for each slot
     uint64_t *final_slots   # relaxed: slot + 1 of each final user for whom a settle was answered
     int own_count
@@ -165,7 +165,7 @@ cdef int find(Racer *racer, uint64_t user, Found *found) noexcept nogil:
 
 cdef int settle(Racer *racer, uint64_t user, Found *found) noexcept nogil:
     cdef UserKey key = key_of(racer.shared, user)
-    cdef int answer = ledger_settle(&racer.shared.ledger, &key, NOW_MS, found)
+    cdef int answer = ledger_settle(&racer.shared.ledger, racer.worker, &key, found)
     if answer != REPEATED and answer != NOT_FOUND:
         fail(racer, b"a settle calls the ledger damaged")
     return answer
@@ -173,7 +173,7 @@ cdef int settle(Racer *racer, uint64_t user, Found *found) noexcept nogil:
 
 cdef int release(Racer *racer, uint64_t user, Found *found) noexcept nogil:
     cdef UserKey key = key_of(racer.shared, user)
-    cdef int answer = ledger_release(&racer.shared.ledger, racer.worker, &key, NOW_MS, found)
+    cdef int answer = ledger_release(&racer.shared.ledger, racer.worker, &key, found)
     if answer == REPEATED:
         racer.released += 1
     elif answer != NOT_FOUND and answer != ALREADY_SETTLED:
@@ -475,7 +475,9 @@ cdef class Race:
         shared.ledger.context = shared
         shared.ledger.is_dead = is_dead
         shared.ledger.never_was = never_was
-        # The rest of a new object is zero: no file, and all may be written.
+        shared.ledger.next_expiry = &shared.words[3]
+        shared.ledger.late_refunds = &shared.words[4]
+        # The rest of a new object is zero: no file, all may be written, nothing expires.
         for i in range(threads):
             racer = &self.racers[i]
             racer.shared = shared

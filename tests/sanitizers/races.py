@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import account_racer
 import numpy as np
 import racer
 
@@ -97,6 +98,39 @@ def race_with_the_living(rng: random.Random, folder: Path) -> int:
 def race_with_the_dead(rng: random.Random, folder: Path) -> int:
     """The same, with operations that die at any step, and others that finish what they leave."""
     return race_in_ledgers(rng, DEATH_ODDS)
+
+
+ACCOUNTS = ((300, 4), (2000, 60), (100_000, 1000))  # money, and keys that all threads want
+ACCOUNT_OPERATIONS = 5_000  # of each thread in each account
+
+
+def race_in_accounts(rng: random.Random, odds: int) -> int:
+    deaths_in_all = most_levels = 0
+    for total, keys in ACCOUNTS:
+        for closes in (False, True):
+            race = account_racer.AccountRace(total, keys, THREADS, rng.getrandbits(40), odds)
+
+            def work(i: int, race: account_racer.AccountRace = race, closes: bool = closes) -> None:
+                race.run(i, ACCOUNT_OPERATIONS, closes and i == 0)
+
+            run_threads(work)
+            granted, returned, deaths, levels = race.check()
+            assert min(granted, returned) > 0
+            deaths_in_all += deaths
+            most_levels = max(most_levels, levels)
+    assert most_levels > 2, "hardly any level is ever made"
+    assert (deaths_in_all > 100) == (odds > 0)
+    return 2 * len(ACCOUNTS) * THREADS * ACCOUNT_OPERATIONS
+
+
+def race_for_money(rng: random.Random, folder: Path) -> int:
+    """Every operation of an account beside every other, without the GIL; see account_racer.pyx."""
+    return race_in_accounts(rng, 0)
+
+
+def race_for_money_with_the_dead(rng: random.Random, folder: Path) -> int:
+    """The same, with operations that die at any step."""
+    return race_in_accounts(rng, DEATH_ODDS)
 
 
 def race_for_space(rng: random.Random, folder: Path) -> int:
@@ -448,6 +482,8 @@ def open_and_close(rng: random.Random, folder: Path) -> int:
 SCENARIOS = {
     "ledger": race_with_the_living,
     "deaths": race_with_the_dead,
+    "money": race_for_money,
+    "wishes": race_for_money_with_the_dead,
     "space": race_for_space,
     "memory": race_in_memory,
     "file": race_in_a_file,

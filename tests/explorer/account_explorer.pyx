@@ -4,8 +4,8 @@ The account lies in a plain block of memory: its money, a first level of two wor
 the children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
 operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does.
 After each schedule the answers and the final state must be those of some order of the operations that respects what
-ended before what began; a wish of the dead may be fulfilled later, or never. And the money is counted: what is available
-and what the holds say make the total, to the last unit.
+ended before what began; a wish of the dead may be fulfilled later, or never. And the money is counted: what is
+available and what the holds say make the total, to the last unit.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -13,8 +13,8 @@ from libc.string cimport memset
 from hbcore.account cimport (
     ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
     PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available,
-    account_close, account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size, segment_first,
-    segment_size,
+    account_close, account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size,
+    segment_first, segment_size,
 )
 from hbcore.atomics cimport hb_cas
 from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
@@ -491,7 +491,7 @@ cdef fill(Operation *operation, wish, int process):
 
 
 def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, long limit=0):
-    """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done in order.
+    """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done.
 
     Returns as ``explorer.explore`` does.
     """

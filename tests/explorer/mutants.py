@@ -24,8 +24,8 @@ FREE_IT = """    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE
         vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
 """
-PIN = "        vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
-RELEASE = """            return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+PIN = "    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
+RELEASE = """        return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
 """
 READ_KEY = """    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
         return
@@ -103,8 +103,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "release without RELEASING": [
         (
             "ledger.pyx",
-            "        releasing = slot_state(RELEASING, found.state, worker)",
-            "        releasing = slot_state(FREE, found.state, 0)",
+            "releasing = slot_state(RELEASING, found.state, worker)",
+            "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
     "the vacancy tree is not cleared": [
@@ -112,7 +112,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "the vacancy tree is cleared when it is too late": [
         ("ledger.pyx", PIN, ""),
-        ("ledger.pyx", RELEASE, PIN.replace("        ", "            ") + RELEASE),
+        ("ledger.pyx", RELEASE, PIN.replace("    ", "        ") + RELEASE),
     ],
     "a pinned word is marked": [
         ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
@@ -309,36 +309,63 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "                return 0\n",
         ),
     ],
-    "a key is written by plain stores": [
+    "a key's word is written by a plain store": [
         (
             "account.pyx",
-            "    return REPEATED if hb_cas_pair(standing.key, 0, 0, key.low, key.high) else AGAIN\n",
-            "    hb_store_relaxed(&standing.key[1], key.high)\n    hb_store_relaxed(&standing.key[0], key.low)\n"
-            "    return REPEATED\n",
+            "    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):\n        return AGAIN\n",
+            "    hb_store_relaxed(standing.word, entry_of(key) | spare.number)\n",
+        ),
+    ],
+    "a hold's number is taken by a plain store": [
+        (
+            "account.pyx",
+            "        if hb_cas(account.next, number[0], number[0] + 1):\n",
+            "        hb_store_relaxed(account.next, number[0] + 1)\n        if True:\n",
+        ),
+    ],
+    "a hold that others have is given back": [
+        (
+            "account.pyx",
+            "    standing.number = spare.number\n    spare.hold = NULL\n",
+            "    standing.number = spare.number\n",
+        ),
+    ],
+    "a key is written after its word": [
+        (
+            "account.pyx",
+            "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
+            "        hb_store_relaxed(&spare.hold.key[0], key.low)\n    # This",
+            "    # This",
+        ),
+        (
+            "account.pyx",
+            "    standing.hold = spare.hold\n    standing.number",
+            "    hb_store_relaxed(&spare.hold.key[1], key.high)\n    hb_store_relaxed(&spare.hold.key[0], key.low)\n"
+            "    standing.hold = spare.hold\n    standing.number",
         ),
     ],
     "a path goes on without being closed": [
         (
             "account.pyx",
-            "            if word == 0 or word == key.low and",
+            "            if word == 0:\n",
             "            if (word == 0 and level + 1 < HB_LEVELS\n"
             "                    and hb_load_acquire(&account.level_offsets[level + 1]) != 0):\n"
             "                break\n"
-            "            if word == 0 or word == key.low and",
+            "            if word == 0:\n",
         ),
     ],
     "a path is closed before there is a next level": [
         (
             "account.pyx",
-            "    if standing.distance > CROWDED_AT + 2 * level:\n        return CROWDED\n",
-            "    if standing.distance > CROWDED_AT + 2 * level:\n"
-            "        hb_cas_pair(standing.key, 0, 0, PATH_CLOSED, 0)\n        return CROWDED\n",
+            "    if standing.distance > CROWDED_AT + 2 * standing.level:\n        return CROWDED\n",
+            "    if standing.distance > CROWDED_AT + 2 * standing.level:\n"
+            "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
         ),
     ],
     "insufficient without another look at the key": [
         (
             "account.pyx",
-            "                    if hb_load_acquire(&standing.key[0]) == 0:\n",
+            "                    if hb_load_acquire(standing.word) == 0:\n",
             "                    if True:\n",
         ),
     ],
@@ -442,8 +469,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "who is asked again has forgotten what it wished": [
         (
             "account.pyx",
-            "    cdef UserKey key = proper(wanted)\n    for _attempt",
-            "    cdef UserKey key = proper(wanted)\n    standing.wish = 0\n    for _attempt",
+            "    spare.hold = NULL\n    answer = reserve(",
+            "    spare.hold = NULL\n    standing.wish = 0\n    answer = reserve(",
         ),
     ],
     "absent without another look at the hold": [
@@ -457,8 +484,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a find that is told of a wish": [
         (
             "account.pyx",
-            "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
-            "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n",
+            "                if operation != operation_of(standing):\n",
+            "                if operation & ~FAIL != operation_of(standing):\n",
         ),
         (
             "account.pyx",

@@ -1,26 +1,26 @@
-"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up and close, all at once, without the GIL.
+"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up and close at once, without the GIL.
 
-As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels are made and attached by the threads, each
-of which sees it through an ``Account`` of its own, as a process does. A child is written by plain stores before it is asked
-for, and read by whoever is told of it: nothing but the protocol orders these accesses.
+As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels and segments are made and attached by
+the threads, each of which sees it through an ``Account`` of its own, as a process does. A child is written by plain
+stores before it is asked for, and read by whoever is told of it: nothing but the protocol orders these accesses.
 
 An operation may also die, at any atomic step. Nobody has to know: what it has left undecided, others decide.
 
-Three groups of keys race: a thread's *own*, whose outcome it knows; *common* ones, whose outcome must never change once it
-was answered; and *children*.
+Three groups of keys race: a thread's *own*, whose outcome it knows; *common* ones, whose outcome must never change once
+it was answered; and *children*.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDING, CROWDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
+    ABSENT, ADDING, CROWDED, FULL, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
     SETTLING, Account, Standing, Sums, account_attach, account_available, account_check, account_close, account_count,
-    account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_bytes,
-    level_size,
+    account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size,
+    segment_first, segment_size,
 )
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
-from hbcore.format cimport HB_KIND_TOP_UP, HB_LEVELS, hb_top_up
+from hbcore.format cimport HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_hold, hb_top_up
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.user cimport UserKey
 
@@ -35,7 +35,10 @@ cdef enum:
     BLOCK_SIZE = 8 << 20
     MONEY = 128             # offsets in the block
     LEVEL_OFFSETS = 256
-    FIRST = 448
+    SEGMENT_OFFSETS = 512
+    FIRST_WORDS = 1024
+    FIRST_HOLDS = 2048
+    FRONTIER = 8192
     COMMON = 1 << 20        # the numbers at which the groups of keys begin; a thread's own begin at 0
     CHILD = 2 << 20
     TOP_UP = 3 << 20
@@ -102,21 +105,45 @@ cdef uint64_t take_space(Shared *shared, uint64_t size) noexcept nogil:
 cdef bint supply(Racer *racer, int answer) noexcept nogil:
     # What Budget.supply does.
     cdef Account *account = &racer.account
-    cdef uint64_t level = 1
-    cdef uint64_t offset
-    while level < HB_LEVELS and account.levels[level] != 0:
-        level += 1
-    if level == HB_LEVELS or answer != LACKING and answer != CROWDED:
-        return False
-    if hb_load_acquire(&account.level_offsets[level]) == 0:
-        if answer == LACKING:
+    cdef uint64_t next = 1
+    if answer == CROWDED:
+        while account.levels[next] != 0:
+            next += 1
+        if next == HB_LEVELS or not make_part(racer.shared, &account.level_offsets[next], 8 * level_size(next)):
             return False
-        offset = take_space(racer.shared, level_bytes(level))
+    elif answer == FULL:
+        while account.segments[next] != 0:
+            next += 1
+        if next == HB_SEGMENTS or not make_part(
+                racer.shared, &account.segment_offsets[next], segment_size(next) * sizeof(hb_hold)):
+            return False
+    elif answer != LACKING:
+        return False
+    return (
+        attach(racer.shared, account.level_offsets, account.levels, HB_LEVELS)
+        + attach(racer.shared, account.segment_offsets, account.segments, HB_SEGMENTS) > 0
+    )
+
+
+cdef bint make_part(Shared *shared, uint64_t *place, uint64_t size) noexcept nogil:
+    cdef uint64_t offset
+    if hb_load_acquire(place) == 0:
+        offset = take_space(shared, size)
         if offset == 0:
             return False
-        hb_cas(&account.level_offsets[level], 0, offset)
-    account.levels[level] = <uint64_t>(racer.shared.block + hb_load_acquire(&account.level_offsets[level]))
+        hb_cas(place, 0, offset)
     return True
+
+
+cdef int attach(Shared *shared, uint64_t *offsets, uint64_t *addresses, uint64_t count) noexcept nogil:
+    cdef uint64_t i, offset
+    cdef int new = 0
+    for i in range(1, count):
+        offset = hb_load_acquire(&offsets[i])
+        if offset != 0 and addresses[i] == 0:
+            addresses[i] = <uint64_t>(shared.block + offset)
+            new += 1
+    return new
 
 
 # ---- the operations -----------------------------------------------------------------------------------------------
@@ -309,16 +336,18 @@ cdef void race(Racer *racer, uint64_t operations, bint closes) noexcept nogil:
 # ---- when all is over ---------------------------------------------------------------------------------------------
 
 cdef int count_all(Racer *racer, Sums *sums) noexcept nogil:
-    cdef uint64_t level, place
+    cdef uint64_t segment, first, end, number
     cdef int answer = 0
     memset(sums, 0, sizeof(Sums))
-    for level in range(HB_LEVELS):
-        if racer.account.levels[level] == 0:
-            if hb_load_acquire(&racer.account.level_offsets[level]) == 0 or not supply(racer, LACKING):
-                break
-        answer = account_count(&racer.account, level, 0, level_size(level), sums)
+    supply(racer, LACKING)
+    for segment in range(HB_SEGMENTS):
+        if racer.account.segments[segment] == 0:
+            break
+        first = segment_first(segment)
+        end = first + segment_size(segment)
+        answer = account_count(&racer.account, first, end, sums)
         if answer == 0:
-            answer = account_check(&racer.account, level, 0, level_size(level), &place)
+            answer = account_check(&racer.account, first, end, &number)
         if answer == LACKING and supply(racer, answer):
             return count_all(racer, sums)
         if answer != 0:
@@ -369,7 +398,7 @@ cdef class AccountRace:
         shared.child_count = 1 + keys // 4
         shared.odds = odds
         shared.block_size = BLOCK_SIZE
-        shared.frontier = 4096
+        shared.frontier = FRONTIER
         shared.outcomes = <uint64_t *>calloc(keys, 8)
         self.racers = <Racer *>calloc(threads, sizeof(Racer))
         if not shared.outcomes or not self.racers or posix_memalign(<void **>&shared.block, 64, BLOCK_SIZE):
@@ -384,8 +413,9 @@ cdef class AccountRace:
             if not self.racers[i].own:
                 raise MemoryError
             account_attach(
-                &self.racers[i].account, <uint64_t *>(shared.block + MONEY), <uint64_t *>(shared.block + LEVEL_OFFSETS),
-                shared.block + FIRST, shared.block, &shared.block_size, secret, False
+                &self.racers[i].account, <uint64_t *>(shared.block + MONEY), <uint64_t *>(shared.block + MONEY + 16),
+                <uint64_t *>(shared.block + LEVEL_OFFSETS), <uint64_t *>(shared.block + SEGMENT_OFFSETS),
+                shared.block + FIRST_WORDS, shared.block + FIRST_HOLDS, shared.block, &shared.block_size, secret, False
             )
 
     def __dealloc__(self):

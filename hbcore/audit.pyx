@@ -339,6 +339,7 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
     cdef uint64_t operation, available, again, place
     cdef AccountSums second
     cdef Run run
+    cdef int64_t missing
     cdef int answer, _turn
     run.segment = run.end = 0
     budget.attach_levels()
@@ -366,7 +367,7 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
             continue        # it moves
         available &= ~MONEY_CLOSED
         if available + sums.taken != budget.base_total + sums.added:
-            missing = budget.base_total + sums.added - (available + <int64_t>sums.taken)
+            missing = <int64_t>(budget.base_total + sums.added - available - sums.taken)
             difference = f"{missing:,} are missing" if missing > 0 else f"{-missing:,} are too many"
             raise AuditError(
                 f"budget {budget.name!r}: {available} available and {<int64_t>sums.taken} held or spent are not "

@@ -331,7 +331,7 @@ def refuse(rows: np.ndarray, words: str) -> None:
 
 
 def check_key(rows: np.ndarray) -> tuple[bool, int]:
-    """Check all calls about one key of one budget; return whether it must have been granted, and its final state or 0."""
+    """Check all calls about one key of one budget; return whether it was granted for sure, and its final state or 0."""
     place, key = int(rows["place"][0]), int(rows["key"][0])
     kind, answer = rows["kind"], rows["answer"]
     asks = (kind == RESERVE) | (kind == RESERVE_MANY)

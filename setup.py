@@ -37,10 +37,7 @@ if platform.machine() == "x86_64":
 
 setup(
     ext_modules=cythonize(
-        [
-            Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=FLAGS)
-            for name in MODULES
-        ],
+        [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=FLAGS) for name in MODULES],
         build_dir="build/cython",
         compiler_directives={
             "language_level": 3,

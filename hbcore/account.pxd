@@ -20,8 +20,7 @@ cdef enum:
     ADDING = 10         # value: the amount that is added to the account
     ADDED = 11
 
-    FIRST_LEVEL = 64    # holds in level 0
-    PATH_CLOSED = 1     # of a key's first word: the path goes on in the next level
+    FIRST_LEVEL = 64    # words in level 0, holds in segment 0
     TOTAL_BITS = 62
 
     # Answers beside GRANTED_NOW, REPEATED and CLOSED of ledger.pxd; INSUFFICIENT is hbcore.Status
@@ -29,9 +28,10 @@ cdef enum:
     ABSENT = 6          # nothing was ever granted to the key
     EXCESSIVE = 8       # less is held than is to be spent
     # ... and what the caller must do before it asks again
-    LACKING = 16        # attach a level that somebody has made
+    LACKING = 16        # attach a level or a segment that somebody has made
     CROWDED = 17        # make the next level
-    UNSEEN = 18         # look how large the file has become
+    FULL = 18           # make the next segment
+    UNSEEN = 19         # look how large the file has become
 
 cdef enum:
     DAMAGED = -2
@@ -46,8 +46,11 @@ cdef extern from *:
 
 cdef struct Account:
     uint64_t *money             # [shared pair] the last operation, what is available
+    uint64_t *next              # [shared] hint: the number of the next hold to be used
     uint64_t *level_offsets     # [shared] HB_LEVELS of them
+    uint64_t *segment_offsets   # [shared] HB_SEGMENTS of them
     uint64_t levels[16]         # [private] addresses of the levels that this process has attached; 0: not yet
+    uint64_t segments[32]       # [private] of the segments
     char *base            # of the mapping, where children are
     const uint64_t *known_size
     uint64_t seal[2]
@@ -56,13 +59,15 @@ cdef struct Account:
 
 cdef struct Standing:       # a hold as it was found
     hb_hold *hold
-    uint64_t *key
-    uint64_t distance       # from the first place of the key's path in its level
-    uint64_t name           # the level and the place in it, as an operation names them
+    uint64_t number         # of the hold
+    uint64_t *word          # where the path has ended
+    uint64_t level          # of the word
+    uint64_t distance       # of the word from the first of the path in its level
     uint64_t state
     uint64_t value
     uint64_t amount
     uint64_t link
+    uint64_t wish           # of account_reserve and account_finish: the state that this call has written; 0: none yet
 
 
 cdef struct Sums:
@@ -74,8 +79,8 @@ cdef struct Sums:
 
 
 cdef void account_attach(
-    Account *account, uint64_t *money, uint64_t *level_offsets, char *level, char *base,
-    const uint64_t *known_size, const uint64_t *secret, bint is_readonly
+    Account *account, uint64_t *money, uint64_t *next, uint64_t *level_offsets, uint64_t *segment_offsets, char *level,
+    char *segment, char *base, const uint64_t *known_size, const uint64_t *secret, bint is_readonly
 ) noexcept nogil
 cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil
 cdef int account_reserve(
@@ -90,11 +95,9 @@ cdef int account_finish(
 cdef int account_refund(Account *account, const UserKey *key, uint64_t target) noexcept nogil
 cdef int account_close(Account *account) noexcept nogil
 cdef uint64_t account_available(const Account *account, bint *is_closed) noexcept nogil
-cdef int account_read(Account *account, uint64_t level, uint64_t at, UserKey *key, Standing *standing) noexcept nogil
-cdef int account_count(Account *account, uint64_t level, uint64_t first, uint64_t end, Sums *sums) noexcept nogil
-cdef int account_check(
-    Account *account, uint64_t level, uint64_t first, uint64_t end, uint64_t *place
-) noexcept nogil
+cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil
+cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil
+cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil
 cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil
 cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil
 
@@ -104,8 +107,13 @@ cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
     return <uint64_t>FIRST_LEVEL << (4 * level if level < 4 else 2 * level + 6)
 
 
-cdef inline uint64_t level_bytes(uint64_t level) noexcept nogil:
-    return level_size(level) * (16 + sizeof(hb_hold))
+cdef inline uint64_t segment_first(uint64_t segment) noexcept nogil:
+    # The number of its first hold.
+    return 0 if segment == 0 else <uint64_t>FIRST_LEVEL << (segment - 1)
+
+
+cdef inline uint64_t segment_size(uint64_t segment) noexcept nogil:
+    return <uint64_t>FIRST_LEVEL << (segment - (segment != 0))
 
 
 cdef inline int hold_kind(uint64_t state) noexcept nogil:

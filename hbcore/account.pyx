@@ -23,38 +23,40 @@ The states of a hold, g being its generation; those in the middle are undecided:
     UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
     GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
     GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
-    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          the hold of a child: budget, envelope, top-up
+    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          of a child: budget, envelope, top-up
     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
 
-**Where a key's hold is.** Levels of growing size, each an open-addressed table of keys, and the holds in the same order. A
-key takes the first empty place of its path by one CAS of 16 bytes, and keeps it for ever, so that a released or settled
-key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists,
-whoever would take an empty place closes it instead, for ever, and goes on in the next level: the path of a key ends at
-the first place that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
+**Where a key's hold is.** The holds are numbered, and taken in turn. An index leads from a key to the number of its
+hold: levels of growing size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the
+one that puts its number into the first empty word of the key's path; it stays there for ever, so that a released or
+settled key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level
+exists, whoever would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key
+ends at the first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed;
+to die between taking a number and that CAS loses 64 bytes.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.atomics cimport (
-    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write,
-    hb_store_relaxed,
+    hb_cas, hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
 )
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_LEVELS, hb_budget, hb_extent, hb_hold,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent, hb_hold,
     hb_top_up,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.user cimport UserKey
-from hbcore.wide cimport hb_multiply
+from hbcore.wide cimport hb_highest_bit, hb_multiply
 
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
     READ_LIMIT = 64
-    PLACE_SHIFT = 18            # an operation: generation (18 bits) | place (36) | level (4) | is one | FAIL
-    LEVEL_SHIFT = 54
+    NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
+    NUMBER_BITS = 36
+    PATH_CLOSED = 1             # of a word: the path goes on in the next level
     CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
-    AGAIN = 19                  # occupy: somebody was faster
+    AGAIN = 20                  # occupy, look_only: somebody was faster
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
 cdef uint64_t FAIL = <uint64_t>1 << 59
@@ -62,13 +64,16 @@ cdef uint64_t AMOUNT_LIMIT = <uint64_t>1 << TOTAL_BITS
 
 
 cdef void account_attach(
-    Account *account, uint64_t *money, uint64_t *level_offsets, char *level, char *base,
-    const uint64_t *known_size, const uint64_t *secret, bint is_readonly
+    Account *account, uint64_t *money, uint64_t *next, uint64_t *level_offsets, uint64_t *segment_offsets, char *level,
+    char *segment, char *base, const uint64_t *known_size, const uint64_t *secret, bint is_readonly
 ) noexcept nogil:
     memset(account, 0, sizeof(Account))
     account.money = money
+    account.next = next
     account.level_offsets = level_offsets
+    account.segment_offsets = segment_offsets
     account.levels[0] = <uint64_t>level
+    account.segments[0] = <uint64_t>segment
     account.base = base
     account.known_size = known_size
     account.seal[0] = secret[0]
@@ -77,6 +82,15 @@ cdef void account_attach(
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
+
+cdef struct Spare:      # a hold that was taken and that no word names yet
+    hb_hold *hold
+    uint64_t number
+
+
+cdef inline uint64_t operation_of(const Standing *standing) noexcept nogil:
+    return OPERATION | standing.number << NUMBER_SHIFT | hold_generation(standing.state)
+
 
 cdef inline uint64_t hold_state(int kind, uint64_t generation, uint64_t time_ms) noexcept nogil:
     return <uint64_t>kind << 60 | (generation & ((1 << 18) - 1)) << 42 | time_ms
@@ -118,44 +132,47 @@ cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
     return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low)
 
 
-cdef inline uint64_t name_of(uint64_t level, uint64_t at) noexcept nogil:
-    return level << LEVEL_SHIFT | at << PLACE_SHIFT
-
-
-cdef inline uint64_t *keys_of(const Account *account, uint64_t level) noexcept nogil:
+cdef inline uint64_t *words_of(const Account *account, uint64_t level) noexcept nogil:
     return <uint64_t *>hb_load_private(&account.levels[level])
 
 
-cdef inline hb_hold *holds_of(const Account *account, uint64_t level) noexcept nogil:
-    return <hb_hold *>(keys_of(account, level) + 2 * level_size(level))
+cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
+    # A word without its number; from other bits of the key than those that lead to the word.
+    return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
 
 
-cdef inline void stand_at(const Account *account, uint64_t level, uint64_t at, Standing *standing) noexcept nogil:
-    standing.name = name_of(level, at)
-    standing.key = keys_of(account, level) + 2 * at
-    standing.hold = holds_of(account, level) + at
+cdef inline int hold_at(const Account *account, uint64_t number, hb_hold **hold) noexcept nogil:
+    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or DAMAGED.
+    cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
+    cdef char *holds
+    if segment >= HB_SEGMENTS:
+        return DAMAGED
+    holds = <char *>hb_load_private(&account.segments[segment])
+    if holds == NULL:
+        return LACKING if hb_load_acquire(&account.segment_offsets[segment]) != 0 else FULL
+    hold[0] = <hb_hold *>holds + (number - segment_first(segment))
+    return 0
 
 
 cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil:
-    # Ask for the first place of the key's path in every level, and the hold there in the last: that is the likeliest.
+    # Ask for the first word of the key's path in every level.
     cdef uint64_t level = 0
-    cdef uint64_t home = 0
-    while level < HB_LEVELS and keys_of(account, level) != NULL:
-        home = home_of(key, level)
-        hb_prefetch_write(keys_of(account, level) + 2 * home)
+    while level < HB_LEVELS and words_of(account, level) != NULL:
+        hb_prefetch_write(words_of(account, level) + home_of(key, level))
         level += 1
-    hb_prefetch_write(holds_of(account, level - 1) + home)
 
 
 cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty place. Returns REPEATED, ABSENT, LACKING, CROWDED (there
-    # is no empty place, and no next level yet) or DAMAGED.
+    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
+    # (there is no empty word, and no next level yet) or DAMAGED.
     cdef uint64_t level, at, size, word, distance
-    cdef uint64_t *keys
+    cdef uint64_t entry = entry_of(key)
+    cdef uint64_t *words
     cdef bint is_closed = False
+    cdef int status
     for level in range(HB_LEVELS):
-        keys = keys_of(account, level)
-        if keys == NULL:
+        words = words_of(account, level)
+        if words == NULL:
             if hb_load_acquire(&account.level_offsets[level]) != 0:
                 return LACKING
             return DAMAGED if is_closed else CROWDED
@@ -164,36 +181,81 @@ cdef int account_locate(const Account *account, const UserKey *key, Standing *st
         at = home_of(key, level)
         distance = 0
         while distance < size:
-            # A key is written by one CAS and never changes: its two words need no second look.
-            word = hb_load_acquire(&keys[2 * at])
-            if word == 0 or word == key.low and hb_load_relaxed(&keys[2 * at + 1]) == key.high:
-                stand_at(account, level, at, standing)
+            word = hb_load_acquire(&words[at])      # pairs with the CAS of occupy: the hold's key is there
+            if word == 0:
+                standing.word = words + at
+                standing.level = level
                 standing.distance = distance
-                return REPEATED if word else ABSENT
+                return ABSENT
             if word == PATH_CLOSED:
                 is_closed = True
                 break
+            if word & ~((<uint64_t>1 << NUMBER_BITS) - 1) == entry:
+                standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
+                status = hold_at(account, standing.number, &standing.hold)
+                if status != 0:
+                    return LACKING if status == LACKING else DAMAGED
+                if (hb_load_relaxed(&standing.hold.key[0]) == key.low
+                        and hb_load_relaxed(&standing.hold.key[1]) == key.high):
+                    return REPEATED
             distance += 1
             at = at + 1 if at + 1 < size else 0
     return DAMAGED
 
 
-cdef inline int occupy(Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
-    # Take the empty place where a key's path ends. Returns REPEATED, AGAIN or CROWDED: the next level is to be made.
-    cdef uint64_t level = standing.name >> LEVEL_SHIFT
-    if level + 1 < HB_LEVELS and hb_load_acquire(&account.level_offsets[level + 1]) != 0:
+cdef inline int take_number(Account *account, uint64_t *number, hb_hold **hold) noexcept nogil:
+    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
+    cdef uint64_t _attempt
+    cdef int status
+    for _attempt in range(RETRY_LIMIT):
+        number[0] = hb_load_relaxed(account.next)
+        status = hold_at(account, number[0], hold)
+        if status != 0:
+            return status
+        if hb_cas(account.next, number[0], number[0] + 1):
+            # What `next` says is not believed: a hold that is in use is passed over.
+            if hb_load_relaxed(&hold[0].key[0]) == 0 and hb_load_relaxed(&hold[0].state) == 0:
+                return 0
+    return DAMAGED
+
+
+cdef void give_number_back(Account *account, const Spare *spare) noexcept nogil:
+    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it.
+    if spare.hold != NULL:
+        hb_store_relaxed(&spare.hold.key[1], 0)
+        hb_store_relaxed(&spare.hold.key[0], 0)
+        hb_cas(account.next, spare.number + 1, spare.number)
+
+
+cdef inline int occupy(Account *account, const UserKey *key, Standing *standing, Spare *spare) noexcept nogil:
+    # Take the empty word where a key's path ends. Returns REPEATED, AGAIN, CROWDED, LACKING, FULL or DAMAGED.
+    cdef int status
+    if standing.level + 1 < HB_LEVELS and hb_load_acquire(&account.level_offsets[standing.level + 1]) != 0:
         # The next level must be there first: a path that is closed leads on.
-        hb_cas_pair(standing.key, 0, 0, PATH_CLOSED, 0)
+        hb_cas(standing.word, 0, PATH_CLOSED)
         return AGAIN
-    if standing.distance > CROWDED_AT + 2 * level:
+    if standing.distance > CROWDED_AT + 2 * standing.level:
         return CROWDED
-    return REPEATED if hb_cas_pair(standing.key, 0, 0, key.low, key.high) else AGAIN
+    if spare.hold == NULL:
+        status = take_number(account, &spare.number, &spare.hold)
+        if status != 0:
+            spare.hold = NULL
+            return status
+        hb_store_relaxed(&spare.hold.key[1], key.high)
+        hb_store_relaxed(&spare.hold.key[0], key.low)
+    # This CAS makes the hold. Release: whoever reads the word sees the key.
+    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
+        return AGAIN
+    standing.hold = spare.hold
+    standing.number = spare.number
+    spare.hold = NULL
+    return REPEATED
 
 
 cdef inline UserKey proper(const UserKey *key) noexcept nogil:
-    # The two first words that mean something else are no key's.
+    # A hold whose key begins with 0 is nobody's yet.
     cdef UserKey out = key[0]
-    out.low += 2 * (out.low < 2)
+    out.low += out.low == 0
     return out
 
 
@@ -239,22 +301,17 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     # Write into the hold that an operation of the money names what has become of it. Any number may do this at once,
     # and late: every CAS expects the undecided state, and what is stored before it is the same whoever stores it.
     # Returns 0, LACKING, UNSEEN or DAMAGED.
-    cdef uint64_t level = operation >> LEVEL_SHIFT & 15
-    cdef uint64_t at = operation >> PLACE_SHIFT & ((<uint64_t>1 << 36) - 1)
+    cdef uint64_t number = operation >> NUMBER_SHIFT & ((<uint64_t>1 << NUMBER_BITS) - 1)
     cdef uint64_t state, value, amount, generation, refunded
     cdef hb_hold *hold
     cdef uint64_t *refund
-    cdef Standing standing
     cdef UserKey key
     cdef int kind, status
     if operation == 0:
         return 0
-    if level >= HB_LEVELS or at >= level_size(level):
-        return DAMAGED
-    if keys_of(account, level) == NULL:
-        return LACKING if hb_load_acquire(&account.level_offsets[level]) != 0 else DAMAGED
-    stand_at(account, level, at, &standing)
-    hold = standing.hold
+    status = hold_at(account, number, &hold)
+    if status != 0:
+        return LACKING if status == LACKING else DAMAGED
     if not read_pair(&hold.state, &state, &value):
         return DAMAGED
     if hold_generation(state) != operation & ((1 << 18) - 1):
@@ -267,8 +324,8 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
             return DAMAGED
         hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)
     elif kind == PENDING or kind == ADDING:
-        key.low = hb_load_relaxed(&standing.key[0])
-        key.high = hb_load_relaxed(&standing.key[1])
+        key.low = hb_load_relaxed(&hold.key[0])
+        key.high = hb_load_relaxed(&hold.key[1])
         hb_store_relaxed(&hold.amount, value)
         hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))
         hb_cas_pair(&hold.state, state, value, with_kind(state, GRANTED if kind == PENDING else ADDED), 0)
@@ -304,7 +361,7 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
     # Bring a hold out of the undecided state that is in `standing`: see the top. Returns as complete does.
     cdef hb_hold *hold = standing.hold
     cdef int kind = hold_kind(standing.state)
-    cdef uint64_t own = OPERATION | standing.name | hold_generation(standing.state)
+    cdef uint64_t own = operation_of(standing)
     cdef uint64_t operation, available, state, value, amount, generation, refunded, _attempt
     cdef uint64_t *refund
     cdef int status
@@ -374,6 +431,14 @@ cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
             and hold_generation(state) == (generation + 1) & ((1 << 18) - 1))
 
 
+cdef inline bint is_fulfilled(const Standing *standing, int kind, uint64_t value) noexcept nogil:
+    # Whether the hold is what this call has wished for, be it before it was asked again. Nothing is granted twice: a
+    # child's hold is known by its link, every other by the generation of its grant.
+    if kind == FUNDING:
+        return standing.link == value and hold_kind(standing.state) in (FUNDED, REFUNDING)
+    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))
+
+
 cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
     # Of a hold that was granted: the amount is what it was.
     return standing.amount < AMOUNT_LIMIT and standing.link == sealed_amount(account, key, standing.amount)
@@ -383,23 +448,37 @@ cdef int account_reserve(
     Account *account, const UserKey *wanted, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil:
-    # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
-    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, what is to be done first, or DAMAGED.
-    cdef uint64_t _attempt, next_state
+    cdef Spare spare
     cdef int answer
     cdef UserKey key = proper(wanted)
+    spare.hold = NULL
+    answer = reserve(account, &key, kind, value, amount, now_ms, standing, &spare)
+    give_number_back(account, &spare)
+    return answer
+
+
+cdef inline int reserve(
+    Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
+    Standing *standing, Spare *spare
+) noexcept nogil:
+    # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
+    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, DAMAGED, or what is to be done
+    # before it is asked again.
+    # standing.wish must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
+    cdef uint64_t _attempt, next_state
+    cdef int answer
     for _attempt in range(RETRY_LIMIT):
-        answer = account_locate(account, &key, standing)
+        answer = account_locate(account, key, standing)
         if answer == ABSENT:
             if kind != ADDING:
                 # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
                 # the key was not there, if it is not there now.
                 answer = shortage(account, amount)
                 if answer != GRANTED_NOW:
-                    if hb_load_acquire(&standing.key[0]) == 0:
+                    if hb_load_acquire(standing.word) == 0:
                         return answer
                     continue
-            answer = occupy(account, &key, standing)
+            answer = occupy(account, key, standing, spare)
             if answer == AGAIN:
                 continue
         if answer != REPEATED:
@@ -412,9 +491,9 @@ cdef int account_reserve(
                 return answer
             continue
         if hold_kind(standing.state) != UNUSED:
-            if hold_kind(standing.state) != FUNDED and not is_sound(account, &key, standing):
+            if hold_kind(standing.state) != FUNDED and not is_sound(account, key, standing):
                 return DAMAGED
-            return REPEATED
+            return GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
         if kind != ADDING:
             answer = shortage(account, amount)
             if answer != GRANTED_NOW:
@@ -425,22 +504,23 @@ cdef int account_reserve(
         next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
             continue
-        standing.state = next_state
+        standing.state = standing.wish = next_state
         standing.value = value
         answer = decide(account, standing)
         if answer != 0:
             return answer
         if not read_hold(standing.hold, standing):
             return DAMAGED
-        # Nothing is granted twice: a child's hold is known by its link, every other by the generation of its grant.
-        if kind == FUNDING:
-            if standing.link == value:
-                return GRANTED_NOW
-        elif is_granted(standing.state, hold_generation(next_state)):
+        if is_fulfilled(standing, kind, value):
             return GRANTED_NOW
         if hold_kind(standing.state) == UNUSED:
-            # Refused, at the moment when the money named this wish with FAIL.
-            return CLOSED if shortage(account, 0) == CLOSED else INSUFFICIENT
+            # Refused, at the moment when the money named this wish with FAIL. If that was for want of money, and others
+            # have had the key granted and closed the account since, the answer is theirs, not CLOSED.
+            if shortage(account, 0) != CLOSED:
+                return INSUFFICIENT
+            if hb_load_acquire(&standing.hold.state) == standing.state:
+                return CLOSED
+            continue
         # Refused, and somebody else has asked since then: look what came of that.
     return DAMAGED
 
@@ -460,12 +540,15 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
             return ABSENT
         if is_undecided(kind):
             if account.is_readonly:
-                return look_only(account, standing)
+                answer = look_only(account, standing)
+                if answer == AGAIN:
+                    continue
+                return answer
             if kind == PENDING or kind == FUNDING or kind == ADDING:
                 # Its money is taken only if the last operation names it: else it has not happened, at this moment.
                 if not read_pair(account.money, &operation, &available):
                     continue
-                if operation != OPERATION | standing.name | hold_generation(standing.state):
+                if operation != operation_of(standing):
                     if hb_load_acquire(&standing.hold.state) == standing.state:
                         return ABSENT
                     continue
@@ -484,35 +567,51 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
 
 
 cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
-    # What an undecided hold is, for who may not write: what the last operation of the money says.
-    cdef uint64_t operation, available
+    # What an undecided hold is, for who may not write: what the last operation of the money says. One that it does not
+    # name has not happened yet, whatever it is: so all that is held and what is available make the total here too.
+    # Returns REPEATED, ABSENT, AGAIN if the hold is decided by now, UNSEEN or DAMAGED.
+    cdef uint64_t operation, available, refunded
     cdef uint64_t *refund
-    cdef int kind = hold_kind(standing.state)
-    cdef bint is_done = (
-        read_pair(account.money, &operation, &available)
-        and operation == OPERATION | standing.name | hold_generation(standing.state)
-    )
+    cdef bint is_done
+    cdef int status, kind = hold_kind(standing.state)
+    if not read_pair(account.money, &operation, &available):
+        return AGAIN
+    refunded = 0
+    if kind == REFUNDING:
+        status = refund_of(account, standing.link, &refund)
+        if status != 0:
+            return status
+        refunded = hb_load_acquire(&refund[1])
+    elif kind == FUNDING:
+        status = child_total(account, standing.value, &standing.amount)
+        if status == UNSEEN:
+            return status
+    # Only while it is undecided does the money that was just read say whether it has happened: afterwards another
+    # operation may be the last.
+    if hb_load_acquire(&standing.hold.state) != standing.state:
+        return AGAIN
+    is_done = operation == operation_of(standing)
     if kind == PENDING or kind == ADDING or kind == FUNDING:
         if not is_done:
             return ABSENT
         if kind == FUNDING:
+            if status != 0:
+                return status
             standing.link = standing.value
-            if child_total(account, standing.value, &standing.amount) != 0:
-                return DAMAGED
             standing.state = with_kind(standing.state, FUNDED)
         else:
             standing.amount = standing.value
             standing.state = with_kind(standing.state, GRANTED if kind == PENDING else ADDED)
         standing.value = 0
     elif kind == REFUNDING:
-        if refund_of(account, standing.link, &refund) != 0:
-            return DAMAGED
         standing.state = with_kind(standing.state, FUNDED)
         if not is_done:
-            standing.value = hb_load_acquire(&refund[1])
-    else:
-        # It has won against every other, and will come to that.
+            standing.value = refunded
+    elif is_done:
         standing.state = with_kind(standing.state, SETTLED if kind == SETTLING else RELEASED)
+    else:
+        standing.state = with_kind(standing.state, GRANTED)
+        standing.value = 0
     return REPEATED
 
 
@@ -542,13 +641,15 @@ cdef int account_decide(Account *account, const UserKey *wanted, Standing *stand
 cdef int account_finish(
     Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
 ) noexcept nogil:
-    # kind: SETTLING (spent: at most the amount; more means all of it) or RELEASING. Returns REPEATED with the hold as it
-    # is then, be it by an earlier call, GRANTED_NOW if by this one; EXCESSIVE if the amount is less than what is to be spent;
-    # ABSENT, LACKING or DAMAGED.
+    # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
+    # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
+    # ABSENT, LACKING or DAMAGED. standing.wish as of account_reserve.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
         answer = account_find(account, wanted, standing)
+        if answer == REPEATED and standing.wish != 0 and standing.state == with_kind(standing.wish, final):
+            return GRANTED_NOW      # by this call, before it was asked again
         if answer != REPEATED or hold_kind(standing.state) != GRANTED:
             return answer
         if kind == SETTLING and spent != <uint64_t>-1 and spent > standing.amount:
@@ -562,7 +663,7 @@ cdef int account_finish(
         # settle and release race on this one CAS: exactly one of them wins.
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):
             continue
-        standing.state = next_state
+        standing.state = standing.wish = next_state
         standing.value = returned
         if returned != 0:
             answer = decide(account, standing)
@@ -615,25 +716,28 @@ cdef int account_close(Account *account) noexcept nogil:
 
 # ---- reading all of it ----------------------------------------------------------------------------------------------
 
-cdef int account_read(Account *account, uint64_t level, uint64_t at, UserKey *key, Standing *standing) noexcept nogil:
-    # The hold at a place of a level that is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
-    # granted there, LACKING or DAMAGED.
-    stand_at(account, level, at, standing)
-    key.low = hb_load_acquire(&standing.key[0])
-    key.high = hb_load_relaxed(&standing.key[1])
-    if key.low <= PATH_CLOSED:
+cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil:
+    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
+    # granted there, LACKING, UNSEEN or DAMAGED.
+    standing.number = number
+    if hold_at(account, number, &standing.hold) != 0:
+        return DAMAGED
+    if hb_load_acquire(&standing.hold.state) == 0:
+        key.low = key.high = 0
         return ABSENT
+    key.low = hb_load_relaxed(&standing.hold.key[0])
+    key.high = hb_load_relaxed(&standing.hold.key[1])
     return settle_down(account, key, standing)
 
 
-cdef int account_count(Account *account, uint64_t level, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
-    # Add the holds of a part of a level. Returns 0, LACKING or DAMAGED.
-    cdef uint64_t at
+cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
+    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or DAMAGED.
+    cdef uint64_t number
     cdef UserKey key
     cdef Standing standing
     cdef int answer, kind
-    for at in range(first, end):
-        answer = account_read(account, level, at, &key, &standing)
+    for number in range(first, end):
+        answer = account_read(account, number, &key, &standing)
         if answer == ABSENT:
             continue
         if answer != REPEATED:
@@ -652,27 +756,24 @@ cdef int account_count(Account *account, uint64_t level, uint64_t first, uint64_
     return 0
 
 
-cdef int account_check(
-    Account *account, uint64_t level, uint64_t first, uint64_t end, uint64_t *place
-) noexcept nogil:
-    # For the audit: every hold of a part of a level can be read, and its key's path leads to it and to no other. Returns 0,
-    # LACKING, UNSEEN, or DAMAGED with the place.
-    cdef uint64_t at
+cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
+    # For the audit: every hold first .. end - 1 can be read, and its key leads to it and to no other. Returns 0,
+    # LACKING, UNSEEN, or DAMAGED with the number of the hold.
     cdef UserKey key
     cdef Standing standing, found
     cdef int answer
-    for at in range(first, end):
-        place[0] = at
-        answer = account_read(account, level, at, &key, &standing)
+    number[0] = first
+    while number[0] < end:
+        answer = account_read(account, number[0], &key, &standing)
         if answer != REPEATED and answer != ABSENT:
             return answer
-        if key.low <= PATH_CLOSED:
-            continue
-        answer = account_locate(account, &key, &found)
-        if answer == LACKING:
-            return LACKING
-        if answer != REPEATED or found.name != standing.name:
-            return DAMAGED
+        if key.low != 0:
+            answer = account_locate(account, &key, &found)
+            if answer == LACKING:
+                return LACKING
+            if answer != REPEATED or found.number != standing.number:
+                return DAMAGED
+        number[0] += 1
     return 0
 
 

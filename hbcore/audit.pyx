@@ -14,8 +14,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums as AccountSums, account_available, account_check,
-    account_money, hold_kind,
+    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums as AccountSums, account_available,
+    account_check, account_money, hold_kind,
 )
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
@@ -340,17 +340,16 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
     cdef AccountSums second
     cdef Run run
     cdef int answer, _turn
-    run.level = run.end = 0
+    run.segment = run.end = 0
     budget.attach_levels()
     while budget.next_run(&run):
         answer = LACKING
         while answer != 0:
             with nogil:
-                answer = account_check(&budget.account, run.level, run.first, run.end, &place)
+                answer = account_check(&budget.account, run.first, run.end, &place)
             if answer == DAMAGED:
                 raise AuditError(
-                    f"budget {budget.name!r}: the hold at place {place} of level {run.level} is damaged, or its key leads "
-                    "to another"
+                    f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
             if answer != 0:
                 budget.supply(answer)
@@ -375,7 +374,9 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
     return 0
 
 
-cdef int audit_child(Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total) except -1:
+cdef int audit_child(
+    Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total
+) except -1:
     # A child is a hold of its parent.
     cdef UserKey key = name_hash(region, kind, parent.offset, name)
     cdef Standing standing

@@ -13,8 +13,8 @@ cdef struct HoldSnapshotRow:    # hbcore.HOLD_SNAPSHOT_DTYPE
     int64_t granted_at_ms
 
 
-cdef struct Run:        # places of a level
-    uint64_t level
+cdef struct Run:        # holds first .. end - 1 of a segment
+    uint64_t segment
     uint64_t first
     uint64_t end
 
@@ -38,14 +38,15 @@ cdef class Budget:
 
     cdef int supply(self, int answer) except -1
     cdef int attach_levels(self) except -1
-    cdef int make_level(self) except -1
+    cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
+    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1
     cdef bint next_run(self, Run *run) except -1
-    cdef int read_at(self, uint64_t level, uint64_t at, UserKey *key, Standing *standing) except -1
+    cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1
     cdef int count(self, Sums *sums) except -1
     cdef list children(self)
     cdef int finish_top_ups(self) except -1

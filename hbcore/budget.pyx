@@ -11,10 +11,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.account cimport (
-    ABSENT, ADDED, ADDING, CROWDED, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
-    SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close, account_count,
-    account_decide, account_find, account_finish, account_prefetch, account_read, account_refund, account_reserve,
-    hold_kind, hold_time, level_bytes, level_size,
+    ABSENT, ADDED, ADDING, CROWDED, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED,
+    RELEASING, SETTLED, SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close,
+    account_count, account_decide, account_find, account_finish, account_prefetch, account_read, account_refund,
+    account_reserve,
+    hold_kind, hold_time, level_size, segment_first, segment_size,
 )
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
@@ -23,8 +24,8 @@ from hbcore.directory cimport (
     name_hash, publish_extent, retire_extent,
 )
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_PHASE_MAKING, HB_UNIT, hb_budget,
-    hb_extent, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget,
+    hb_extent, hb_hold, hb_top_up,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.region cimport Region, extent_size, hb_now_ms
@@ -42,7 +43,6 @@ cdef enum:
     NAME_LIMIT = 255
     DEPTH_LIMIT = 64            # budgets from the root to a leaf
     SUPPLY_LIMIT = 64           # levels, and looks at the file, that one call may need
-    KEY_SIZE = 16
     LEVEL_HEADER = 64           # a level is an extent; its holds begin after the header
     ALL_OF_IT = -1              # to account_finish, as an unsigned number
     CONFLICT_STATUS = 5
@@ -66,8 +66,8 @@ cdef class Hold:
     """The answer to a reservation: truthy if the key has its money, held or spent.
 
     ``status`` is a ``Status``; ``amount`` what was reserved and ``settled`` what of it was spent, in minor units (0
-    without a hold); ``state`` a ``State`` (GRANTED, SETTLED or RELEASED), or None without a hold. Immutable, comparable,
-    hashable.
+    without a hold); ``state`` a ``State`` (GRANTED, SETTLED or RELEASED), or None without a hold. Immutable,
+    comparable, hashable.
     """
 
     def __init__(self, status, amount, settled, state):
@@ -159,9 +159,9 @@ cdef class Budget:
     ``reserve(key, amount)`` holds money, ``settle`` spends it or a part of it, ``release`` gives it back. Every key is
     idempotent for ever. ``total == available + held + settled`` at every moment.
 
-    All methods are safe to call from any thread of any process that has the engine open, with or without the GIL, and no
-    call waits for another: what one has begun, any other can finish. Two handles are equal if they speak of the same
-    budget. A budget of a file can be pickled; of a memory engine it cannot.
+    All methods are safe to call from any thread of any process that has the engine open, with or without the GIL, and
+    no call waits for another: what one has begun, any other can finish. Two handles are equal if they speak of the
+    same budget. A budget of a file can be pickled; of a memory engine it cannot.
     """
 
     def __cinit__(self):
@@ -182,7 +182,9 @@ cdef class Budget:
             if self.attach_levels() == 0:
                 self.raise_corrupt()
         elif answer == CROWDED:
-            self.make_level()
+            self.make_part(self.account.level_offsets, self.account.levels, HB_LEVELS, True)
+        elif answer == FULL:
+            self.make_part(self.account.segment_offsets, self.account.segments, HB_SEGMENTS, False)
         elif answer == UNSEEN:
             known = hb_load_private(&self.region.known_size)
             self.region.contains(0, self.region.capacity)
@@ -193,39 +195,45 @@ cdef class Budget:
         return 0
 
     cdef int attach_levels(self) except -1:
-        # Attach every level that was made since. Returns how many.
-        cdef uint64_t level, offset
+        # Attach every level and segment that was made since. Returns how many.
+        return (
+            self.attach(self.account.level_offsets, self.account.levels, HB_LEVELS, True)
+            + self.attach(self.account.segment_offsets, self.account.segments, HB_SEGMENTS, False)
+        )
+
+    cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
+        cdef uint64_t i, offset
         cdef hb_extent *extent
-        cdef int count = 0
-        for level in range(1, HB_LEVELS):
-            offset = hb_load_acquire(&self.account.level_offsets[level])
+        cdef int new = 0
+        for i in range(1, count):
+            offset = hb_load_acquire(&offsets[i])
             if offset == 0:
                 break
-            if hb_load_private(&self.account.levels[level]) == 0:
-                extent = self.region.extent(offset, HB_KIND_LEVEL, LEVEL_HEADER + level_bytes(level))
+            if hb_load_private(&addresses[i]) == 0:
+                extent = self.region.extent(offset, HB_KIND_LEVEL, part_size(i, is_level))
                 if extent == NULL or extent.parent != self.offset:
                     self.raise_corrupt()
                 publish_extent(self.region, offset)
-                hb_store_private(&self.account.levels[level], <uint64_t>(<char *>extent + LEVEL_HEADER))
-                count += 1
-        return count
+                hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
+                new += 1
+        return new
 
-    cdef int make_level(self) except -1:
-        # Make the next level: of several makers one wins, and all go on with its level.
-        cdef uint64_t level = 1
+    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
+        # Make the next level or segment: of several makers one wins, and all go on with its extent.
+        cdef uint64_t i = 1
         cdef int64_t offset
         cdef hb_extent *extent
-        while level < HB_LEVELS and hb_load_private(&self.account.levels[level]) != 0:
-            level += 1
-        if level == HB_LEVELS:
+        while i < count and hb_load_private(&addresses[i]) != 0:
+            i += 1
+        if i == count:
             raise EngineFullError(f"budget {self.name!r} has no room for another key")
-        if hb_load_acquire(&self.account.level_offsets[level]) == 0:
-            offset = directory_allocate(self.region, LEVEL_HEADER + level_bytes(level))
+        if hb_load_acquire(&offsets[i]) == 0:
+            offset = directory_allocate(self.region, part_size(i, is_level))
             extent = <hb_extent *>(self.region.base + offset)
             extent.kind = HB_KIND_LEVEL
             extent.parent = self.offset
             extent.created_at_ms = hb_now_ms()
-            if hb_cas(&self.account.level_offsets[level], 0, <uint64_t>offset):
+            if hb_cas(&offsets[i], 0, <uint64_t>offset):
                 publish_extent(self.region, <uint64_t>offset)
             else:
                 retire_extent(self.region, <uint64_t>offset)
@@ -245,6 +253,7 @@ cdef class Budget:
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
         cdef int answer, _turn
+        standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
             answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)
             if 0 <= answer < LACKING:
@@ -306,6 +315,7 @@ cdef class Budget:
         cdef Users batch
         cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
+        cdef Standing standing
         cdef int answer, _turn
         cdef const int64_t *each
         self.region.check_writable()
@@ -318,13 +328,14 @@ cdef class Budget:
         PyObject_GetBuffer(wanted, &amount_view, PyBUF_STRIDED_RO)
         PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         each = <const int64_t *>amount_view.buf
+        standing.wish = 0
         try:
             self.region.check_writable()    # reading the keys may have run any Python
             while done < batch.count:
                 # each turn supplies what the one before lacked; levels and the file are few
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
-                                          <HoldRow *>view.buf, &done)
+                                          <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
                     self.supply(answer)
         finally:
@@ -400,6 +411,7 @@ cdef class Budget:
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
         cdef int answer, _turn
+        standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
             answer = account_finish(&self.account, key, kind, spent, standing)
             if 0 <= answer < LACKING:
@@ -412,8 +424,8 @@ cdef class Budget:
     def holds(self):
         """Return every key that was ever granted as a ``HOLD_SNAPSHOT_DTYPE`` array, in no particular order.
 
-        Children and top-ups are not among them. Each row is right at the moment it is read; the whole is a snapshot only
-        while nobody reserves, settles or releases.
+        Children and top-ups are not among them. Each row is right at the moment it is read; the whole is a snapshot
+        only while nobody reserves, settles or releases.
         """
         cdef Sums sums
         cdef Py_buffer view
@@ -433,27 +445,26 @@ cdef class Budget:
         return rows[:count]
 
     cdef bint next_run(self, Run *run) except -1:
-        # The next run of places that may ever have been written; a run that is all zeros but for `level` begins.
-        cdef uint64_t base, end, data, data_end
-        while run.level < HB_LEVELS and hb_load_private(&self.account.levels[run.level]) != 0:
-            # The keys say it: a place without one was never used.
-            base = hb_load_private(&self.account.levels[run.level]) - <uint64_t>self.region.base
-            end = base + level_size(run.level) * KEY_SIZE
-            data = self.region.next_data(base + run.end * KEY_SIZE, end, &data_end)
+        # The next run of holds that may ever have been written; begins where segment and end are 0.
+        cdef uint64_t base, first, end, data, data_end
+        while run.segment < HB_SEGMENTS and hb_load_private(&self.account.segments[run.segment]) != 0:
+            base = hb_load_private(&self.account.segments[run.segment]) - <uint64_t>self.region.base
+            first = segment_first(run.segment)
+            end = base + segment_size(run.segment) * sizeof(hb_hold)
+            data = self.region.next_data(base + (max(run.end, first) - first) * sizeof(hb_hold), end, &data_end)
             if data < end:
-                run.first = (data - base) // KEY_SIZE
-                run.end = (data_end - base - 1) // KEY_SIZE + 1
+                run.first = first + (data - base) // sizeof(hb_hold)
+                run.end = first + (data_end - base - 1) // sizeof(hb_hold) + 1
                 return True
-            run.level += 1
-            run.end = 0
+            run.segment += 1
         return False
 
-    cdef int read_at(self, uint64_t level, uint64_t at, UserKey *key, Standing *standing) except -1:
+    cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
         # REPEATED or ABSENT
-        cdef int answer = account_read(&self.account, level, at, key, standing)
+        cdef int answer = account_read(&self.account, number, key, standing)
         while answer != REPEATED and answer != ABSENT:
             self.supply(answer)
-            answer = account_read(&self.account, level, at, key, standing)
+            answer = account_read(&self.account, number, key, standing)
         return answer
 
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1:
@@ -462,11 +473,11 @@ cdef class Budget:
         cdef Standing standing
         cdef Run run
         cdef int kind
-        run.level = run.end = 0
+        run.segment = run.end = 0
         self.attach_levels()
         while self.next_run(&run):
             for at in range(run.first, run.end):
-                if self.read_at(run.level, at, &key, &standing) == ABSENT:
+                if self.read_at(at, &key, &standing) == ABSENT:
                     continue
                 kind = hold_kind(standing.state)
                 if kind == FUNDED or kind == ADDED:
@@ -513,7 +524,7 @@ cdef class Budget:
             amount: minor units, 1 .. 2**62 - 1.
 
         Returns:
-            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the parent has not enough) or CLOSED.
+            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the parent has less) or CLOSED.
 
         Raises:
             ConflictError: the key was used with another amount.
@@ -631,7 +642,7 @@ cdef class Budget:
         cdef Sums before
         cdef Run run
         cdef int answer
-        run.level = run.end = 0
+        run.segment = run.end = 0
         sums.count = sums.taken = sums.added = sums.settled = sums.digest = 0
         self.attach_levels()
         while self.next_run(&run):
@@ -639,7 +650,7 @@ cdef class Budget:
             while answer != 0:
                 before = sums[0]
                 with nogil:
-                    answer = account_count(&self.account, run.level, run.first, run.end, sums)
+                    answer = account_count(&self.account, run.first, run.end, sums)
                 if answer != 0:
                     sums[0] = before
                     self.supply(answer)
@@ -652,11 +663,11 @@ cdef class Budget:
         cdef Standing standing
         cdef Run run
         cdef list found = []
-        run.level = run.end = 0
+        run.segment = run.end = 0
         self.attach_levels()
         while self.next_run(&run):
             for at in range(run.first, run.end):
-                if self.read_at(run.level, at, &key, &standing) == REPEATED and hold_kind(standing.state) == FUNDED:
+                if self.read_at(at, &key, &standing) == REPEATED and hold_kind(standing.state) == FUNDED:
                     found.append(standing.link)
         return found
 
@@ -669,7 +680,6 @@ cdef class Budget:
         cdef Sums sums
         cdef uint64_t available, total, settled
         cdef bint is_closed
-        cdef hb_extent *extent
         cdef int _turn
         self.region.check_open()
         for _turn in range(SUPPLY_LIMIT):
@@ -678,7 +688,7 @@ cdef class Budget:
             self.count(&sums)
             settled = sums.settled
             for offset in self.children():
-                settled += settled_below(self.region, offset)
+                settled += settled_below(self, offset)
             available = account_available(&self.account, &is_closed)
             total = self.own_total(&sums, available, is_closed)
             if is_closed and self.parent is not None:
@@ -725,6 +735,20 @@ cdef object engine_name(Region region):
     return "in memory" if region.path is None else repr(region.path)
 
 
+def figures_of(Budget budget not None):
+    """Return what a budget itself holds, without what is below it: its holds' number, what of them was spent, what is
+    available, its total, and whether it is closed. In this order, so that what is spent or available is never more than
+    the total but for money that was added meanwhile.
+    """
+    cdef Sums sums
+    cdef bint is_closed
+    cdef uint64_t available
+    budget.region.check_open()
+    budget.count(&sums)
+    available = account_available(&budget.account, &is_closed)
+    return sums.count, sums.settled, available, budget.base_total + sums.added, bool(is_closed)
+
+
 def names_of(Budget budget):
     """Return the names from the root to a budget."""
     return (*(names_of(budget.parent) if budget.parent is not None else ()), budget.name)
@@ -742,12 +766,12 @@ cdef object amounts_of(object amounts, Py_ssize_t count):
 
 cdef int reserve_rows(
     Account *account, const Batch *batch, Py_ssize_t count, const int64_t *amounts, Py_ssize_t stride, HoldRow *rows,
-    Py_ssize_t *done
+    Py_ssize_t *done, Standing *standing
 ) noexcept nogil:
-    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest.
+    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest; `standing` keeps
+    # what the key that could not be finished has come to.
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
-    cdef Standing standing
     cdef Py_ssize_t i, size
     cdef uint64_t now_ms, amount
     cdef int answer
@@ -759,9 +783,10 @@ cdef int reserve_rows(
         now_ms = hb_now_ms()
         for i in range(size):
             amount = <uint64_t>amounts[done[0] * stride]
-            answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, &standing)
+            answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, standing)
             if answer < 0 or answer >= LACKING:
                 return answer
+            standing.wish = 0
             rows[done[0]].amount = 0
             if answer == GRANTED_NOW or answer == REPEATED:
                 rows[done[0]].amount = <int64_t>standing.amount
@@ -779,7 +804,12 @@ cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
 
 
 cdef inline uint64_t budget_size(uint64_t name_length) noexcept nogil:
-    return sizeof(hb_budget) + whole_units(name_length) + level_bytes(0)
+    return sizeof(hb_budget) + whole_units(name_length) + 8 * level_size(0) + segment_size(0) * sizeof(hb_hold)
+
+
+cdef inline uint64_t part_size(uint64_t i, bint is_level) noexcept nogil:
+    # The extent of a level or a segment.
+    return LEVEL_HEADER + (8 * level_size(i) if is_level else segment_size(i) * sizeof(hb_hold))
 
 
 cdef int budget_check(
@@ -832,6 +862,7 @@ cdef Budget budget_from(Region region, uint64_t offset, int depth):
     cdef hb_budget *shared = <hb_budget *>region.extent(offset, HB_KIND_BUDGET, sizeof(hb_budget))
     cdef hb_budget copy
     cdef unsigned char[NAME_LIMIT] name
+    cdef char *level
     cdef uint64_t size, length
     cdef UserKey check
     where = f"the budget at byte {offset} of the engine {engine_name(region)}"
@@ -854,10 +885,10 @@ cdef Budget budget_from(Region region, uint64_t offset, int depth):
     if copy.extent.parent != 0:
         budget.parent = budget_from(region, copy.extent.parent, depth + 1)
         budget.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
+    level = <char *>shared + sizeof(hb_budget) + whole_units(length)
     account_attach(
-        &budget.account, shared.money, shared.levels,
-        <char *>shared + sizeof(hb_budget) + whole_units(length), region.base, &region.known_size,
-        region.header.directory_key, region.is_readonly,
+        &budget.account, shared.money, &shared.next, shared.levels, shared.segments, level, level + 8 * level_size(0),
+        region.base, &region.known_size, region.header.directory_key, region.is_readonly,
     )
     return budget
 
@@ -1037,15 +1068,17 @@ def envelopes():
     return envelope
 
 
-cdef uint64_t settled_below(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
-    # What was spent within a child.
+cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
+    # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
+    # the way up from each budget is short (budget_from).
+    cdef Region region = budget.region
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint32_t kind
     if not region.contains(offset, sizeof(hb_extent)):
-        raise CorruptFileError(f"a budget of the engine {engine_name(region)} leads to no child at byte {offset}")
-    kind = extent.kind
-    if kind == HB_KIND_TOP_UP:
+        budget.raise_corrupt()
+    if extent.kind == HB_KIND_TOP_UP:
         return 0
-    if kind == HB_KIND_BUDGET:
+    if extent.parent != budget.offset:
+        budget.raise_corrupt()
+    if extent.kind == HB_KIND_BUDGET:
         return budget_at(region, offset).stats().settled
     return envelopes().settled_within(region, offset)

@@ -21,7 +21,8 @@ from rich.console import Console
 import hbcore
 from hbcore import inspection, proof, rain, replay
 from hbcore.arrivals import EXTENSIONS, FORMATS, BadLine
-from hbcore.errors import HbcoreError, NotFoundError
+from hbcore.errors import HbcoreError
+from hbcore.findings import alike, chosen, planted
 from hbcore.inspection import View
 from hbcore.layout import escaped, new_console
 from hbcore.report import as_json, as_text
@@ -51,6 +52,7 @@ PROCESS_LIMIT = 256
 BATCH_LIMIT = 1_000_000
 DUPLICATES_LIMIT = 0.9
 KEY_FILE_LIMIT = 4096
+SUGGESTIONS = 3
 
 EXIT_STATUS = """\
 exit status:
@@ -63,7 +65,7 @@ exit status:
 INSPECT_STATUS = """\
 exit status:
   0    what is in the file was shown; --watch was interrupted
-  1    an envelope is damaged; the others were shown
+  1    a budget or an envelope is damaged; the others were shown
   2    a bad argument or an unusable file
   130  interrupted
 """
@@ -313,15 +315,22 @@ def add_key(command: Parser) -> None:
 
 def add_inspect(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add ``hbcore inspect``."""
-    summary = "show what is in the file of an engine: its workers, its envelopes, and what became of their money"
+    summary = "show what is in the file of an engine: its workers, budgets and envelopes, and what became of the money"
     more = "The file is only read: workers that run on it notice nothing, and you need no right to write to it."
     command = add_command(commands, "inspect", summary, more, INSPECT_STATUS, inspection.JSON_KEYS)
     command.add_argument("file", metavar="FILE", help="the file of the engine")
-    command.add_argument("--name", help="show the envelope of this name only")
     command.add_argument(
-        "--all", action="store_true", help=f"show all envelopes, not the latest {inspection.ROWS} only; JSON has all"
+        "--name",
+        metavar="PATH",
+        help="show one budget with what is below it, or one envelope: its name after those of the budgets above it, as "
+        "gala/taobao/20:00",
     )
-    command.add_argument("--largest", action="store_true", help="show the largest envelopes first, not the latest")
+    command.add_argument(
+        "--all",
+        action="store_true",
+        help=f"show all budgets and envelopes, not some {inspection.ROWS} of them with the latest; JSON has all",
+    )
+    command.add_argument("--largest", action="store_true", help="show the largest first, not the latest")
     command.add_argument(
         "--workers", action="store_true", help="show each worker: the living, and the dead (killed, or just ended)"
     )
@@ -482,21 +491,15 @@ def engine_errors() -> Iterator[None]:
 
 def run_inspect(arguments: argparse.Namespace) -> bool:
     """Look into the file, once or again and again."""
-    if arguments.name is not None:
-        try:
-            object_name(arguments.name)
-        except ValueError as error:
-            raise UsageError(f"--{error}") from None
+    if arguments.name == "":
+        raise UsageError("--name must be the path of a budget or an envelope, as gala/taobao/20:00, and is empty")
     view = View(all=arguments.all, largest=arguments.largest, workers=arguments.workers)
     with engine_errors():
         engine = hbcore.Engine(arguments.file, readonly=True, key=key_of(arguments))
     say_it = partial(say, arguments, json_of=inspection.as_json, text_of=inspection.as_text)
     with engine:
         if arguments.name is not None:
-            try:
-                engine.envelope(arguments.name)
-            except NotFoundError:
-                raise UsageError(f"--name: there is no envelope {arguments.name!r} in {engine.path!r}") from None
+            check_name(engine, arguments.name)
         if not arguments.watch:
             return say_it(inspection.look(engine, arguments.name, view))
         looks = inspection.watch(engine, arguments.name, view)
@@ -504,6 +507,16 @@ def run_inspect(arguments: argparse.Namespace) -> bool:
             return inspection.watch_in_lines(looks, say_it).holds
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal must be put back as it was
         return say_it(inspection.watch_on_terminal(looks, new_console()))
+
+
+def check_name(engine: hbcore.Engine, name: str) -> None:
+    """Raise UsageError if nothing in the engine has that path."""
+    inspection.checked_info(engine)
+    roots = planted(engine)
+    if not chosen(roots, name):
+        paths = alike(roots, name)
+        hint = f"; there is {' and '.join(map(repr, paths[:SUGGESTIONS]))}" if paths else ""
+        raise UsageError(f"--name: there is no budget or envelope {name!r} in {engine.path!r}{hint}")
 
 
 def run_audit(arguments: argparse.Namespace) -> bool:

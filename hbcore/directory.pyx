@@ -11,7 +11,7 @@ from libc.string cimport memset
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
     HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_PHASE_LIVE,
-    HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_UNIT, hb_budget, hb_extent,
+    HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore.region cimport (
     DIRECTORY_OFFSET, FIRST_EXTENT, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
@@ -143,8 +143,9 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
         return False
     if extent.kind == HB_KIND_LEVEL:
         budget = <hb_budget *>region.extent(extent.parent, HB_KIND_BUDGET, sizeof(hb_budget))
-        for level in range(1, HB_LEVELS):
-            if budget != NULL and hb_load_acquire(&budget.levels[level]) == offset:
+        for level in range(1, HB_SEGMENTS):
+            if budget != NULL and (level < HB_LEVELS and hb_load_acquire(&budget.levels[level]) == offset
+                                   or hb_load_acquire(&budget.segments[level]) == offset):
                 return True
         return False
     if extent.kind == HB_KIND_TOP_UP:

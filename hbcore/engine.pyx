@@ -15,11 +15,11 @@ from hbcore.audit import audit_all, audit_budgets
 from hbcore.directory import audit_directory
 from hbcore.budget import budget_get
 from hbcore.envelope import envelope_get
-from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
+from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
 from hbcore.region import open_region, open_regions
-from hbcore.terms import PER_USER_LIMIT, integer, object_name
+from hbcore.terms import PER_USER_LIMIT, integer
 
 
 @cython.final
@@ -223,6 +223,28 @@ cdef class Engine:
     def __repr__(self):
         state = "closed " if self.region.is_closed else ""
         return f"<{state}Engine {'in memory' if self.region.path is None else repr(self.region.path)}>"
+
+
+def survey(Engine engine not None):
+    """List all budgets and then all envelopes, the damaged ones too, for who only looks.
+
+    Returns:
+        A tuple for each: its offset, that of its budget (0: none), whether it is a budget, its name, its handle (None
+        if it is damaged), and what is wrong with it (None if nothing is).
+    """
+    cdef Region region = engine.region
+    cdef uint64_t offset
+    found = []
+    for kind in (HB_KIND_BUDGET, HB_KIND_ENVELOPE):
+        for offset, name in engine.objects(kind):
+            handle = damage = None
+            try:
+                handle = budget_at(region, offset) if kind == HB_KIND_BUDGET else envelope_at(region, offset, name)
+            except CorruptFileError as error:
+                damage = str(error)
+            parent = (<hb_extent *>(region.base + offset)).parent
+            found.append((offset, parent, kind == HB_KIND_BUDGET, name, handle, damage))
+    return found
 
 
 cdef Region reopen(path, engine_id, what, readonly):

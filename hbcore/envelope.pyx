@@ -346,8 +346,8 @@ cdef class Envelope:
         return 0
 
     cdef int pass_on(self) except -1:
-        # Refund to the budget what went back after the closing. A death before this leaves it to the next of these calls,
-        # to a close, a sweep or an audit: what is refunded is counted from the slots. O(touched packets).
+        # Refund to the budget what went back after the closing. A death before this leaves it to the next of these
+        # calls, to a close, a sweep or an audit: what is refunded is counted from the slots. O(touched packets).
         cdef uint64_t late
         cdef Counts counts
         if self.budget is None or hb_load_acquire(self.deck.ledger.closed) == 0:
@@ -431,8 +431,8 @@ def settled_within(Region region not None, offset):
 
 
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
-    # Close it if its time is over, give back claims that have expired, and refund what a death has kept back. Returns how
-    # many things it has ended.
+    # Close it if its time is over, give back claims that have expired, and refund what a death has kept back. Returns
+    # how many things it has ended.
     cdef uint64_t count, worker
     worker = worker_of(envelope.region)
     with nogil:

@@ -122,26 +122,32 @@ struct hb_slot {
     uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see deck.pxd */
 };
 
-/* The money that one key of a budget holds: account.pyx says who changes what, and when. The keys stand apart, in the same
- * order: [atomic pair] 0, 0: empty; 1, 0: nothing here, the path goes on in the next level. */
+/* The money that one key of a budget holds: account.pyx says who changes what, and when. */
 struct hb_hold {
+    uint64_t key[2]; /* [atomic] keyed hash, written before a word of the index names the hold, and never again */
     uint64_t state;  /* [atomic pair] kind (4 bits) | generation (18 bits) | time in ms (42 bits), */
     uint64_t value;  /*   and what the operation of this state is about */
     uint64_t amount; /* [atomic] written before the hold is granted, and never again */
     uint64_t link;   /* [atomic] likewise: a check of key and amount; of a child, its offset */
+    unsigned char reserved[16];
 };
 
-/* A budget: its terms, then its name, rounded up to whole units, then level 0: 64 keys, 64 holds. Every other level is an
- * extent of its own (HB_KIND_LEVEL): behind the extent's header the keys, then the holds. */
+/* A budget: its terms, then its name, rounded up to whole units, then level 0 of the index and segment 0 of the holds. All
+ * other levels and segments are extents of their own (HB_KIND_LEVEL), behind the extent's header. The words of a level
+ * [atomic]: 0 empty; 1 nothing here, the path goes on in the next level; else 1 | tag (27 bits) | hold (36 bits). Segments
+ * have 64, 64, 128, 256 ... holds, which are numbered through. */
 #define HB_LEVELS 13
+#define HB_SEGMENTS 31
 struct hb_budget {
     struct hb_extent extent;
     uint64_t total;
     unsigned char check[16]; /* keyed hash of the total, the name and the parent */
     unsigned char reserved1[40];
-    uint64_t levels[16]; /* [atomic] HB_LEVELS of them: offset of each level after the first; 0: not made yet */
-    uint64_t money[2];          /* [atomic pair] the operation that changed it last; what is available */
-    unsigned char reserved2[112];
+    uint64_t levels[16];   /* [atomic] HB_LEVELS of them: offset of each level after the first; 0: not made yet */
+    uint64_t segments[32]; /* [atomic] HB_SEGMENTS of them, likewise */
+    uint64_t money[2];     /* [atomic pair] the operation that changed it last; what is available */
+    uint64_t next;         /* [atomic] the number of the next hold to be used: a hint that is never too low by itself */
+    unsigned char reserved2[104];
 };
 
 /* Money that was added to a budget by its parent, as a hold there: an object without a name. */
@@ -171,11 +177,12 @@ static_assert(offsetof(struct hb_envelope, check) == 160, "check of an envelope"
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");
-static_assert(sizeof(struct hb_hold) == 32, "hold size");
-static_assert(sizeof(struct hb_budget) == 384, "budget size");
+static_assert(sizeof(struct hb_hold) == 64, "hold size");
+static_assert(sizeof(struct hb_budget) == 640, "budget size");
 static_assert(offsetof(struct hb_budget, total) == 64, "total of a budget");
 static_assert(offsetof(struct hb_budget, levels) == 128, "levels");
-static_assert(offsetof(struct hb_budget, money) == 256, "money");
+static_assert(offsetof(struct hb_budget, segments) == 256, "segments");
+static_assert(offsetof(struct hb_budget, money) == 512, "money");
 static_assert(sizeof(struct hb_top_up) == 128, "size of a top-up");
 static_assert(offsetof(struct hb_top_up, total) == 64, "total of a top-up");
 

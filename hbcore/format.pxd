@@ -22,6 +22,7 @@ cdef extern from "format.h" nogil:
         HB_KIND_LEVEL
         HB_KIND_TOP_UP
         HB_LEVELS
+        HB_SEGMENTS
     const uint64_t HB_BYTE_ORDER
 
     struct hb_header:
@@ -77,6 +78,7 @@ cdef extern from "format.h" nogil:
         uint64_t late_refunds
 
     struct hb_hold:
+        uint64_t key[2]
         uint64_t state
         uint64_t value
         uint64_t amount
@@ -87,7 +89,9 @@ cdef extern from "format.h" nogil:
         uint64_t total
         unsigned char check[16]
         uint64_t levels[16]
+        uint64_t segments[32]
         uint64_t money[2]
+        uint64_t next
 
     struct hb_top_up:
         hb_extent extent

@@ -1,18 +1,17 @@
 """``hbcore inspect``: what is in the file of an engine, while its workers run or after they have died.
 
 The file is opened for reading only: nothing is written to it, not even an entry among its workers, and nobody who works
-on it waits. What an envelope holds is counted from its slots, each slot once, so parts never sum to more than the total
-even while they move.
+on it waits. What an envelope or a budget holds is counted from its slots, each slot once, so parts never sum to more
+than the total even while they move. What is found is in ``findings``, how the tree of budgets looks in ``tree``.
 """
 
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,10 +20,22 @@ from rich.text import Text
 
 import hbcore
 from hbcore.errors import CorruptFileError
+from hbcore.findings import (
+    AnyEntry,
+    BudgetEntry,
+    Entry,
+    Node,
+    Reader,
+    chosen,
+    flat,
+    money_of,
+    planted,
+    rate_of,
+    sum_of,
+)
 from hbcore.layout import (
     Column,
     Page,
-    Part,
     bar,
     column,
     cut,
@@ -35,16 +46,14 @@ from hbcore.layout import (
     size,
     text_of,
     when,
-    when_shortly,
 )
-from hbcore.records import EngineInfo, EnvelopeStats, WorkerInfo
-from hbcore.terms import LAWS, Terms
+from hbcore.records import EngineInfo, WorkerInfo
+from hbcore.terms import LAWS
+from hbcore.tree import BAR_LEAST, BAR_WIDTH, NAME_LEAST, NAME_WIDTH, rate_text, state_text, tree_table
 
 WATCH_SECONDS = 1.0
 ROWS = 20
-"""So many envelopes are shown where nobody asks for all."""
-NAME_WIDTH, NAME_LEAST = 40, 12
-BAR_WIDTH, BAR_LEAST = 30, 8
+"""So many budgets, and so many envelopes that belong to none, are shown where nobody asks for all."""
 PID_COUNT = 8
 REPLACED = (
     "what stood at this path before was renamed over or removed, and is still open somewhere: its grants are not here"
@@ -54,17 +63,25 @@ JSON_KEYS = """\
 keys of the JSON object (one object on standard output, with --watch one a line; amounts in minor units, times in
 seconds since 1970):
   command        "inspect"
-  holds          whether every envelope could be read; for a proof see hbcore audit
+  holds          whether every budget and envelope could be read; for a proof see hbcore audit
   looked_at      when this was read
   file           path, size and used and capacity (bytes), version (of the format), engine_id, created_at, keeps_key,
                  is_replaced (another file, or none, stands at the path by now), strays (processes that have a
                  file open that stood at the path before and has no name any more; those that this user may see)
   workers        alive, dead (how many; killed, or just ended), entries, one for each place that was ever taken: number,
                  epoch, pid, registered_at, is_alive
-  envelopes      all of them, in the order of their making: name, law, min, max, concentration, packets, total, state
-                 (open, sold_out, expired, closed, damaged), expires_at (null: never), counts and amounts, each of
-                 settled, granted, remaining, refunded (null if damaged), grants_per_second (null but with --watch)
-  sums           of the envelopes that are not damaged: envelopes, packets, total, counts, amounts, grants_per_second
+  budgets        all of them, in the order of their making: name, budget (the names of those above it, from the first;
+                 null: none), total (with all top-ups), state (open, closed, damaged), holds (keys that were ever
+                 granted), amounts, of settled (also in all that is below it), held, available, refunded (to the budget
+                 above it), grants_per_second (in the envelopes below; null but with --watch). amounts and total are
+                 null if it is damaged; what was settled in a damaged one below counts as held
+  envelopes      all of them, in the order of their making: name, budget (as above), law, min, max, concentration,
+                 packets, total, per_user, hold_seconds (null: for ever), state (open, sold_out, expired, closed,
+                 damaged), expires_at (null: never), counts and amounts, each of settled, granted, remaining, refunded
+                 (null if damaged), grants_per_second (null but with --watch)
+  sums           of the envelopes that are not damaged: envelopes, packets, total, counts, amounts, grants_per_second;
+                 of the budgets: budgets, and of those that belong to no other, budgeted (their totals) and money
+                 (settled, held, available)
 """
 
 
@@ -77,112 +94,56 @@ class View:
     workers: bool = False
 
 
-class Parts(NamedTuple):
-    """What became of an envelope's packets, or of their amounts."""
-
-    settled: int
-    granted: int
-    remaining: int
-    refunded: int
-
-    def drawn(self) -> list[Part]:
-        """Return the parts as they are drawn."""
-        return [
-            Part("settled", self.settled, "█", "#", "green"),
-            Part("granted", self.granted, "▓", "=", "yellow"),
-            Part("left", self.remaining, "░", ".", "bright_black"),
-            Part("refunded", self.refunded, "·", "-", "bright_black"),
-        ]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An envelope as it was found; ``stats`` is None and ``damage`` says why if it could not be read."""
-
-    name: str
-    terms: Terms
-    stats: EnvelopeStats | None
-    damage: str | None
-    state: str
-    rate: float | None
-
-    @property
-    def counts(self) -> Parts | None:
-        """The packets."""
-        if self.stats is None:
-            return None
-        return parts_of(self.terms.packets, self.stats.settled, self.stats.granted, self.state)
-
-    @property
-    def amounts(self) -> Parts | None:
-        """Their amounts."""
-        if self.stats is None:
-            return None
-        return parts_of(self.terms.total, self.stats.amounts.settled, self.stats.amounts.granted, self.state)
-
-    @property
-    def given(self) -> int:
-        """How many packets somebody holds."""
-        return 0 if self.stats is None else self.stats.granted + self.stats.settled
-
-
 @dataclass(frozen=True)
 class Inspection:
     """All that one look has found."""
 
     info: EngineInfo
     strays: tuple[int, ...]
-    entries: list[Entry]
+    roots: list[AnyEntry]
     looked_at: float
     clock: float
     view: View
 
     @property
+    def entries(self) -> list[Entry]:
+        """All envelopes, in the order of their making."""
+        found = [entry for entry in flat(self.roots) if isinstance(entry, Entry)]
+        return sorted(found, key=lambda entry: entry.offset)
+
+    @property
+    def budgets(self) -> list[BudgetEntry]:
+        """All budgets, in the order of their making."""
+        found = [entry for entry in flat(self.roots) if isinstance(entry, BudgetEntry)]
+        return sorted(found, key=lambda entry: entry.offset)
+
+    @property
+    def trees(self) -> list[BudgetEntry]:
+        """The budgets at the top."""
+        return [entry for entry in self.roots if isinstance(entry, BudgetEntry)]
+
+    @property
+    def alone(self) -> list[Entry]:
+        """The envelopes at the top: those of no budget, or the ones that were asked for."""
+        return [entry for entry in self.roots if isinstance(entry, Entry)]
+
+    @property
+    def damages(self) -> list[str]:
+        """What is wrong with what could not be read, each thing once."""
+        return list(dict.fromkeys(entry.damage for entry in flat(self.roots) if entry.damage is not None))
+
+    @property
     def holds(self) -> bool:
-        """Whether every envelope could be read."""
-        return all(entry.damage is None for entry in self.entries)
+        """Whether everything could be read."""
+        return not self.damages
 
     @property
     def rate(self) -> float | None:
         """How many packets are given a second, in all envelopes together."""
-        rates = [entry.rate for entry in self.entries if entry.rate is not None]
-        return sum(rates) if rates else None
-
-
-def parts_of(total: int, settled: int, granted: int, state: str) -> Parts:
-    """Return the parts of an envelope's packets or amounts. Of a closed one, what was not given is refunded."""
-    left = total - settled - granted
-    return Parts(settled, granted, *((0, left) if state == "closed" else (left, 0)))
-
-
-def sum_of(parts: Iterable[Parts | None]) -> Parts:
-    """Return the parts of many, those that could be read."""
-    rows = [row for row in parts if row is not None]
-    return Parts(*(sum(column) for column in zip(*rows, strict=True))) if rows else Parts(0, 0, 0, 0)
+        return rate_of(self.roots)
 
 
 # ---- looking ----------------------------------------------------------------------------------------------------
-
-
-def state_of(terms: Terms, stats: EnvelopeStats, now: float) -> str:
-    """Return what a new user's claim would be told, and why."""
-    given = stats.granted + stats.settled
-    if given == stats.packets:
-        return "sold_out"
-    if stats.remaining == 0:
-        return "closed"
-    return "expired" if 0 < terms.expires_at_ms <= now * 1000 else "open"
-
-
-def entry_of(envelope: hbcore.Envelope, now: float, before: int, seconds: float | None) -> Entry:
-    """Count an envelope. ``before``: how many packets were given ``seconds`` ago; None: nobody has looked yet."""
-    terms = envelope.terms._replace(seed=None)  # whoever has the seed can compute every amount: it goes no further
-    try:
-        stats = envelope.stats()
-    except CorruptFileError as error:
-        return Entry(envelope.name, terms, None, str(error), "damaged", None)
-    rate = None if seconds is None else (stats.granted + stats.settled - before) / seconds
-    return Entry(envelope.name, terms, stats, None, state_of(terms, stats, now), rate)
 
 
 def strays(path: str | None) -> tuple[int, ...]:
@@ -226,15 +187,15 @@ def checked_info(engine: hbcore.Engine) -> EngineInfo:
 
 
 def look(engine: hbcore.Engine, name: str | None, view: View, last: "Inspection | None" = None) -> Inspection:
-    """Read what is in the engine, or in its envelope of that name. ``last``: the look before, for the rates."""
+    """Read what is in the engine, or in what has that path in it. ``last``: the look before, for the rates."""
     info = checked_info(engine)
-    envelopes = engine.envelopes() if name is None else [engine.envelope(name)]
+    nodes: list[Node] = chosen(planted(engine), name)
     now, clock = time.time(), time.monotonic()
     seconds = None if last is None else max(clock - last.clock, 1e-9)
-    before = {} if last is None else {entry.name: entry.given for entry in last.entries}
-    entries = [entry_of(envelope, now, before.get(envelope.name, 0), seconds) for envelope in envelopes]
+    before = {} if last is None else {entry.offset: entry.given for entry in last.entries}
+    reader = Reader(now, before, seconds)
     found = strays(info.path) if last is None else last.strays
-    return Inspection(info, found, entries, now, clock, view)
+    return Inspection(info, found, [reader.read(node) for node in nodes], now, clock, view)
 
 
 def watch(engine: hbcore.Engine, name: str | None, view: View) -> Iterator[Inspection]:
@@ -272,36 +233,66 @@ def workers_as_json(workers: Sequence[WorkerInfo]) -> dict[str, object]:
     return {"alive": alive, "dead": len(workers) - alive, "entries": entries}
 
 
+def names_above(entry: AnyEntry) -> list[str] | None:
+    """Return the names of the budgets above an entry, from the first."""
+    return list(entry.path[:-1]) or None
+
+
+def rate_as_json(rate: float | None) -> float | None:
+    """Return how many packets are given a second."""
+    return None if rate is None else round(rate, 1)
+
+
+def budget_as_json(entry: BudgetEntry) -> dict[str, object]:
+    """Return one budget."""
+    return {
+        "name": entry.name,
+        "budget": names_above(entry),
+        "total": None if entry.money is None else entry.total,
+        "state": entry.state,
+        "holds": entry.holds,
+        "amounts": None if entry.money is None else entry.money._asdict(),
+        "grants_per_second": rate_as_json(entry.rate),
+    }
+
+
 def entry_as_json(entry: Entry) -> dict[str, object]:
     """Return one envelope."""
     terms, counts, amounts = entry.terms, entry.counts, entry.amounts
     return {
         "name": entry.name,
-        "law": LAWS[terms.law],
-        "min": terms.min,
-        "max": terms.max,
-        "concentration": terms.concentration,
-        "packets": terms.packets,
-        "total": terms.total,
+        "budget": names_above(entry),
+        "law": None if terms is None else LAWS[terms.law],
+        "min": None if terms is None else terms.min,
+        "max": None if terms is None else terms.max,
+        "concentration": None if terms is None else terms.concentration,
+        "packets": None if terms is None else terms.packets,
+        "total": None if terms is None else terms.total,
+        "per_user": None if terms is None else terms.per_user,
+        "hold_seconds": terms.hold_ms / 1000 if terms is not None and terms.hold_ms else None,
         "state": entry.state,
-        "expires_at": terms.expires_at_ms / 1000 if terms.expires_at_ms else None,
+        "expires_at": terms.expires_at_ms / 1000 if terms is not None and terms.expires_at_ms else None,
         "counts": None if counts is None else counts._asdict(),
         "amounts": None if amounts is None else amounts._asdict(),
-        "grants_per_second": None if entry.rate is None else round(entry.rate, 1),
+        "grants_per_second": rate_as_json(entry.rate),
     }
 
 
 def sums_as_json(inspection: Inspection) -> dict[str, object]:
-    """Return the sums of all envelopes that could be read."""
+    """Return the sums of all envelopes and budgets that could be read."""
     entries = inspection.entries
     counts, amounts = sum_of(entry.counts for entry in entries), sum_of(entry.amounts for entry in entries)
+    money = money_of(inspection.trees)
     return {
         "envelopes": sum(entry.stats is not None for entry in entries),
         "packets": sum(counts),
         "total": sum(amounts),
         "counts": counts._asdict(),
         "amounts": amounts._asdict(),
-        "grants_per_second": None if inspection.rate is None else round(inspection.rate, 1),
+        "grants_per_second": rate_as_json(inspection.rate),
+        "budgets": sum(entry.money is not None for entry in inspection.budgets),
+        "budgeted": sum(money),
+        "money": {"settled": money.settled, "held": money.held, "available": money.available},
     }
 
 
@@ -313,6 +304,7 @@ def as_json(inspection: Inspection) -> dict[str, object]:
         "looked_at": inspection.looked_at,
         "file": file_as_json(inspection.info, inspection.strays),
         "workers": workers_as_json(inspection.info.workers),
+        "budgets": [budget_as_json(entry) for entry in inspection.budgets],
         "envelopes": [entry_as_json(entry) for entry in inspection.entries],
         "sums": sums_as_json(inspection),
     }
@@ -364,40 +356,27 @@ def workers_table(workers: Sequence[WorkerInfo], page: Page) -> Table:
     )
 
 
-def state_text(entry: Entry, now: float) -> str:
-    """Return the state of an envelope, and until when it is that."""
-    expires_at = entry.terms.expires_at_ms / 1000
-    if expires_at and entry.state in ("open", "expired"):
-        return f"{'till' if entry.state == 'open' else 'expired'} {when_shortly(expires_at, now)}"
-    return entry.state.replace("_", " ")
-
-
-def rate_text(rate: float | None) -> str:
-    """Return how many packets are given a second."""
-    return "" if rate is None else f"{rate:,.0f}"
-
-
-def entries_table(inspection: Inspection, entries: Sequence[Entry], page: Page) -> Table:
-    """Return one row for each entry, and one for the sum of all envelopes if there is more than one."""
-    every = inspection.entries
+def entries_table(every: Sequence[Entry], entries: Sequence[Entry], page: Page, now: float) -> Table:
+    """Return one row for each of ``entries``, and one for the sum of ``every`` if that is more than one envelope."""
     counts, amounts = sum_of(entry.counts for entry in every), sum_of(entry.amounts for entry in every)
+    rate = rate_of(every)
     is_cut = page.width is not None
-    rows = [
-        (
-            cut(plain(entry.name, page.unicode), NAME_WIDTH, page.unicode)
-            if is_cut
-            else plain(entry.name, page.unicode),
-            LAWS[entry.terms.law],
-            entry.terms.packets,
-            entry.terms.total,
-            entry.amounts,
-            rate_text(entry.rate),
-            state_text(entry, inspection.looked_at),
+    rows = []
+    for entry in entries:
+        name = "/".join(plain(part, page.unicode) for part in entry.path)
+        rows.append(
+            (
+                cut(name, NAME_WIDTH, page.unicode) if is_cut else name,
+                LAWS[entry.terms.law] if entry.terms else "?",
+                f"{entry.terms.packets:,}" if entry.terms else "?",
+                f"{entry.terms.total:,}" if entry.terms else "?",
+                entry.amounts,
+                rate_text(entry.rate),
+                state_text(entry, now),
+            )
         )
-        for entry in entries
-    ]
     if len(every) > 1:
-        rows.append((f"all {len(every):,}", "", sum(counts), sum(amounts), amounts, rate_text(inspection.rate), ""))
+        rows.append((f"all {len(every):,}", "", f"{sum(counts):,}", f"{sum(amounts):,}", amounts, rate_text(rate), ""))
     names, laws, packets, totals, parts, rates, states = zip(*rows, strict=True)
 
     def bars(width: int) -> list[Text]:
@@ -408,48 +387,75 @@ def entries_table(inspection: Inspection, entries: Sequence[Entry], page: Page) 
         return column(amounts.drawn()[i].cell(page), cells, is_number=True, worth=2)
 
     columns = [
-        column("envelope", names, least=NAME_LEAST),
+        # A path is cut last: its end is what tells one envelope from another.
+        column("envelope", names, least=NAME_WIDTH if any(len(entry.path) > 1 for entry in entries) else NAME_LEAST),
         column("law", laws, worth=1),
-        column("packets", [f"{count:,}" for count in packets], is_number=True, worth=5),
-        column("total", [f"{total:,}" for total in totals], is_number=True),
+        column("packets", packets, is_number=True, worth=5),
+        column("total", totals, is_number=True),
         Column("", bars, BAR_WIDTH, BAR_LEAST, worth=4),
         *map(share, range(3)),
         column("state", states, worth=6),
     ]
-    if inspection.rate is not None:
+    if rate is not None:
         columns.insert(-1, column("given/s", rates, is_number=True, worth=7))
     return fitted(columns, page, sums=int(len(every) > 1))
 
 
-def legend(entries: Sequence[Entry], page: Page) -> Text:
+def legend(inspection: Inspection, page: Page) -> Text:
     """Say what the characters of the bars are: parts of the amount."""
     text = Text("of the amount: ", style="dim")
-    parts = sum_of(entry.amounts for entry in entries).drawn()
-    for part in parts if parts[-1].amount else parts[:-1]:
+    money, amounts = money_of(flat(inspection.roots)), sum_of(entry.amounts for entry in inspection.alone)
+    parts = money.drawn() if inspection.trees else amounts.drawn()
+    # One legend for both: of an envelope what is granted is held, and what is left is available.
+    for part in parts if money.refunded else parts[:-1]:
         text.append(part.cell(page), style=part.style)
         text.append(f" {part.title}  ", style="dim")
     return text
 
 
+def trees_shown(inspection: Inspection, page: Page, rows: int | None) -> list[RenderableType]:
+    """Return the budgets, at most ``rows`` rows of them and of what is below them (None: all)."""
+    trees, view = inspection.trees, inspection.view
+    if not trees:
+        return []
+    parts: list[RenderableType] = [tree_table(trees, page, rows, view.largest, inspection.looked_at)]
+    count = sum(1 for _ in flat(trees))
+    if rows is not None and count > rows:
+        which = "the largest" if view.largest else "the latest"
+        note = f"of {count:,} budgets and envelopes {which}; --all shows all, --name all below one"
+        parts.append(Text(note, style="dim"))
+    return parts
+
+
+def envelopes_shown(inspection: Inspection, page: Page, rows: int | None) -> list[RenderableType]:
+    """Return the envelopes that belong to no budget, at most ``rows`` of them (None: all)."""
+    entries, view = inspection.alone, inspection.view
+    if not entries:
+        return []
+    latest = entries[::-1]
+    shown = sorted(latest, key=lambda entry: -entry.total) if view.largest else latest
+    shown = shown[:rows]
+    parts: list[RenderableType] = [entries_table(entries, shown, page, inspection.looked_at)]
+    if len(shown) < len(entries):
+        which = "the largest" if view.largest else "the latest"
+        parts.append(Text(f"{len(shown):,} of {len(entries):,} envelopes, {which}; --all shows all", style="dim"))
+    return parts
+
+
 def rendered(inspection: Inspection, page: Page, rows: int | None) -> Group:
-    """Return all that people are shown, with at most ``rows`` envelopes (None: all)."""
-    info, entries, view = inspection.info, inspection.entries, inspection.view
+    """Return all that people are shown, with at most ``rows`` budgets and as many envelopes (None: all)."""
+    info, view = inspection.info, inspection.view
     title = Text(f"hbcore inspect: {escaped(str(info.path))}, {when(inspection.looked_at)}", style="bold")
     parts: list[RenderableType] = [title, about(info, inspection.strays)]
     if view.workers and info.workers:
         parts += [Text(), workers_table(info.workers, page)]
-    parts.append(Text())
-    if not entries:
-        return Group(*parts, Text("no envelopes"))
-    latest = entries[::-1]
-    chosen = sorted(latest, key=lambda entry: -entry.terms.total) if view.largest else latest
-    chosen = chosen[:rows]
-    parts += [entries_table(inspection, chosen, page), legend(entries, page)]
-    if len(chosen) < len(entries):
-        which = "the largest" if view.largest else "the latest"
-        parts.append(Text(f"{len(chosen):,} of {len(entries):,} envelopes, {which}; --all shows all", style="dim"))
-    damaged = [entry for entry in entries if entry.damage]
-    parts += [Text(f"DAMAGED: {escaped(str(entry.damage))}", style="bold red") for entry in damaged[:ROWS]]
+    if not inspection.roots:
+        return Group(*parts, Text(), Text("no envelopes"))
+    for shown in (trees_shown(inspection, page, rows), envelopes_shown(inspection, page, rows)):
+        if shown:
+            parts += [Text(), *shown]
+    parts.append(legend(inspection, page))
+    parts += [Text(f"DAMAGED: {escaped(damage)}", style="bold red") for damage in inspection.damages[:ROWS]]
     return Group(*parts)
 
 
@@ -462,9 +468,15 @@ def as_text(inspection: Inspection) -> str:
 
 
 def fitting_rows(inspection: Inspection, console: Console) -> int:
-    """Return how many envelopes fit on the terminal with all that is around them."""
-    around = rendered(inspection, Page.of(console), 1)
-    return max(1, console.height - len(console.render_lines(around, pad=False)) + 1)
+    """Return how many rows of a table fit on the terminal with all that is around them; at least one is shown."""
+    page, fits, too_many = Page.of(console), 1, console.height + 1
+    while too_many - fits > 1:
+        rows = (fits + too_many) // 2
+        if len(console.render_lines(rendered(inspection, page, rows), pad=False)) <= console.height:
+            fits = rows
+        else:
+            too_many = rows
+    return fits
 
 
 def watch_on_terminal(looks: Iterator[Inspection], console: Console) -> Inspection:

@@ -52,8 +52,8 @@ class Part(NamedTuple):
 class Column:
     """A column of a table: its cells, or what makes them once it is known how wide they may be.
 
-    ``width`` is what the column would like, ``least`` what it needs. Columns of the lowest ``worth`` are left out first
-    where even the least is too much.
+    ``width`` is what the column would like, ``least`` what it needs. The columns of the lowest ``worth`` are left out
+    first, all of them, where even the least is too much.
     """
 
     title: str
@@ -90,7 +90,9 @@ def widths_of(columns: list[Column], limit: int | None) -> tuple[int, list[int]]
 
     gap = GAP if needed(GAP) <= limit else NARROW_GAP
     while len(columns) > 1 and needed(gap) > limit:
-        columns.remove(min(columns, key=lambda column: column.worth))
+        least = min(column.worth for column in columns)
+        others = [column for column in columns if column.worth > least]
+        columns[:] = others or columns[1:]  # of columns that belong together all are there or none
     spare = max(0, limit - needed(gap))
     widths = []
     for each in columns:  # from the left: names are whole before bars are long

@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.atomics cimport (
     hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire,
-    hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+    hb_load_relaxed, hb_prefetch_write, hb_store_relaxed, hb_store_release,
 )
 from hbcore.format cimport HB_UNIT, hb_slot
 from hbcore.index cimport (
@@ -101,7 +101,7 @@ cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nog
 
 
 cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
-    # Where claims expire, a clock that cannot be set; to be read after the claim was published, or its time is cut short.
+    # Where claims expire, a clock that cannot be set; read after the claim was published, or its time is cut short.
     if ledger.hold_ms == 0:
         return hb_now_ms()
     return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
@@ -174,8 +174,8 @@ cdef inline int probe(
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be written
-    # and the index is being replaced, or stale.
+    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be
+    # written and the index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
     if ledger.is_stale:
@@ -270,12 +270,15 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # looking again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
-    cdef uint64_t start, _turn
+    cdef uint64_t start, next_expiry, _turn
     cdef int64_t slot
     cdef Look look
     for _turn in range(RETRY_LIMIT):
+        # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
+        # hint is seen by the look.
+        next_expiry = hb_load_acquire(ledger.next_expiry) if ledger.hold_ms else 0
         if vacancy_none(&ledger.vacancy):
-            if expire_due(ledger, worker):
+            if expire_due(ledger, worker, next_expiry):
                 continue
             return -1
         look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
@@ -293,7 +296,7 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         if slot >= 0:
             return slot
         if look.digest == before:
-            if expire_due(ledger, worker):
+            if expire_due(ledger, worker, next_expiry):
                 continue
             return -1
         before = look.digest
@@ -547,18 +550,19 @@ cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t
     return give_back(ledger, worker, &key, &found) == REPEATED
 
 
-cdef bint expire_due(Ledger *ledger, uint64_t worker) noexcept nogil:
-    # Where nothing is free: give back what has expired. Whether there was any. The hint keeps this from being done by
+cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint) noexcept nogil:
+    # Where a look found nothing free: give back what has expired. hint: of next_expiry, from before that look. False if
+    # nothing had expired then; True means look again, also if it was others who gave something back: one of them may
+    # have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by
     # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
     cdef uint64_t slot, next_expiry
-    cdef bint is_any = False
-    if ledger.hold_ms == 0 or time_of_grant(ledger) < hb_load_relaxed(ledger.next_expiry):
+    if ledger.hold_ms == 0 or time_of_grant(ledger) < hint:
         return False
     next_expiry = time_of_grant(ledger) + ledger.hold_ms
     for slot in range(ledger.slot_count):
-        is_any = ledger_expire(ledger, worker, slot, &next_expiry) or is_any
-    hb_store_relaxed(ledger.next_expiry, next_expiry)
-    return is_any
+        ledger_expire(ledger, worker, slot, &next_expiry)
+    hb_store_release(ledger.next_expiry, next_expiry)
+    return True
 
 
 cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:

@@ -1,4 +1,4 @@
-"""``hbcore audit``: the proof of conservation for a file, and what its envelopes hold.
+"""``hbcore audit``: the proof of conservation for a file, and what its budgets and envelopes hold.
 
 The proof is the engine's own audit, whole. The file is opened for writing where that is allowed, so that what dead
 workers have left is finished or given back before it is counted; where it is not, it is read only, and the report says
@@ -18,23 +18,26 @@ from rich.text import Text
 import hbcore
 from hbcore.display import REFRESH_SECONDS, Display
 from hbcore.errors import AuditError, CorruptFileError, EngineFullError
+from hbcore.findings import money_of, sum_of
 from hbcore.inspection import (
     REPLACED,
     Inspection,
     View,
     about,
+    budget_as_json,
     checked_info,
     entry_as_json,
     file_as_json,
     listed,
     look,
     strays,
-    sum_of,
     sums_as_json,
     workers_as_json,
 )
 from hbcore.layout import Page, column, escaped, fitted, percentage, text_of, when
 from hbcore.records import AuditReport, EngineInfo
+
+BUDGET_FIELDS = ("budgets", "holds", "amount_budgeted", "amount_available", "amount_held", "amount_spent")
 
 JSON_KEYS = """\
 keys of the JSON object (one object on standard output; amounts in minor units, times in seconds since 1970):
@@ -45,8 +48,11 @@ keys of the JSON object (one object on standard output; amounts in minor units, 
   because        why it was only read; null if it was not
   file           as of hbcore inspect
   workers        as of hbcore inspect, before the audit itself became one
-  audit          envelopes, packets, granted, settled, refunded, amount_total, amount_granted, amount_settled: what the
-                 audit has counted; null if anything is wrong
+  audit          envelopes, packets, granted, settled, refunded, amount_total, amount_granted, amount_settled; budgets,
+                 holds (keys that were ever granted), amount_budgeted (in the budgets that belong to no other: all that
+                 there is), amount_available (in any budget), amount_held, amount_spent: what the audit has counted;
+                 null if anything is wrong
+  budgets        as of hbcore inspect, right after the audit; empty if anything is wrong
   envelopes      as of hbcore inspect, right after the audit; empty if anything is wrong
   sums           as of hbcore inspect; null if anything is wrong
 """
@@ -117,11 +123,12 @@ def at_work(info: EngineInfo) -> frozenset[tuple[int, int, bool]]:
 
 
 def check_agreement(report: AuditReport, after: Inspection) -> None:
-    """Raise AuditError if the envelopes, counted one by one, are not what the audit has counted.
+    """Raise AuditError if the budgets and the envelopes, counted one by one, are not what the audit has counted.
 
     Refunds are left out: those that a dead closer has left to do are none yet for the audit.
     """
     counts, amounts = sum_of(entry.counts for entry in after.entries), sum_of(entry.amounts for entry in after.entries)
+    money, below = money_of(after.trees), [budget for budget in after.budgets if len(budget.path) > 1]
     seen = AuditReport(
         len(after.entries),
         sum(counts),
@@ -131,10 +138,17 @@ def check_agreement(report: AuditReport, after: Inspection) -> None:
         sum(amounts),
         amounts.granted,
         amounts.settled,
+        len(after.budgets),
+        sum(budget.holds for budget in after.budgets),
+        sum(money),
+        sum(budget.money.available for budget in after.budgets if budget.money is not None),
+        money.held - sum(budget.money.available for budget in below if budget.money is not None),
+        money.settled,
     )
     for field, of_audit, of_envelopes in zip(AuditReport._fields, report, seen, strict=True):
         if of_audit != of_envelopes:
-            raise AuditError(f"{field} is {of_audit} by the audit, and {of_envelopes} by the envelopes one by one")
+            ones = "budgets" if field in BUDGET_FIELDS else "envelopes"
+            raise AuditError(f"{field} is {of_audit} by the audit, and {of_envelopes} by the {ones} one by one")
 
 
 def prove(
@@ -182,6 +196,7 @@ def as_json(proof: Proof) -> dict[str, object]:
         "file": file_as_json(proof.info, proof.strays),
         "workers": workers_as_json(proof.info.workers),
         "audit": None if proof.report is None else proof.report._asdict(),
+        "budgets": [] if proof.after is None else [budget_as_json(entry) for entry in proof.after.budgets],
         "envelopes": [] if proof.after is None else [entry_as_json(entry) for entry in proof.after.entries],
         "sums": None if proof.after is None else sums_as_json(proof.after),
     }
@@ -196,7 +211,7 @@ def sums_table(after: Inspection, page: Page) -> Table:
     packets, money = [*counts, sum(counts)], [*amounts, sum(amounts)]
     return fitted(
         [
-            column("", [*counts._fields, "total"]),
+            column("envelopes", [*counts._fields, "total"]),
             column("packets", [f"{count:,}" for count in packets], is_number=True),
             column("amount", [f"{amount:,}" for amount in money], is_number=True),
             column("of the total", [percentage(amount, money[-1]) for amount in money], is_number=True, worth=1),
@@ -204,6 +219,29 @@ def sums_table(after: Inspection, page: Page) -> Table:
         page,
         sums=1,
     )
+
+
+def money_table(report: AuditReport, page: Page) -> Table:
+    """Return what became of the money of all budgets, line by line to the sum."""
+    amounts = [report.amount_spent, report.amount_held, report.amount_available, report.amount_budgeted]
+    return fitted(
+        [
+            column("budgets", ["settled", "held", "available", "total"]),
+            column("amount", [f"{amount:,}" for amount in amounts], is_number=True),
+            column("of the total", [percentage(amount, amounts[-1]) for amount in amounts], is_number=True, worth=1),
+        ],
+        page,
+        sums=1,
+    )
+
+
+def proved(report: AuditReport) -> str:
+    """Say what was proved, and from what."""
+    envelopes = f"{report.envelopes:,} envelope{'s' * (report.envelopes != 1)}"
+    if not report.budgets:
+        return f"{envelopes}, from their slots"
+    budgets = f"{report.budgets:,} budget{'s' * (report.budgets != 1)}"
+    return f"{budgets} with {report.holds:,} hold{'s' * (report.holds != 1)} and {envelopes}, from their slots"
 
 
 def access(proof: Proof) -> str:
@@ -222,11 +260,15 @@ def rendered(proof: Proof, page: Page) -> Group:
     ]
     if proof.report is None or proof.after is None:
         return Group(*parts, Text(), Text(f"FAILED: {escaped(str(proof.failure))}", style="bold red"))
-    envelopes = f"{proof.report.envelopes:,} envelope{'s' * (proof.report.envelopes != 1)}"
-    parts += [Text(f"proved   {envelopes}, from their slots"), Text(), sums_table(proof.after, page), Text()]
+    parts += [Text(f"proved   {proved(proof.report)}"), Text()]
+    if proof.report.budgets:
+        parts += [money_table(proof.report, page), Text()]
+    if proof.report.envelopes or not proof.report.budgets:
+        parts += [sums_table(proof.after, page), Text()]
     if any(worker.is_alive for worker in proof.info.workers):
         parts.append(Text("Workers are alive: what they had under way was left out.", style="dim"))
-    verdict = "The audit holds: every packet once, every user once, the parts sum to the total."
+    levels = ", on every level" if proof.report.budgets else ""
+    verdict = f"The audit holds: every packet once, every user once, the parts sum to the total{levels}."
     return Group(*parts, Text(verdict, style="bold green"))
 
 

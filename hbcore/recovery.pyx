@@ -85,6 +85,7 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
     cdef hb_slot *slot = &deck.ledger.slots[packet]
     cdef uint64_t state = hb_load_relaxed(&slot.state)
     cdef uint64_t *stratum
+    cdef uint64_t now_ms
     if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
         ledger_reclaim(&deck.ledger, packet)
         state = hb_load_relaxed(&slot.state)
@@ -93,7 +94,8 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
             hb_cas(&slot.state, state, slot_state(FREE, state, 0))
     if slot_kind(state) == GRANTED and deck.hold_ms != 0:
         # Nobody knows how long the machine was off: the claim has its whole time again.
-        hb_store_relaxed(&slot.state, slot_state(GRANTED, state, (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)))
+        now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
+        hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))
     if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
         stratum = &deck.strata[stratum_of(&deck.terms, position_of(&deck.terms, packet))]
         if hb_load_relaxed(stratum) != STRATUM_OPEN:

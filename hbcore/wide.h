@@ -23,6 +23,9 @@ static inline uint64_t hb_multiply_divide(uint64_t a, uint64_t b, uint64_t divis
 /* Whether a * b < c. */
 static inline int hb_product_below(uint64_t a, uint64_t b, uint64_t c) { return (hb_u128)a * b < c; }
 
+/* The number of the highest bit that is set; some bit must be. */
+static inline unsigned int hb_highest_bit(uint64_t word) { return 63 - (unsigned int)__builtin_clzll(word); }
+
 /* The number of the lowest bit that is set; some bit must be. */
 static inline unsigned int hb_lowest_bit(uint64_t word) { return (unsigned int)__builtin_ctzll(word); }
 

@@ -30,8 +30,9 @@ PACKAGE_ROOT = str(Path(hbcore.__file__).parent.parent)
 TIME_LIMIT_S = 120
 SEED = bytes(range(32))
 PARTS = ("settled", "granted", "remaining", "refunded")
-INSPECT_KEYS = ["command", "holds", "looked_at", "file", "workers", "envelopes", "sums"]
-AUDIT_KEYS = ["command", "holds", "failure", "is_readonly", "because", "file", "workers", "audit", "envelopes", "sums"]
+MONEY = ("settled", "held", "available", "refunded")
+INSPECT_KEYS = ["command", "holds", "looked_at", "file", "workers", "budgets", "envelopes", "sums"]
+AUDIT_KEYS = ["command", "holds", "failure", "is_readonly", "because", "file", "workers", "audit", *INSPECT_KEYS[-3:]]
 HOSTILE = "x\x1b[31m[red]\u202eb[/]\r\n\t\x9b"
 CHINESE = "元宵节的红包雨·第一场"
 
@@ -131,6 +132,11 @@ def watched(path: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], di
 
 def check_sums(report: dict[str, Any]) -> None:
     """Check that parts are parts: none is negative, and all of them together are the total."""
+    for budget in report["budgets"]:
+        if budget["amounts"] is not None:
+            assert tuple(budget["amounts"]) == MONEY
+            assert min(budget["amounts"].values()) >= 0
+            assert sum(budget["amounts"].values()) == budget["total"]
     for envelope in report["envelopes"]:
         if envelope["counts"] is not None:
             for key, total in (("counts", envelope["packets"]), ("amounts", envelope["total"])):
@@ -197,7 +203,7 @@ def make_gala(path: Path) -> None:
         half.settle(0)
         half.settle(1)
         engine.envelope(CHINESE, total=2**62 - 1, packets=3, law="dirichlet", concentration=7, expires_at=2e9)
-        engine.envelope("late", total=50, packets=5, law="equal", expires_at=1000.5).claim(1)  # too late
+        engine.envelope("late", total=50, packets=5, law="equal", expires_at=1000.5)  # nobody has met it since
         closed = engine.envelope("closed", total=400, packets=4, law="equal")
         closed.claim(1)
         closed.settle(1)

@@ -73,12 +73,15 @@ def test_inspect_json_is_what_is_in_the_file(path: Path) -> None:
     ) -> object:
         terms = {
             "name": name,
+            "budget": None,
             "law": law,
             "min": 1,
             "max": total,
             "concentration": 3,
             "packets": packets,
             "total": total,
+            "per_user": 1,
+            "hold_seconds": None,
         }
         counts, amounts = (dict(zip(PARTS, part, strict=True)) for part in parts)
         rest = {"state": state, "expires_at": None, "counts": counts, "amounts": amounts, "grants_per_second": None}
@@ -99,7 +102,11 @@ def test_inspect_json_is_what_is_in_the_file(path: Path) -> None:
         "counts": dict(zip(PARTS, (3, 4, 13, 3), strict=True)),
         "amounts": dict(zip(PARTS, (300, 307, most + 550, 300), strict=True)),
         "grants_per_second": None,
+        "budgets": 0,
+        "budgeted": 0,
+        "money": {"settled": 0, "held": 0, "available": 0},
     }
+    assert report["budgets"] == []
     assert SEED.hex() not in json.dumps(report)
 
 
@@ -112,10 +119,16 @@ def test_audit_json_is_what_is_proved(path: Path) -> None:
         "packets": 23,
         "granted": 4,
         "settled": 3,
-        "refunded": 3,
+        "refunded": 8,  # of those that were closed, and of what has expired, which the audit closes
         "amount_total": 2**62 - 1 + 1457,
         "amount_granted": 307,
         "amount_settled": 300,
+        "budgets": 0,
+        "holds": 0,
+        "amount_budgeted": 0,
+        "amount_available": 0,
+        "amount_held": 0,
+        "amount_spent": 0,
     }
     seen = run_json("inspect", path)
     assert (report["envelopes"], report["sums"]) == (seen["envelopes"], seen["sums"])
@@ -480,7 +493,7 @@ def test_an_unusable_file_is_one_line_and_status_2(
     if command == "inspect":
         status, _, error = in_process(capsys, "inspect", tmp_path / "good.hb", "--name", "21:00")
         assert status == 2
-        assert "--name: there is no envelope '21:00'" in error
+        assert "--name: there is no budget or envelope '21:00'" in error
         status, _, error = in_process(capsys, "inspect", tmp_path / "good.hb", "--name", "")
         assert status == 2
         assert "--name must be" in error

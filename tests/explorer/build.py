@@ -1,4 +1,5 @@
-"""Build the explorer: hbcore's own sources with HBCORE_SCHEDULE, and small blocks so that the vacancy tree has levels.
+"""Build the explorer: hbcore's own sources with HBCORE_SCHEDULE, a clock that stands until a scenario moves it, and
+blocks so small that the vacancy tree has levels, and a budget two.
 
     python tests/explorer/build.py FOLDER
 
@@ -14,20 +15,25 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
-MODULES = ("user", "region", "directory", "index", "vacancy", "ledger")
-EXPLORERS = ("explorer", "maker")
+MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account")
+EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("vacancy.pxd", "BLOCK_SIZE = 64", "BLOCK_SIZE = 2"),
     ("vacancy.pxd", "FAN_OUT = 32", "FAN_OUT = 2"),
     ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
+    ("account.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
+    ("account.pyx", "CROWDED_AT = 12 ", "CROWDED_AT = 0 "),
 )
 
 SETUP = """
+import platform
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 flags = ["-O1", "-DHBCORE_SCHEDULE", "-fno-strict-aliasing", "-Wno-sign-compare"]
+flags += ["-mcx16"] if platform.machine() == "x86_64" else []
 modules = [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=flags) for name in %r]
 modules += [Extension(name, [f"{name}.pyx"], extra_compile_args=flags) for name in %r]
 setup(name="explorer", packages=[], ext_modules=cythonize(modules, quiet=True, compiler_directives={
@@ -52,8 +58,9 @@ def copy_sources(folder: Path) -> None:
     for name in ("terms.py", "errors.py", "records.py"):
         shutil.copy(PACKAGE / name, package)
     (package / "__init__.py").touch()
-    for name in ("explorer.pyx", "maker.pyx", "schedule.c", "schedule.h"):
+    for name in (*(f"{name}.pyx" for name in EXPLORERS), "schedule.c", "schedule.h"):
         shutil.copy(HERE / name, folder)
+    shutil.copy(HERE / "clock.h", package)
     (folder / "setup.py").write_text(SETUP % (MODULES, EXPLORERS))
     for name, old, new in SMALL:
         replace_once(package / name, old, new)

@@ -19,6 +19,7 @@ class Scenario(NamedTuple):
     race: list
     before: tuple | list = ()
     colliding: bool = False
+    expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
 
 
 def churn(user: int, times: int) -> list:
@@ -97,6 +98,27 @@ SCENARIOS = {
     "close and release": Scenario(2, [("close", 0), ("release", 1)], [("claim", 1)]),
     "close and one user twice": Scenario(2, [("close", 0), ("claim", 1), ("claim", 1)]),
     "two closes and a claim": Scenario(2, [("close", 0), ("close", 0), ("claim", 1)]),
+    "expiry and settle": Scenario(1, [("expire", 0), ("settle", 1)], [("claim", 1)], expiring=True),
+    "expiry and release": Scenario(1, [("expire", 0), ("release", 1)], [("claim", 1)], expiring=True),
+    "expiry and another's claim": Scenario(1, [("expire", 0), ("claim", 2)], [("claim", 1)], expiring=True),
+    "expiry, settle and another's claim": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, release and another's claim": Scenario(
+        1, [("expire", 0), ("release", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and release": Scenario(
+        1, [("expire", 0), ("settle", 1), ("release", 1)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and the same user": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 1)], [("claim", 1)], expiring=True
+    ),
+    "expired, release and two others": Scenario(
+        2, [("release", 1), ("claim", 3), ("claim", 4)], [("claim", 1), ("claim", 2), ("expire", 0)], expiring=True
+    ),
+    "expired, find and close": Scenario(
+        1, [("find", 1), ("close", 0), ("claim", 2)], [("claim", 1), ("expire", 0)], expiring=True
+    ),
 }
 
 
@@ -121,6 +143,104 @@ MAKERS = {
 }
 
 
+class Money(NamedTuple):
+    """Operations that race on one account of so much money, each (kind, key, amount), after others were done in order.
+
+    Of a settle the amount is what is spent, and all of it without one; of a refund it is what has come back in all.
+    """
+
+    total: int
+    race: list
+    before: tuple | list = ()
+    crowded: bool = False  # keys that get in each other's way need a second level
+
+
+ACCOUNTS = {
+    "one key twice": Money(100, [("reserve", 1, 60), ("reserve", 1, 60)]),
+    "one key with two amounts": Money(100, [("reserve", 1, 60), ("reserve", 1, 30)]),
+    "one key with two amounts, one too much": Money(50, [("reserve", 1, 60), ("reserve", 1, 30)]),
+    "two keys": Money(100, [("reserve", 1, 60), ("reserve", 2, 40)]),
+    "two keys, money for one": Money(100, [("reserve", 1, 60), ("reserve", 2, 60)]),
+    "three keys, money for two": Money(100, [("reserve", 1, 50), ("reserve", 2, 50), ("reserve", 3, 50)]),
+    "one key twice and another, money for one": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 60)]
+    ),
+    "a key with two amounts and another": Money(100, [("reserve", 1, 60), ("reserve", 1, 30), ("reserve", 2, 60)]),
+    "two keys on one path": Money(100, [("reserve", 1, 60), ("reserve", 3, 40)], crowded=True),
+    "one key twice on a taken path": Money(
+        100, [("reserve", 3, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "two keys on a taken path": Money(
+        100, [("reserve", 3, 30), ("reserve", 5, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "one key twice and another on one path": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 3, 40)], crowded=True
+    ),
+    "a path that closes beside its key": Money(
+        100, [("reserve", 4, 30), ("reserve", 4, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "find beside reserve": Money(100, [("reserve", 1, 60), ("find", 1), ("reserve", 2, 30)]),
+    "a reader beside reserve": Money(100, [("reserve", 1, 60), ("look", 1), ("reserve", 2, 30)]),
+    "decide beside reserve": Money(100, [("reserve", 1, 60), ("decide", 1)]),
+    "decide beside fund": Money(100, [("fund", 1, 60), ("decide", 1), ("reserve", 2, 60)]),
+    "settle in part and settle": Money(100, [("settle", 1, 20), ("settle", 1, 40)], [("reserve", 1, 60)]),
+    "settle in part and release": Money(100, [("settle", 1, 20), ("release", 1)], [("reserve", 1, 60)]),
+    "settle and release": Money(100, [("settle", 1), ("release", 1)], [("reserve", 1, 60)]),
+    "two releases of a hold": Money(100, [("release", 1), ("release", 1)], [("reserve", 1, 60)]),
+    "settle too much beside release": Money(100, [("settle", 1, 70), ("release", 1)], [("reserve", 1, 60)]),
+    "settle, release and reserve of one key": Money(
+        100, [("settle", 1, 20), ("release", 1), ("reserve", 1, 60)], [("reserve", 1, 60)]
+    ),
+    "settle, release and another key": Money(
+        100, [("settle", 1, 20), ("release", 1), ("reserve", 2, 80)], [("reserve", 1, 60)]
+    ),
+    "settle of one, release of another": Money(
+        100, [("settle", 1, 20), ("release", 2)], [("reserve", 1, 60), ("reserve", 2, 40)]
+    ),
+    "settle at once after the grant": Money(100, [("reserve", 1, 60), ("settle", 1, 20), ("reserve", 2, 60)]),
+    "release at once after the grant": Money(100, [("reserve", 1, 60), ("release", 1), ("reserve", 2, 60)]),
+    "a reader beside settle": Money(100, [("settle", 1, 20), ("look", 1), ("reserve", 2, 60)], [("reserve", 1, 60)]),
+    "two reserves of the last money and a release": Money(
+        100, [("reserve", 2, 60), ("reserve", 3, 60), ("release", 1)], [("reserve", 1, 60)]
+    ),
+    "two releases and a reserve of all": Money(
+        100, [("release", 1), ("release", 2), ("reserve", 3, 100)], [("reserve", 1, 60), ("reserve", 2, 40)]
+    ),
+    "one child twice": Money(100, [("fund", 1, 60), ("fund", 1, 60)]),
+    "one child twice and a reserve": Money(100, [("fund", 1, 60), ("fund", 1, 60), ("reserve", 2, 60)]),
+    "a child and a reserve, money for one": Money(100, [("fund", 1, 60), ("reserve", 2, 60)]),
+    "two refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30)], [("fund", 1, 60)]),
+    "one refund twice": Money(100, [("refund", 1, 10), ("refund", 1, 10)], [("fund", 1, 60)]),
+    "three refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30), ("refund", 1, 20)], [("fund", 1, 60)]),
+    "two refunds after another": Money(
+        100, [("refund", 1, 20), ("refund", 1, 30)], [("fund", 1, 60), ("refund", 1, 10)]
+    ),
+    "two refunds and a reserve": Money(
+        100, [("refund", 1, 10), ("refund", 1, 30), ("reserve", 2, 50)], [("fund", 1, 60)]
+    ),
+    "a child and its refund": Money(100, [("fund", 1, 60), ("refund", 1, 10)]),
+    "a reader beside two refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30), ("look", 1)], [("fund", 1, 60)]),
+    "close and reserve": Money(100, [("close",), ("reserve", 1, 60)]),
+    "close and two reserves": Money(100, [("close",), ("reserve", 1, 60), ("reserve", 2, 60)]),
+    "two closes and a reserve": Money(100, [("close",), ("close",), ("reserve", 1, 60)]),
+    "close and one key with two amounts": Money(100, [("close",), ("reserve", 1, 60), ("reserve", 1, 30)]),
+    "close and settle": Money(100, [("close",), ("settle", 1, 20)], [("reserve", 1, 60)]),
+    "close, settle and release": Money(100, [("close",), ("settle", 1, 20), ("release", 1)], [("reserve", 1, 60)]),
+    "close, refund and reserve": Money(100, [("close",), ("refund", 1, 10), ("reserve", 2, 40)], [("fund", 1, 60)]),
+    "close, a key refused and granted": Money(
+        100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("close",)]
+    ),
+    "a refusal beside money that comes back": Money(
+        100, [("reserve", 1, 60), ("decide", 1), ("reserve", 2, 60), ("release", 2)]
+    ),
+    "two top-ups of one key": Money(100, [("add", 1, 50), ("add", 1, 50)]),
+    "a top-up and a reserve of it": Money(100, [("add", 1, 50), ("reserve", 2, 150)]),
+    "a top-up, a close and a reserve": Money(100, [("add", 1, 50), ("close",), ("reserve", 2, 150)]),
+}
+
+PARTS: dict[str, dict] = {"ledger": SCENARIOS, "makers": MAKERS, "accounts": ACCOUNTS}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -128,20 +248,32 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=2, help="races of more operations are given one preemption less")
     parser.add_argument("--deaths", type=int, default=0, help="at most so many operations die, each at any step")
     parser.add_argument("--only", nargs="*", help="names of scenarios")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="all scenarios of these")
     parser.add_argument("--limit", type=int, default=0, help="stop a scenario after so many schedules; 0: run all")
     options = parser.parse_args()
     sys.path.insert(0, str(options.folder.resolve()))
     ctypes.CDLL(str(options.folder.resolve() / "libschedule.so"), mode=ctypes.RTLD_GLOBAL)
+    from account_explorer import explore_account
     from explorer import explore
     from maker import explore_makers
 
     total = 0
-    for name in options.only or [*SCENARIOS, *MAKERS]:
-        scenario = SCENARIOS.get(name) or MAKERS[name]
+    for name in options.only or [name for part in options.parts for name in PARTS[part]]:
+        scenario = next(part[name] for part in PARTS.values() if name in part)
         preemptions = options.preemptions if len(scenario.race) <= options.full else max(1, options.preemptions - 1)
         if isinstance(scenario, Makers):
             runs, steps, failure = explore_makers(
                 scenario.race, scenario.before, preemptions, options.deaths, scenario.room
+            )
+        elif isinstance(scenario, Money):
+            runs, steps, failure = explore_account(
+                scenario.total,
+                scenario.race,
+                scenario.before,
+                preemptions,
+                options.deaths,
+                scenario.crowded,
+                options.limit,
             )
         else:
             runs, steps, failure = explore(
@@ -151,12 +283,15 @@ def main() -> int:
                 preemptions,
                 options.deaths,
                 scenario.colliding,
+                scenario.expiring,
                 options.limit,
             )
         total += runs
         print(f"{name:40} {runs:>12,} schedules, up to {steps} steps", flush=True)
         if failure:
-            print(f"BROKEN: {failure[0]}\n  (operation, answer, slot, died): {failure[1]}\n  schedule: {failure[2]}")
+            print(
+                f"BROKEN: {failure[0]}\n  (operation, answer, slot or state, died): {failure[1]}\n  schedule: {failure[2]}"
+            )
             return 1
     print(f"{total:,} schedules, no promise broken")
     return 0

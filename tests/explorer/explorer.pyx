@@ -10,14 +10,17 @@ from libc.string cimport memset
 
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
-    ALREADY_SETTLED, CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file, ledger_attach,
-    ledger_claim, ledger_find, ledger_reclaim, ledger_refund, ledger_release, ledger_settle, ledger_size,
+    ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file,
+    ledger_attach, ledger_claim, ledger_find, ledger_is_expired, ledger_reclaim, ledger_refund, ledger_release, ledger_settle,
+    ledger_size,
 )
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT
 
 cdef extern from "schedule.h" nogil:
+    uint64_t explore_clock_ms
+    void hb_schedule(const char *operation, const void *address)
     void explore_begin(int preemptions, int deaths)
     int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
     int explore_next()
@@ -35,10 +38,14 @@ cdef enum:
     FIND = 3
     CLOSE = 4
     RECLAIM = 5
+    EXPIRE = 6
     OPERATION_LIMIT = 4
     USER_LIMIT = 8
+    START_MS = 1000
+    HOLD_MS = 10
 
-KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM}
+KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
+         "expire": EXPIRE}
 
 cdef struct Operation:
     int kind
@@ -59,7 +66,8 @@ cdef struct Book:       # the specification's state
 cdef Ledger ledger
 cdef char *memory = NULL
 cdef uint64_t memory_size = 0
-cdef uint64_t shared[3]         # closed, index state, tombstones
+cdef uint64_t shared[5]         # closed, index state, tombstones, next expiry, late refunds
+cdef uint64_t hold_ms
 cdef uint64_t slot_count
 cdef bint is_colliding
 cdef Operation operations[OPERATION_LIMIT]
@@ -92,6 +100,7 @@ cdef UserKey key_of(int user) noexcept nogil:
 
 
 cdef void operate(void *argument) noexcept nogil:
+    global explore_clock_ms
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.user)
     cdef Found found
@@ -100,14 +109,19 @@ cdef void operate(void *argument) noexcept nogil:
     if operation.kind == CLAIM:
         operation.answer = ledger_claim(&ledger, operation.worker, &key, 5, shared[0] != 0, &found)
     elif operation.kind == RELEASE:
-        operation.answer = ledger_release(&ledger, operation.worker, &key, 5, &found)
+        operation.answer = ledger_release(&ledger, operation.worker, &key, &found)
     elif operation.kind == SETTLE:
-        operation.answer = ledger_settle(&ledger, &key, 5, &found)
+        operation.answer = ledger_settle(&ledger, operation.worker, &key, &found)
     elif operation.kind == FIND:
         operation.answer = ledger_find(&ledger, &key, &found)
     elif operation.kind == RECLAIM:
         for i in range(slot_count):
             ledger_reclaim(&ledger, i)
+        operation.answer = 0
+    elif operation.kind == EXPIRE:
+        # The clock moves on at any step of the others.
+        hb_schedule("clock", &explore_clock_ms)
+        explore_clock_ms = START_MS + HOLD_MS + 1
         operation.answer = 0
     else:
         shared[0] = 1
@@ -116,6 +130,16 @@ cdef void operate(void *argument) noexcept nogil:
             ledger_refund(&ledger, i)
         operation.answer = 0
     operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
+
+
+cdef void expire(Book *book) noexcept nogil:
+    # At this moment every claim of before that is not settled is gone; in no scenario can one be granted in the race and
+    # expire too.
+    cdef int user
+    for user in range(USER_LIMIT):
+        if book.users[user].state == 1:
+            book.users[user].state = 0
+            book.free_count += not book.is_closed
 
 
 cdef bint apply(Book *book, const Operation *operation, int others, bint beside_close) noexcept nogil:
@@ -128,6 +152,9 @@ cdef bint apply(Book *book, const Operation *operation, int others, bint beside_
         book.free_count = 0
         return True
     if operation.kind == RECLAIM:
+        return True
+    if operation.kind == EXPIRE:
+        expire(book)
         return True
     if operation.kind == CLAIM:
         if holding.state:
@@ -146,7 +173,7 @@ cdef bint apply(Book *book, const Operation *operation, int others, bint beside_
         holding.slot = operation.slot
         return True
     if holding.state == 0:
-        return operation.answer == NOT_FOUND
+        return operation.answer == NOT_FOUND or operation.answer == EXPIRED and operation.kind == FIND
     if operation.kind == RELEASE and holding.state == 2:
         return operation.answer == ALREADY_SETTLED
     if operation.answer != REPEATED or operation.slot != holding.slot:
@@ -174,6 +201,8 @@ cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexc
     elif operation.kind == CLOSE:
         book.is_closed = 1
         book.free_count = 0
+    elif operation.kind == EXPIRE:
+        expire(book)
 
 
 cdef bint may_be_next(int i, int placed) noexcept nogil:
@@ -199,6 +228,11 @@ cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
     return count
 
 
+cdef int holders(int i) noexcept nogil:
+    # Who may have had a packet in hand while operation i looked: also a settle that gives back what has expired.
+    return overlapping(i, CLAIM, SETTLE if hold_ms else RELEASE)
+
+
 cdef bint explained(const Book *book, int placed, const Book *final, bint has_deaths) noexcept nogil:
     # Whether the rest of the operations, in some order, gives all answers and the final state.
     cdef Book next
@@ -222,7 +256,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
         is_done = False
         if may_be_next(i, placed):
             next = book[0]
-            if (apply(&next, &operations[i], overlapping(i, CLAIM, RELEASE), overlapping(i, CLOSE, CLOSE) > 0)
+            if (apply(&next, &operations[i], holders(i), overlapping(i, CLOSE, CLOSE) > 0)
                     and explained(&next, placed | 1 << i, final, has_deaths)):
                 return True
     if not is_done:
@@ -276,6 +310,8 @@ cdef const char *check(int livelock) noexcept nogil:
             final.free_count += 1
             if is_under_a_bit(i):
                 return b"a free slot lies under a set bit of the vacancy tree: it is stranded"
+        elif ledger_is_expired(&ledger, ledger.slots[i].state):
+            final.free_count += not final.is_closed     # for whoever asks for it
         elif kind == HELD or kind == RELEASING:
             return b"a slot was left in somebody's hands"
     if shared[1] & ((1 << PHASE_BITS) - 1) == 0:
@@ -321,11 +357,13 @@ cdef const char *check(int livelock) noexcept nogil:
 
 
 cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
+    global explore_clock_ms
     cdef Operation operation
     cdef Py_ssize_t i
     cdef int user
     memset(memory, 0, memory_size)
-    shared[0] = shared[1] = shared[2] = 0
+    shared[0] = shared[1] = shared[2] = shared[3] = shared[4] = 0
+    explore_clock_ms = START_MS
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
     ledger.prepare = prepare
     ledger.context = NULL
@@ -333,6 +371,10 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     ledger.never_was = never_was
     ledger.file = NULL
     ledger.is_readonly = ledger.is_stale = False
+    ledger.hold_ms = hold_ms
+    ledger.clock_offset_ms = 0
+    ledger.next_expiry = &shared[3]
+    ledger.late_refunds = &shared[4]
     for user in range(USER_LIMIT):
         opening.users[user].state = 0
     opening.free_count = <int>slot_count
@@ -350,12 +392,13 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
             opening.free_count += 1
 
 
-def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, long limit=0):
+def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
+            long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
 
     Returns (schedules, longest run in steps, None or (what is wrong, the answers, the schedule)).
     """
-    global slot_count, memory, memory_size, is_colliding, operation_count
+    global slot_count, memory, memory_size, is_colliding, operation_count, hold_ms
     import numpy as np
     cdef void *arguments[OPERATION_LIMIT]
     cdef char text[4096]
@@ -367,6 +410,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     cdef int[:] users = np.array([user for _, user in before], np.intc)
     slot_count = slots
     is_colliding = colliding
+    hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)
     memory_size = ledger_size(slot_count)
     free(memory)

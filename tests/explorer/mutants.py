@@ -34,6 +34,12 @@ IS_DEAD = "not ledger.is_dead(ledger.file, slot_payload(state))"
 UNNAMED = "    elif answer == NOT_FOUND and hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0)):\n"
 GRANT = """    hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))"""
 
+READ_AGAIN = """        if status != 0:
+            return status
+        if not read_pair(&hold.state, &state, &value):
+"""
+COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
+
 # name: edits of (file, old text, new text)
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "grant before publish": [
@@ -245,6 +251,28 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "the loser does not give its space back": [
         ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
+    "sold out over what others gave back": [
+        (
+            "ledger.pyx",
+            "time_of_grant(ledger) < hint:",
+            "time_of_grant(ledger) < hb_load_relaxed(ledger.next_expiry):",
+        ),
+    ],
+    "expiry by a plain store": [
+        (
+            "ledger.pyx",
+            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n        return REPEATED if",
+            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n        return REPEATED if",
+        ),
+    ],
+    "what has expired is settled": [
+        (
+            "ledger.pyx",
+            "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
+            "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
+            "        if answer != REPEATED or slot",
+        ),
+    ],
     "a put-back slot is forgotten by the close": [
         (
             "ledger.pyx",
@@ -252,11 +280,215 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "the operation before is not completed": [
+        ("account.pyx", COMPLETE, "        status = 0\n" + READ_AGAIN),
+    ],
+    "completed without looking at the generation": [
+        ("account.pyx", "    if hold_generation(state) != operation & ((1 << 18) - 1):\n        return 0\n", ""),
+    ],
+    "the hold is not read again": [
+        (
+            "account.pyx",
+            "        if state != standing.state:\n            return 0\n        amount = value\n",
+            "        state = standing.state\n        amount = value = standing.value\n",
+        ),
+    ],
+    "a settle keeps the generation of the grant": [
+        (
+            "account.pyx",
+            "final if returned == 0 else kind, hold_generation(standing.state) + 1,",
+            "final if returned == 0 else kind, hold_generation(standing.state),",
+        ),
+    ],
+    "a refusal that the money does not name": [
+        (
+            "account.pyx",
+            "                if hb_cas_pair(account.money, operation, available, own | FAIL, available):\n"
+            "                    return complete(account, own | FAIL)\n",
+            "                hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)\n"
+            "                return 0\n",
+        ),
+    ],
+    "a key is written by plain stores": [
+        (
+            "account.pyx",
+            "    return REPEATED if hb_cas_pair(standing.key, 0, 0, key.low, key.high) else AGAIN\n",
+            "    hb_store_relaxed(&standing.key[1], key.high)\n    hb_store_relaxed(&standing.key[0], key.low)\n"
+            "    return REPEATED\n",
+        ),
+    ],
+    "a path goes on without being closed": [
+        (
+            "account.pyx",
+            "            if word == 0 or word == key.low and",
+            "            if (word == 0 and level + 1 < HB_LEVELS\n"
+            "                    and hb_load_acquire(&account.level_offsets[level + 1]) != 0):\n"
+            "                break\n"
+            "            if word == 0 or word == key.low and",
+        ),
+    ],
+    "a path is closed before there is a next level": [
+        (
+            "account.pyx",
+            "    if standing.distance > CROWDED_AT + 2 * level:\n        return CROWDED\n",
+            "    if standing.distance > CROWDED_AT + 2 * level:\n"
+            "        hb_cas_pair(standing.key, 0, 0, PATH_CLOSED, 0)\n        return CROWDED\n",
+        ),
+    ],
+    "insufficient without another look at the key": [
+        (
+            "account.pyx",
+            "                    if hb_load_acquire(&standing.key[0]) == 0:\n",
+            "                    if True:\n",
+        ),
+    ],
+    "insufficient without another look at the hold": [
+        (
+            "account.pyx",
+            "                if hb_load_acquire(&standing.hold.state) == standing.state:\n"
+            "                    return answer\n                continue\n",
+            "                return answer\n",
+        ),
+    ],
+    "closed without another look at the hold": [
+        (
+            "account.pyx",
+            "            if hb_load_acquire(&standing.hold.state) == standing.state:\n                return CLOSED\n",
+            "            if True:\n                return CLOSED\n",
+        ),
+    ],
+    "every refund brings all of them": [
+        ("account.pyx", "            amount = value - refunded\n", "            amount = value\n"),
+    ],
+    "the base of refunds is kept by a plain store": [
+        (
+            "account.pyx",
+            "            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)\n",
+            "            hb_store_relaxed(&refund[0], hold_generation(state))\n"
+            "            hb_store_relaxed(&refund[1], value)\n",
+        ),
+    ],
+    "a late helper puts the base of refunds back": [
+        (
+            "account.pyx",
+            "        if hb_load_acquire(&hold.state) != state:\n            return 0\n        if generation",
+            "        if generation",
+        ),
+    ],
+    "a refund that another completes is called damage": [
+        (
+            "account.pyx",
+            "                if hb_load_acquire(&account.money[0]) != operation:\n                    continue\n",
+            "",
+        ),
+    ],
+    "a close drops the operation of the money": [
+        (
+            "account.pyx",
+            "operation, available, operation, available | MONEY_CLOSED",
+            "operation, available, 0, available | MONEY_CLOSED",
+        ),
+    ],
+    "a close by a plain store": [
+        (
+            "account.pyx",
+            "        if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):\n",
+            "        hb_store_relaxed(&account.money[1], available | MONEY_CLOSED)\n        if True:\n",
+        ),
+    ],
+    "a hold is granted before its money is taken": [
+        (
+            "account.pyx",
+            "            elif hb_cas_pair(account.money",
+            "            elif complete(account, own) == 0 and hb_cas_pair(account.money",
+        ),
+    ],
+    "money is taken by plain stores": [
+        (
+            "account.pyx",
+            "            elif hb_cas_pair(account.money, operation, available, own, available - amount):\n"
+            "                return complete(account, own)\n",
+            "            else:\n"
+            "                hb_store_relaxed(&account.money[1], available - amount)\n"
+            "                hb_store_relaxed(&account.money[0], own)\n"
+            "                return complete(account, own)\n",
+        ),
+    ],
+    "a wish is written by plain stores": [
+        (
+            "account.pyx",
+            "        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
+            "            continue\n",
+            "        hb_store_relaxed(&standing.hold.value, value)\n"
+            "        hb_store_relaxed(&standing.hold.state, next_state)\n",
+        ),
+    ],
+    "a settle is written by plain stores": [
+        (
+            "account.pyx",
+            "        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):\n"
+            "            continue\n",
+            "        hb_store_relaxed(&standing.hold.value, returned)\n"
+            "        hb_store_relaxed(&standing.hold.state, next_state)\n",
+        ),
+    ],
+    "who is granted is told by the kind alone": [
+        (
+            "account.pyx",
+            "    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))\n",
+            "    return standing.wish != 0 and hold_kind(standing.state) == GRANTED\n",
+        ),
+    ],
+    "who is asked again has forgotten what it wished": [
+        (
+            "account.pyx",
+            "    cdef UserKey key = proper(wanted)\n    for _attempt",
+            "    cdef UserKey key = proper(wanted)\n    standing.wish = 0\n    for _attempt",
+        ),
+    ],
+    "absent without another look at the hold": [
+        (
+            "account.pyx",
+            "                    if hb_load_acquire(&standing.hold.state) == standing.state:\n"
+            "                        return ABSENT\n                    continue\n",
+            "                    return ABSENT\n",
+        ),
+    ],
+    "a find that is told of a wish": [
+        (
+            "account.pyx",
+            "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
+            "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n",
+        ),
+        (
+            "account.pyx",
+            "                answer = complete(account, operation)\n",
+            "                answer = complete(account, operation & ~FAIL)\n",
+        ),
+    ],
+    "a reader without another look at the hold": [
+        (
+            "account.pyx",
+            "    if hb_load_acquire(&standing.hold.state) != standing.state:\n        return AGAIN\n",
+            "",
+        ),
+    ],
+    "a reader takes a settle that is under way for done": [
+        ("account.pyx", "    elif is_done:\n", "    elif True:\n"),
+    ],
 }
 
 
 # Searches to try in turn: preemptions and deaths.
-SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2))
+SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2), (3, 1))
+
+
+def part_of(name: str) -> str:
+    """Return which scenarios should see a mutant."""
+    files = {file for file, _, _ in MUTANTS[name]}
+    if "account.pyx" in files:
+        return "accounts"
+    return "makers" if files & {"directory.pyx", "region.pyx"} else "ledger"
 
 
 def try_mutant(name: str, original: Path) -> tuple[str, str | None]:
@@ -265,7 +497,7 @@ def try_mutant(name: str, original: Path) -> tuple[str, str | None]:
         build_mutant(Path(folder) / "mutant", original, MUTANTS[name])
         for preemptions, deaths in SEARCHES:
             command = [sys.executable, HERE / "explore.py", Path(folder) / "mutant"]
-            command += ["--preemptions", str(preemptions), "--deaths", str(deaths)]
+            command += ["--preemptions", str(preemptions), "--deaths", str(deaths), "--parts", part_of(name)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 break

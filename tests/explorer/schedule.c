@@ -6,6 +6,7 @@
  */
 #include "schedule.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,8 @@ struct fiber {
     int state; /* 0 ready, 1 finished, 2 dead */
     long began, ended, died;
 };
+
+uint64_t explore_clock_ms;
 
 static struct fiber fibers[FIBER_LIMIT];
 static ucontext_t home;

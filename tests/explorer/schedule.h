@@ -1,6 +1,11 @@
 #ifndef HBCORE_EXPLORER_SCHEDULE_H
 #define HBCORE_EXPLORER_SCHEDULE_H
 
+#include <stdint.h>
+
+/* What clock.h reads. */
+extern uint64_t explore_clock_ms;
+
 void hb_schedule(const char *operation, const void *address);
 
 /* Begin a search over all schedules with at most so many preemptions and deaths. */

@@ -1,0 +1,534 @@
+"""The explorer of accounts: every interleaving and every death of a few operations on one account, in miniature.
+
+The account lies in a plain block of memory: its money, a first level of two words, a first segment of two holds, and
+the children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
+operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does.
+After each schedule the answers and the final state must be those of some order of the operations that respects what
+ended before what began; a wish of the dead may be fulfilled later, or never. And the money is counted: what is available
+and what the holds say make the total, to the last unit.
+"""
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from hbcore.account cimport (
+    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
+    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available,
+    account_close, account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size, segment_first,
+    segment_size,
+)
+from hbcore.atomics cimport hb_cas
+from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
+from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.user cimport UserKey
+
+cdef extern from "schedule.h" nogil:
+    void hb_schedule(const char *operation, const void *address)
+    void explore_begin(int preemptions, int deaths)
+    int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
+    int explore_next()
+    int explore_died(int fiber)
+    long explore_began(int fiber)
+    long explore_ended(int fiber)
+    long explore_steps()
+    void explore_describe(char *text, int size)
+
+cdef enum:
+    RESERVE = 0
+    FUND = 1
+    ADD = 2
+    SETTLE = 3
+    RELEASE = 4
+    REFUND = 5
+    CLOSE = 6
+    FIND = 7
+    DECIDE = 8
+    LOOK = 9            # a find that may not write
+    OPERATION_LIMIT = 4
+    LAST_KEY = 6        # with which the rest is reserved when all is over; scenarios have 1 .. 5
+    KEY_LIMIT = 7
+    ALL_OF_IT = 1 << 20     # more than any amount here
+    SUPPLY_LIMIT = 8
+
+    # The block of memory: one unit of nothing, the money, where the levels and the segments are, the first of both, the
+    # children, and a second level and three segments for each who may make them.
+    MONEY = 128
+    LEVEL_OFFSETS = 256
+    SEGMENT_OFFSETS = 384
+    FIRST_WORDS = 640
+    FIRST_HOLDS = 704
+    CHILDREN = 1024
+    CHILD_SIZE = 128
+    CHILD_LIMIT = 8
+    ROOMS = 2048
+    ROOM_SIZE = 1536
+    SEGMENT_LIMIT = 4
+    MAKER_LIMIT = OPERATION_LIMIT + 2   # the operations, who was before and comes after, and a reader
+    BLOCK_SIZE = 11264
+
+if (FIRST_HOLDS + segment_size(0) * sizeof(hb_hold) > CHILDREN or sizeof(hb_top_up) > CHILD_SIZE
+        or 8 * level_size(1) + segment_first(SEGMENT_LIMIT) * sizeof(hb_hold) > ROOM_SIZE):
+    raise ImportError("the block of memory has no room for its parts")
+
+KINDS = {"reserve": RESERVE, "fund": FUND, "add": ADD, "settle": SETTLE, "release": RELEASE, "refund": REFUND,
+         "close": CLOSE, "find": FIND, "decide": DECIDE, "look": LOOK}
+
+cdef struct Operation:
+    int kind
+    int key
+    uint64_t amount     # to reserve, fund, add or spend; the target of a refund
+    int process         # which account it sees, and which child it funds
+    int answer
+    int state           # of the hold that was answered
+    uint64_t held
+    uint64_t value
+
+cdef struct Holding:
+    int state           # 0: nothing was granted
+    uint64_t amount
+    uint64_t value      # what came back
+    int child
+
+cdef struct Book:       # the specification's state
+    Holding keys[KEY_LIMIT]
+    uint64_t available
+    int is_closed
+
+cdef extern from *:
+    "static _Alignas(64) char block[11264];"
+    char block[BLOCK_SIZE]
+
+cdef uint64_t block_size = BLOCK_SIZE
+cdef uint64_t secret[2]
+cdef Account accounts[MAKER_LIMIT]
+cdef Operation operations[OPERATION_LIMIT]
+cdef int operation_count
+cdef bint is_crowded
+cdef Book opening
+cdef uint64_t opening_total
+
+
+cdef UserKey key_of(int key) noexcept nogil:
+    # Odd keys begin at the first place of level 0, even ones at the other; if crowded, all at the first.
+    cdef UserKey out
+    out.low = <uint64_t>(key + 1) << 40
+    if not (key & 1 or is_crowded):
+        out.low |= <uint64_t>1 << 63
+    out.high = <uint64_t>(key + 1) * <uint64_t>0xC2B2AE3D27D4EB4F
+    return out
+
+
+cdef hb_top_up *child_at(uint64_t offset) noexcept nogil:
+    return <hb_top_up *>(<char *>block + offset)
+
+
+cdef bint supply(int process, int answer) noexcept nogil:
+    # What Budget.supply does.
+    cdef Account *account = &accounts[process]
+    cdef uint64_t offset = ROOMS + <uint64_t>process * ROOM_SIZE
+    cdef uint64_t i = 1
+    cdef bint is_any = False
+    if answer == CROWDED and account.levels[1] == 0:
+        hb_cas(&account.level_offsets[1], 0, offset)
+    elif answer == FULL:
+        while account.segments[i] != 0:
+            i += 1
+        if i == SEGMENT_LIMIT:
+            return False
+        hb_cas(&account.segment_offsets[i], 0, offset + 8 * level_size(1) + segment_first(i) * sizeof(hb_hold))
+    elif answer != LACKING:
+        return False
+    if account.levels[1] == 0 and account.level_offsets[1] != 0:
+        account.levels[1] = <uint64_t>(<char *>block + account.level_offsets[1])
+        is_any = True
+    for i in range(1, SEGMENT_LIMIT):
+        if account.segments[i] == 0 and account.segment_offsets[i] != 0:
+            account.segments[i] = <uint64_t>(<char *>block + account.segment_offsets[i])
+            is_any = True
+    return is_any
+
+
+cdef int ask(Operation *operation, const UserKey *key, Standing *standing) noexcept nogil:
+    cdef Account *account = &accounts[operation.process]
+    cdef uint64_t child = CHILDREN + <uint64_t>operation.process * CHILD_SIZE
+    cdef int kind = operation.kind
+    if kind == RESERVE:
+        return account_reserve(account, key, PENDING, operation.amount, operation.amount, 5, standing)
+    if kind == ADD:
+        return account_reserve(account, key, ADDING, operation.amount, operation.amount, 5, standing)
+    if kind == FUND:
+        return account_reserve(account, key, FUNDING, child, operation.amount, 5, standing)
+    if kind == SETTLE:
+        return account_finish(
+            account, key, SETTLING, <uint64_t>-1 if operation.amount == ALL_OF_IT else operation.amount, standing
+        )
+    if kind == RELEASE:
+        return account_finish(account, key, RELEASING, 0, standing)
+    if kind == REFUND:
+        return account_refund(account, key, operation.amount)
+    if kind == CLOSE:
+        return account_close(account)
+    if kind == DECIDE:
+        return account_decide(account, key, standing)
+    return account_find(account, key, standing)
+
+
+cdef void operate(void *argument) noexcept nogil:
+    cdef Operation *operation = <Operation *>argument
+    cdef UserKey key = key_of(operation.key)
+    cdef Standing standing
+    cdef hb_top_up *child = child_at(CHILDREN + <uint64_t>operation.process * CHILD_SIZE)
+    cdef int answer = DAMAGED
+    cdef int _turn
+    memset(&standing, 0, sizeof(standing))
+    if operation.kind == FUND:      # written whole before it is asked for
+        child.extent.kind = HB_KIND_TOP_UP
+        child.total = operation.amount
+    for _turn in range(SUPPLY_LIMIT):
+        answer = ask(operation, &key, &standing)
+        if 0 <= answer < LACKING or not supply(operation.process, answer):
+            break
+    if operation.kind == FUND and answer != GRANTED_NOW:
+        # Nobody will ever fund it, and its space is somebody else's from now on.
+        hb_schedule("retire", child)
+        memset(child, 0, sizeof(hb_top_up))
+    operation.state = hold_kind(standing.state)
+    operation.held = standing.amount
+    operation.value = standing.value
+    operation.answer = answer
+
+
+# ---- the specification --------------------------------------------------------------------------------------------
+
+cdef void take_effect(Book *book, const Operation *operation) noexcept nogil:
+    cdef Holding *holding = &book.keys[operation.key]
+    cdef uint64_t returned
+    cdef int kind = operation.kind
+    if kind == CLOSE:
+        book.is_closed = 1
+    elif kind == ADD and holding.state == 0:
+        holding.state = ADDED
+        holding.amount = operation.amount
+        book.available += operation.amount
+    elif kind in (RESERVE, FUND) and holding.state == 0:
+        if not book.is_closed and operation.amount <= book.available:
+            holding.state = GRANTED if kind == RESERVE else FUNDED
+            holding.amount = operation.amount
+            holding.child = operation.process
+            book.available -= operation.amount
+    elif kind in (SETTLE, RELEASE) and holding.state == GRANTED:
+        returned = holding.amount
+        if kind == SETTLE:
+            if operation.amount != ALL_OF_IT and operation.amount > holding.amount:
+                return
+            returned = 0 if operation.amount == ALL_OF_IT else holding.amount - operation.amount
+        holding.state = SETTLED if kind == SETTLE else RELEASED
+        holding.value = returned
+        book.available += returned
+    elif kind == REFUND and holding.state == FUNDED and operation.amount > holding.value:
+        book.available += operation.amount - holding.value
+        holding.value = operation.amount
+
+
+cdef int expected(const Book *book, const Operation *operation) noexcept nogil:
+    # The answer of the specification.
+    cdef const Holding *holding = &book.keys[operation.key]
+    cdef int kind = operation.kind
+    if kind == CLOSE:
+        return REPEATED if book.is_closed else GRANTED_NOW
+    if kind in (RESERVE, FUND, ADD):
+        if holding.state:
+            return REPEATED
+        if kind == ADD:
+            return GRANTED_NOW
+        if book.is_closed:
+            return CLOSED
+        return GRANTED_NOW if operation.amount <= book.available else INSUFFICIENT
+    if holding.state == 0:
+        return ABSENT
+    if kind in (SETTLE, RELEASE) and holding.state == GRANTED:
+        if kind == SETTLE and operation.amount != ALL_OF_IT and operation.amount > holding.amount:
+            return EXCESSIVE
+        return GRANTED_NOW
+    return REPEATED
+
+
+cdef bint apply(Book *book, const Operation *operation) noexcept nogil:
+    # Let the specification do the operation; whether its answer is the one given.
+    cdef const Holding *holding = &book.keys[operation.key]
+    if operation.answer != expected(book, operation):
+        return False
+    take_effect(book, operation)
+    if operation.kind == CLOSE or operation.kind == REFUND or operation.answer not in (GRANTED_NOW, REPEATED):
+        return True
+    if operation.held != holding.amount:
+        return False
+    # Who is told of a new hold may be told what has become of it since.
+    if operation.answer == GRANTED_NOW and operation.kind in (RESERVE, FUND, ADD):
+        return True
+    return operation.state == holding.state and operation.value == holding.value
+
+
+cdef bint may_be_next(int i, int placed) noexcept nogil:
+    # Nothing that is not placed yet ended before operation i began.
+    cdef int j
+    for j in range(operation_count):
+        if j != i and not placed >> j & 1 and explore_ended(j) >= 0 and explore_ended(j) < explore_began(i):
+            return False
+    return True
+
+
+cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
+    # Whether the rest of the operations, in some order, gives all answers and the final state.
+    cdef Book next
+    cdef int i
+    cdef bint is_done = True
+    for i in range(operation_count):
+        if placed >> i & 1:
+            continue
+        if explore_died(i):
+            # It took effect at some point since it began, also long after its death, or never.
+            if explore_began(i) >= 0 and may_be_next(i, placed):
+                next = book[0]
+                take_effect(&next, &operations[i])
+                if explained(&next, placed | 1 << i, final):
+                    return True
+            continue
+        is_done = False
+        if may_be_next(i, placed):
+            next = book[0]
+            if apply(&next, &operations[i]) and explained(&next, placed | 1 << i, final):
+                return True
+    if not is_done or book.available != final.available or book.is_closed != final.is_closed:
+        return False
+    for i in range(1, KEY_LIMIT):
+        if book.keys[i].state != final.keys[i].state:
+            return False
+        if book.keys[i].state and (book.keys[i].amount != final.keys[i].amount
+                                   or book.keys[i].value != final.keys[i].value
+                                   or book.keys[i].state == FUNDED and book.keys[i].child != final.keys[i].child):
+            return False
+    return True
+
+
+# ---- when all is over ---------------------------------------------------------------------------------------------
+
+cdef int ask_of(int kind, int key, uint64_t amount, Operation *operation) noexcept nogil:
+    # An operation when all is over.
+    operation.kind = kind
+    operation.key = key
+    operation.amount = amount
+    operation.process = OPERATION_LIMIT
+    operate(operation)
+    return operation.answer
+
+
+cdef const char *read_book(int kind, Book *book) noexcept nogil:
+    # All keys, by FIND, DECIDE or LOOK. What is wrong, or NULL.
+    cdef Operation operation
+    cdef bint is_closed
+    cdef int key, answer
+    cdef uint64_t money
+    cdef Standing standing
+    cdef UserKey name
+    memset(book, 0, sizeof(Book))
+    for key in range(1, KEY_LIMIT):
+        answer = ask_of(kind, key, 0, &operation)
+        if answer == ABSENT:
+            continue
+        if answer != REPEATED:
+            return b"a hold cannot be read when all is over"
+        book.keys[key].state = operation.state
+        book.keys[key].amount = operation.held
+        book.keys[key].value = operation.value
+        if operation.state == FUNDED:
+            name = key_of(key)
+            account_find(&accounts[OPERATION_LIMIT], &name, &standing)
+            book.keys[key].child = <int>((standing.link - CHILDREN) // CHILD_SIZE)
+    book.available = account_available(&accounts[OPERATION_LIMIT], &is_closed)
+    book.is_closed = is_closed
+    money = book.available
+    for key in range(1, KEY_LIMIT):
+        if book.keys[key].state == ADDED:
+            money -= book.keys[key].amount
+        elif book.keys[key].state:
+            money += book.keys[key].amount - book.keys[key].value
+    if money != opening_total:
+        return b"what is available and what is held do not make the total"
+    return NULL
+
+
+cdef const char *check_keys(bint has_deaths) noexcept nogil:
+    # No key stands twice, and the living leave nothing undecided.
+    cdef Account *account = &accounts[OPERATION_LIMIT]
+    cdef uint64_t level, at, word, segment
+    cdef uint64_t *words
+    cdef hb_hold *holds
+    cdef hb_hold *all[16]
+    cdef int count[KEY_LIMIT]
+    cdef int key, kind
+    memset(count, 0, sizeof(count))
+    supply(OPERATION_LIMIT, LACKING)
+    supply(OPERATION_LIMIT + 1, LACKING)
+    for segment in range(SEGMENT_LIMIT):
+        holds = <hb_hold *>account.segments[segment]
+        if holds == NULL:
+            break
+        for at in range(segment_size(segment)):
+            all[segment_first(segment) + at] = &holds[at]
+            kind = hold_kind(holds[at].state)
+            if not has_deaths and kind not in (0, GRANTED, SETTLED, RELEASED, FUNDED, ADDED):
+                return b"the living have left a hold undecided"
+    for level in range(2):
+        words = <uint64_t *>account.levels[level]
+        if words == NULL:
+            break
+        for at in range(level_size(level)):
+            word = words[at] & ((<uint64_t>1 << 36) - 1)
+            if words[at] <= 1:
+                continue
+            for key in range(1, KEY_LIMIT):
+                count[key] += all[word].key[0] == key_of(key).low and all[word].key[1] == key_of(key).high
+    for key in range(1, KEY_LIMIT):
+        if count[key] > 1:
+            return b"a key stands twice"
+    return NULL
+
+
+cdef const char *check_rest(const Book *final) noexcept nogil:
+    # What is available can be reserved to the last unit; what can come back comes back, once.
+    cdef Operation operation
+    cdef Book book
+    cdef const char *wrong
+    cdef uint64_t target
+    cdef int key
+    for key in range(1, LAST_KEY):
+        if final.keys[key].state != FUNDED:
+            continue
+        # Twice: the base of the next refund is right, and the one that follows from it.
+        for target in range(final.keys[key].value + 1, final.keys[key].value + 3):
+            if ask_of(REFUND, key, target, &operation) != REPEATED:
+                return b"a child cannot refund any more"
+            wrong = read_book(FIND, &book)
+            if wrong != NULL:
+                return wrong
+            if book.keys[key].value != target:
+                return b"a refund has not arrived"
+    for key in range(1, LAST_KEY):
+        if final.keys[key].state == GRANTED and ask_of(RELEASE, key, 0, &operation) != GRANTED_NOW:
+            return b"a hold cannot be released when all is over"
+    wrong = read_book(FIND, &book)
+    if wrong != NULL:
+        return wrong
+    if book.is_closed:
+        if ask_of(RESERVE, LAST_KEY, 1, &operation) != CLOSED:
+            return b"money is taken from a closed account"
+        return NULL
+    if ask_of(RESERVE, LAST_KEY, book.available + 1, &operation) != INSUFFICIENT:
+        return b"more can be reserved than is available"
+    if book.available and ask_of(RESERVE, LAST_KEY, book.available, &operation) != GRANTED_NOW:
+        return b"not all that is available can be reserved"
+    wrong = read_book(FIND, &book)
+    if wrong == NULL and book.available:
+        return b"something is left of the last unit"
+    return wrong
+
+
+cdef const char *check(int livelock) noexcept nogil:
+    # What is wrong after a run, or NULL.
+    cdef Book seen, found, final
+    cdef const char *wrong
+    cdef bint has_deaths = False
+    cdef int i
+    if livelock:
+        return b"livelock"
+    for i in range(operation_count):
+        has_deaths = has_deaths or explore_died(i)
+        if not explore_died(i) and (operations[i].answer < 0 or operations[i].answer >= LACKING):
+            return b"an operation calls the account damaged"
+    wrong = check_keys(has_deaths)
+    # A reader counts the same as who may write, before anybody has put anything right.
+    accounts[OPERATION_LIMIT].is_readonly = True
+    if wrong == NULL:
+        wrong = read_book(LOOK, &seen)
+    accounts[OPERATION_LIMIT].is_readonly = False
+    if wrong == NULL:
+        wrong = read_book(FIND, &found)
+    if wrong == NULL:
+        wrong = read_book(DECIDE, &final)
+    if wrong != NULL:
+        return wrong
+    if not explained(&opening, 0, &final):
+        return b"no order of the operations explains the answers and the state"
+    return check_rest(&final)
+
+
+cdef void reset(const Operation *before, int before_count) noexcept nogil:
+    cdef Operation operation
+    cdef int i
+    memset(block, 0, BLOCK_SIZE)
+    for i in range(MAKER_LIMIT):
+        account_attach(
+            &accounts[i], <uint64_t *>(<char *>block + MONEY), <uint64_t *>(<char *>block + MONEY + 16),
+            <uint64_t *>(<char *>block + LEVEL_OFFSETS), <uint64_t *>(<char *>block + SEGMENT_OFFSETS),
+            <char *>block + FIRST_WORDS, <char *>block + FIRST_HOLDS, block, &block_size, secret, False,
+        )
+    (<uint64_t *>(<char *>block + MONEY))[1] = opening_total
+    memset(&opening, 0, sizeof(Book))
+    opening.available = opening_total
+    for i in range(before_count):
+        operation = before[i]
+        operate(&operation)
+        take_effect(&opening, &operation)
+    for i in range(operation_count):
+        accounts[i].is_readonly = operations[i].kind == LOOK
+
+
+cdef fill(Operation *operation, wish, int process):
+    operation.kind = KINDS[wish[0]]
+    operation.key = wish[1] if len(wish) > 1 else 0
+    operation.amount = wish[2] if len(wish) > 2 else ALL_OF_IT
+    operation.process = process
+
+
+def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, long limit=0):
+    """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done in order.
+
+    Returns as ``explorer.explore`` does.
+    """
+    global operation_count, is_crowded, opening_total
+    cdef void *arguments[OPERATION_LIMIT]
+    cdef Operation earlier[KEY_LIMIT]
+    cdef char text[4096]
+    cdef const char *wrong = NULL
+    cdef long runs = 0
+    cdef long steps = 0
+    cdef int i, livelock
+    cdef int before_count = len(before)
+    secret[0], secret[1] = 0x0123456789ABCDEF, 0xFEDCBA9876543210
+    opening_total = total
+    is_crowded = crowded
+    operation_count = len(race)
+    for i in range(operation_count):
+        fill(&operations[i], race[i], i)
+        arguments[i] = &operations[i]
+    for i in range(before_count):
+        fill(&earlier[i], before[i], OPERATION_LIMIT + 1)
+    explore_begin(preemptions, deaths)
+    with nogil:
+        while True:
+            for i in range(operation_count):
+                operations[i].answer = -9
+            reset(earlier, before_count)
+            livelock = explore_run(operation_count, operate, arguments)
+            runs += 1
+            steps = max(steps, explore_steps())
+            wrong = check(livelock)
+            if wrong != NULL or runs == limit or not explore_next():
+                break
+    if wrong == NULL:
+        return runs, steps, None
+    explore_describe(text, 4096)
+    answers = [
+        (race[i], operations[i].answer, operations[i].state, bool(explore_died(i))) for i in range(operation_count)
+    ]
+    return runs, steps, (wrong.decode(), answers, text.decode())

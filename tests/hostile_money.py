@@ -37,9 +37,10 @@ MEMORY_LIMIT = 512 << 20
 ROOT_TOTAL, ROOT_TOP_UP = 100_000, 500
 KEYS = [*range(100), "dead reserve", "dead settle", "dead release"]
 NEW_KEYS = range(1000, 1010)
-ERRORS = (hbcore.CorruptFileError, hbcore.AuditError, hbcore.IncompatibleFileError)
-ANSWERS = (hbcore.NotFoundError, hbcore.ConflictError, hbcore.InsufficientBudgetError, hbcore.EngineFullError)
-FIRST_LEVEL = 64
+ERRORS = (hbcore.CorruptFileError, hbcore.AuditError, hbcore.IncompatibleFileError, hbcore.EngineFullError)
+ANSWERS = (hbcore.NotFoundError, hbcore.ConflictError, hbcore.InsufficientBudgetError)
+FIRST_WORDS, FIRST_HOLDS = 64, 64
+LINK_TO_STATE = STRUCTS["hb_hold"]["link"][0] - STRUCTS["hb_hold"]["state"][0]
 KIND_OF = {number: name for name, number in CONSTANTS.items() if name.startswith("HB_KIND_")}
 
 
@@ -96,16 +97,31 @@ def places_of(content: bytes) -> list[Place]:
         for field, (start, size) in STRUCTS[struct_name].items():
             if field and field != "extent" and not field.startswith("reserved"):
                 found.extend(
-                    Place(f"{struct_name}.{field}", at + start + word, min(8, size - word)) for word in range(0, size, 8)
+                    Place(f"{struct_name}.{field}", at + start + word, min(8, size - word))
+                    for word in range(0, size, 8)
                 )
 
-    def add_level(at: int, size: int) -> None:
-        for number in range(size):
-            key, hold = at + 16 * number, at + 16 * size + 32 * number
-            if any(content[key : key + 16]) or number < 4:
-                found.extend(Place("key", key + word, 8) for word in (0, 8))
-                add("hb_hold", hold)
+    def add_words(at: int, count: int) -> None:
+        words = struct.unpack_from(f"<{count}Q", content, at)
+        found.extend(Place("index word", at + 8 * number, 8) for number in range(count) if words[number] or number < 4)
 
+    def add_holds(at: int, count: int) -> None:
+        size = STRUCTS["hb_hold"][""][1]
+        for number in range(count):
+            if any(content[at + size * number : at + size * (number + 1)]) or number < 4:
+                add("hb_hold", at + size * number)
+
+    def pointers(field: str) -> set[int]:
+        start, size = STRUCTS["hb_budget"][field]
+        return {at for budget in budgets for at in struct.unpack_from(f"<{size // 8}Q", content, budget + start)} - {0}
+
+    budgets = []
+    at = BUCKETS.stop
+    while (state := struct.unpack_from("<Q", content, at)[0]) != 0:
+        if struct.unpack_from("<I", content, at + STRUCTS["hb_extent"]["kind"][0])[0] == CONSTANTS["HB_KIND_BUDGET"]:
+            budgets.append(at)
+        at += (state >> 28) * UNIT
+    segments = pointers("segments")
     for field in ("clock_offset_ms", "clock_check", "boot_id"):
         start, size = STRUCTS["hb_header"][field]
         found.append(Place(f"hb_header.{field}", start, size))
@@ -117,9 +133,15 @@ def places_of(content: bytes) -> list[Place]:
         if kind == "HB_KIND_BUDGET":
             add("hb_budget", at)
             length = struct.unpack_from("<H", content, at + STRUCTS["hb_extent"]["name_length"][0])[0]
-            add_level(at + STRUCTS["hb_budget"][""][1] + whole_units(length), FIRST_LEVEL)
+            words = at + STRUCTS["hb_budget"][""][1] + whole_units(length)
+            add_words(words, FIRST_WORDS)
+            add_holds(words + 8 * FIRST_WORDS, FIRST_HOLDS)
         elif kind == "HB_KIND_LEVEL":
-            add_level(at + head, FIRST_LEVEL * 16)
+            room = (state >> 28) * UNIT - head
+            if at in segments:
+                add_holds(at + head, room // STRUCTS["hb_hold"][""][1])
+            else:
+                add_words(at + head, room // 8)
         elif kind == "HB_KIND_TOP_UP":
             add("hb_top_up", at)
         elif kind == "HB_KIND_ENVELOPE":
@@ -156,11 +178,11 @@ def damage(chance: random.Random, content: bytes, places: list[Place]) -> list[t
             state = (number & (1 << 60) - 1 | kind << 60).to_bytes(8, "little")
             writes[-1] = (place.name, place.at, state + value.to_bytes(8, "little"))
         if place.name == "hb_hold.link" and chance.random() < 0.5:  # a child's link to any other object
-            state = struct.unpack_from("<Q", content, place.at - 24)[0]
+            state = struct.unpack_from("<Q", content, place.at - LINK_TO_STATE)[0]
             writes[-1] = ("child link", place.at, chance.choice(offsets).to_bytes(8, "little"))
             if state >> 60 != 8 and chance.random() < 0.5:
                 funded = (state & (1 << 60) - 1 | 8 << 60).to_bytes(8, "little")
-                writes.append(("made a child", place.at - 24, funded))
+                writes.append(("made a child", place.at - LINK_TO_STATE, funded))
     return writes
 
 

@@ -30,7 +30,7 @@ from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
 from stepping import can_trace, die, swaps_of
 
 import hbcore
-from hbcore import State, Status
+from hbcore import State
 
 HANG_S = 20
 MEMORY_LIMIT = 512 << 20
@@ -260,7 +260,8 @@ class Use:
                 *((budget.settle, key) for key in chance.sample(KEYS, 4)),
                 *((budget.release, key) for key in chance.sample(KEYS, 4)),
                 *((budget.reserve, key, 5) for key in chance.sample(NEW_KEYS, 3)),
-                (budget.settle, "dead settle", 100), (budget.release, "dead release"), (budget.reserve_many, [3, 7], 17),
+                (budget.settle, "dead settle", 100), (budget.release, "dead release"),
+                (budget.reserve_many, [3, 7], 17),
                 (budget.top_up, "again", 7), (budget.top_up, "more", 300), (budget.budget, "new", 11),
                 (budget.envelope, "new", 12, 3),
             ]  # fmt: skip

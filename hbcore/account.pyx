@@ -405,6 +405,8 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
                     continue
                 return DAMAGED
             amount = value - refunded
+        if (kind == SETTLING or kind == RELEASING) and amount > hb_load_relaxed(&hold.amount):
+            return DAMAGED      # more than was ever taken
         if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= AMOUNT_LIMIT:
             return DAMAGED
         if hb_cas_pair(account.money, operation, available, own, available + amount):
@@ -440,8 +442,16 @@ cdef inline bint is_fulfilled(const Standing *standing, int kind, uint64_t value
 
 
 cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
-    # Of a hold that was granted: the amount is what it was.
-    return standing.amount < AMOUNT_LIMIT and standing.link == sealed_amount(account, key, standing.amount)
+    # Of a hold that was granted: the amount is what it was, and no more has come back than that. Without the latter a
+    # damaged value would be spent or given back as money that nobody ever took, and all sums would agree with it.
+    cdef int kind = hold_kind(standing.state)
+    if standing.amount >= AMOUNT_LIMIT or standing.link != sealed_amount(account, key, standing.amount):
+        return False
+    if kind == GRANTED or kind == ADDED:
+        return standing.value == 0
+    if kind == RELEASED or kind == RELEASING:
+        return standing.value == standing.amount
+    return standing.value <= standing.amount
 
 
 cdef int account_reserve(

@@ -19,7 +19,7 @@ from hbcore.account cimport (
 )
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
-from hbcore.budget cimport Budget, Run, budget_at, refund_upwards
+from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
 from hbcore.deck cimport (
     STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Counts, Deck, deck_expire, sealed_amount,
 )
@@ -399,10 +399,17 @@ cdef uint64_t refunded_to(Region region, Budget parent, uint32_t kind, bytes nam
 
 
 cdef int audit_refund(Region region, Budget parent, uint32_t kind, str name, object given) except -1:
-    # What a parent has got back is what the child has given: first what a death has kept back is passed on.
+    # What a parent has got back is what the child has given.
     cdef bytes encoded = name.encode()
     cdef uint64_t before = given(), present, after
+    cdef UserKey key
     present = refunded_to(region, parent, kind, encoded)
+    if present < before and not region.is_readonly:
+        # It is on its way, by somebody who closes the child just now or has died in it. Passed on here as well it counts
+        # once only.
+        key = name_hash(region, kind, parent.offset, encoded)
+        refund_from(parent, &key, before)
+        present = refunded_to(region, parent, kind, encoded)
     after = given()
     if present > after or (not region.is_readonly and present < before):
         raise AuditError(
@@ -465,15 +472,20 @@ cdef int audit_links(Budget budget) except -1:
     cdef Budget target
     cdef UserKey key
     cdef Standing standing
+    cdef int answer
     for offset in budget.children():
         record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
         if record != NULL:
             key.low = record.key[0]
             key.high = record.key[1]
             target = budget_at(region, record.extent.parent)
-            if target.look_up(&key, &standing) == ABSENT and region.is_readonly:
-                continue        # on its way
-            if hold_kind(standing.state) != ADDED or standing.amount != record.total:
+            answer = target.look_up(&key, &standing)
+            if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
+                if region.is_readonly:
+                    continue
+                budget.finish_top_ups()
+                answer = target.look_up(&key, &standing)
+            if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
                 raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")
             continue
         extent = region.extent(offset, HB_KIND_BUDGET, sizeof(hb_extent))

@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
@@ -71,7 +71,7 @@ class Times:
 class Playing:
     """A round that is being played in a child."""
 
-    def __init__(self, settings: Settings, plans: dict[bool, list[Plan]]) -> None:
+    def __init__(self, settings: Settings, plans: Any, play_apart: Callable = play_apart) -> None:
         self.settings = settings
         self.until = time.monotonic() + HANG_SECONDS
         self.said: list[bytes] = []

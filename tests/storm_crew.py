@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from typing import NamedTuple, Self
 
@@ -449,8 +449,11 @@ class WorkerFault(Exception):
 class Crew:
     """Workers in numbered slots, all children of this process. Whatever happens, leaving the context ends them all."""
 
-    def __init__(self, plans: list[Plan], engine: hbcore.Engine | str, orders: memoryview, rng: random.Random) -> None:
+    def __init__(
+        self, plans: list, engine: hbcore.Engine | str, orders: memoryview, rng: random.Random, work: Callable = work
+    ) -> None:
         self.plans = plans
+        self.work = work
         self.engine = engine
         self.orders = orders
         self.rng = rng
@@ -486,7 +489,7 @@ class Crew:
             try:
                 die_with_parent(parent)
                 os.nice(5)  # who has to kill in time goes first
-                work(self.plans[slot], number, offset, self.engine, write, self.orders, measures_cpu=slot == 0)
+                self.work(self.plans[slot], number, offset, self.engine, write, self.orders, measures_cpu=slot == 0)
                 status = 0
             except BaseException:
                 lines = traceback.format_exc().splitlines()

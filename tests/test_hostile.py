@@ -92,3 +92,12 @@ def test_every_structure_of_the_format_is_damaged(world: hostile_files.World) ->
                 covered[block.place(number)] = 1
     padding = [at for at in range(world.layout.end) if not covered[at] and world.content[at]]
     assert padding == [], "bytes in use that no damage would meet"
+
+
+def test_hostile_files_hand_out_no_money_that_the_audit_does_not_name() -> None:
+    """The long form is ``python tests/hostile_money.py --files 20000``."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
+    command = [sys.executable, HERE / "hostile_money.py", "--files", "500"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "failures: 0" in result.stdout

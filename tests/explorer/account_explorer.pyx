@@ -1,17 +1,17 @@
 """The explorer of accounts: every interleaving and every death of a few operations on one account, in miniature.
 
-The account lies in a plain block of memory: its money, a first level of two keys, and the children that are to be funded.
-A key whose home is taken needs the next level; each operation is a process of its own that makes or attaches it when the
-account asks for that, as ``Budget.supply`` does. After each schedule the answers and the final state must be those of
-some order of the operations that respects what ended before what began; a wish of the dead may be fulfilled later, or
-never. And the money is counted: what is available and what the holds say make the total, to the last unit.
+The account lies in a plain block of memory: its money, a first level of two keys, and the children that are to be
+funded. A key whose home is taken needs the next level; each operation is a process of its own that makes or attaches it
+when the account asks for that, as ``Budget.supply`` does. After each schedule the answers and the final state must be
+those of some order of the operations that respects what ended before what began; a wish of the dead may be fulfilled
+later, or never. And the money is counted: what is available and what the holds say make the total, to the last unit.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, MONEY_CLOSED,
-    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available, account_close,
+    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING,
+    RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available, account_close,
     account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_bytes, level_size,
 )
 from hbcore.atomics cimport hb_cas
@@ -460,7 +460,7 @@ cdef fill(Operation *operation, wish, int process):
 
 
 def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, long limit=0):
-    """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done in order.
+    """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` in order.
 
     Returns as ``explorer.explore`` does.
     """

@@ -219,9 +219,7 @@ ACCOUNTS = {
         100, [("refund", 1, 10), ("refund", 1, 30), ("reserve", 2, 50)], [("fund", 1, 60)]
     ),
     "a child and its refund": Money(100, [("fund", 1, 60), ("refund", 1, 10)]),
-    "a reader beside two refunds": Money(
-        100, [("refund", 1, 10), ("refund", 1, 30), ("look", 1)], [("fund", 1, 60)]
-    ),
+    "a reader beside two refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30), ("look", 1)], [("fund", 1, 60)]),
     "close and reserve": Money(100, [("close",), ("reserve", 1, 60)]),
     "close and two reserves": Money(100, [("close",), ("reserve", 1, 60), ("reserve", 2, 60)]),
     "two closes and a reserve": Money(100, [("close",), ("close",), ("reserve", 1, 60)]),
@@ -269,7 +267,13 @@ def main() -> int:
             )
         elif isinstance(scenario, Money):
             runs, steps, failure = explore_account(
-                scenario.total, scenario.race, scenario.before, preemptions, options.deaths, scenario.crowded, options.limit
+                scenario.total,
+                scenario.race,
+                scenario.before,
+                preemptions,
+                options.deaths,
+                scenario.crowded,
+                options.limit,
             )
         else:
             runs, steps, failure = explore(
@@ -285,7 +289,8 @@ def main() -> int:
         total += runs
         print(f"{name:40} {runs:>12,} schedules, up to {steps} steps", flush=True)
         if failure:
-            print(f"BROKEN: {failure[0]}\n  (operation, answer, slot or state, died): {failure[1]}\n  schedule: {failure[2]}")
+            print(f"BROKEN: {failure[0]}\n  (operation, answer, slot or state, died): {failure[1]}")
+            print(f"  schedule: {failure[2]}")
             return 1
     print(f"{total:,} schedules, no promise broken")
     return 0

@@ -11,8 +11,8 @@ from libc.string cimport memset
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
     ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file,
-    ledger_attach, ledger_claim, ledger_find, ledger_is_expired, ledger_reclaim, ledger_refund, ledger_release, ledger_settle,
-    ledger_size,
+    ledger_attach, ledger_claim, ledger_find, ledger_is_expired, ledger_reclaim, ledger_refund, ledger_release,
+    ledger_settle, ledger_size,
 )
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
@@ -133,8 +133,8 @@ cdef void operate(void *argument) noexcept nogil:
 
 
 cdef void expire(Book *book) noexcept nogil:
-    # At this moment every claim of before that is not settled is gone; in no scenario can one be granted in the race and
-    # expire too.
+    # At this moment every claim of before that is not settled is gone; in no scenario can one be granted in the race
+    # and expire too.
     cdef int user
     for user in range(USER_LIMIT):
         if book.users[user].state == 1:

@@ -24,8 +24,8 @@ FREE_IT = """    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE
         vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
 """
-PIN = "        vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
-RELEASE = """            return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+PIN = "    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
+RELEASE = """        return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
 """
 READ_KEY = """    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
         return
@@ -103,8 +103,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "release without RELEASING": [
         (
             "ledger.pyx",
-            "        releasing = slot_state(RELEASING, found.state, worker)",
-            "        releasing = slot_state(FREE, found.state, 0)",
+            "releasing = slot_state(RELEASING, found.state, worker)",
+            "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
     "the vacancy tree is not cleared": [
@@ -112,7 +112,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "the vacancy tree is cleared when it is too late": [
         ("ledger.pyx", PIN, ""),
-        ("ledger.pyx", RELEASE, PIN.replace("        ", "            ") + RELEASE),
+        ("ledger.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
         ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
@@ -261,14 +261,18 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "expiry by a plain store": [
         (
             "ledger.pyx",
-            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n        return REPEATED if",
-            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n        return REPEATED if",
+            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
+            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
     ],
     "what has expired is settled": [
-        ("ledger.pyx", "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
-         "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
-         "        if answer != REPEATED or slot"),
+        (
+            "ledger.pyx",
+            "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
+            "        answer = ledger_find(ledger, key, found)\n"
+            "        answer = REPEATED if answer == EXPIRED else answer\n"
+            "        if answer != REPEATED or slot",
+        ),
     ],
     "a put-back slot is forgotten by the close": [
         (
@@ -333,7 +337,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "insufficient without another look at the key": [
-        ("account.pyx", "                    if hb_load_acquire(&standing.key[0]) == 0:\n", "                    if True:\n"),
+        (
+            "account.pyx",
+            "                    if hb_load_acquire(&standing.key[0]) == 0:\n",
+            "                    if True:\n",
+        ),
     ],
     "insufficient without another look at the hold": [
         (
@@ -376,7 +384,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a close drops the operation of the money": [
-        ("account.pyx", "operation, available, operation, available | MONEY_CLOSED", "operation, available, 0, available | MONEY_CLOSED"),
+        (
+            "account.pyx",
+            "operation, available, operation, available | MONEY_CLOSED",
+            "operation, available, 0, available | MONEY_CLOSED",
+        ),
     ],
     "a close by a plain store": [
         (
@@ -386,7 +398,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a hold is granted before its money is taken": [
-        ("account.pyx", "            elif hb_cas_pair(account.money", "            elif complete(account, own) == 0 and hb_cas_pair(account.money"),
+        (
+            "account.pyx",
+            "            elif hb_cas_pair(account.money",
+            "            elif complete(account, own) == 0 and hb_cas_pair(account.money",
+        ),
     ],
     "money is taken by plain stores": [
         (
@@ -440,10 +456,16 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a find that is told of a wish": [
-        ("account.pyx", "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
-         "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n"),
-        ("account.pyx", "                answer = complete(account, operation)\n",
-         "                answer = complete(account, operation & ~FAIL)\n"),
+        (
+            "account.pyx",
+            "                if operation != OPERATION | standing.name | hold_generation(standing.state):\n",
+            "                if operation & ~FAIL != OPERATION | standing.name | hold_generation(standing.state):\n",
+        ),
+        (
+            "account.pyx",
+            "                answer = complete(account, operation)\n",
+            "                answer = complete(account, operation & ~FAIL)\n",
+        ),
     ],
     "a reader without another look at the hold": [
         (

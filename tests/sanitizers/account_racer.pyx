@@ -1,13 +1,13 @@
-"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up and close, all at once, without the GIL.
+"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up and close without the GIL.
 
-As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels are made and attached by the threads, each
-of which sees it through an ``Account`` of its own, as a process does. A child is written by plain stores before it is asked
-for, and read by whoever is told of it: nothing but the protocol orders these accesses.
+As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels are made and attached by the threads,
+each of which sees it through an ``Account`` of its own, as a process does. A child is written by plain stores before it
+is asked for, and read by whoever is told of it: nothing but the protocol orders these accesses.
 
 An operation may also die, at any atomic step. Nobody has to know: what it has left undecided, others decide.
 
-Three groups of keys race: a thread's *own*, whose outcome it knows; *common* ones, whose outcome must never change once it
-was answered; and *children*.
+Three groups of keys race: a thread's *own*, whose outcome it knows; *common* ones, whose outcome must never change once
+it was answered; and *children*.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free

@@ -405,8 +405,8 @@ cdef int audit_refund(Region region, Budget parent, uint32_t kind, str name, obj
     cdef UserKey key
     present = refunded_to(region, parent, kind, encoded)
     if present < before and not region.is_readonly:
-        # It is on its way, by somebody who closes the child just now or has died in it. Passed on here as well it counts
-        # once only.
+        # It is on its way, by somebody who closes the child just now or has died in it. Passed on here as well it
+        # counts once only.
         key = name_hash(region, kind, parent.offset, encoded)
         refund_from(parent, &key, before)
         present = refunded_to(region, parent, kind, encoded)

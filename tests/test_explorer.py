@@ -53,6 +53,11 @@ def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> Non
         "a later claim is buried for the dead",
         "space of a living maker is taken over",
         "entries are copied without being frozen",
+        "sold out over what others gave back",
+        "a settle keeps the generation of the grant",
+        "a path goes on without being closed",
+        "a late helper puts the base of refunds back",
+        "a close by a plain store",
     ],
 )
 def test_the_explorer_sees_a_planted_bug(built: Path, mutant: str) -> None:

@@ -289,9 +289,8 @@ def main() -> int:
         total += runs
         print(f"{name:40} {runs:>12,} schedules, up to {steps} steps", flush=True)
         if failure:
-            print(
-                f"BROKEN: {failure[0]}\n  (operation, answer, slot or state, died): {failure[1]}\n  schedule: {failure[2]}"
-            )
+            print(f"BROKEN: {failure[0]}\n  (operation, answer, slot or state, died): {failure[1]}")
+            print(f"  schedule: {failure[2]}")
             return 1
     print(f"{total:,} schedules, no promise broken")
     return 0

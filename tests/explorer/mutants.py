@@ -112,7 +112,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "the vacancy tree is cleared when it is too late": [
         ("ledger.pyx", PIN, ""),
-        ("ledger.pyx", RELEASE, PIN.replace("    ", "        ") + RELEASE),
+        ("ledger.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
         ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
@@ -261,15 +261,16 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "expiry by a plain store": [
         (
             "ledger.pyx",
-            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n        return REPEATED if",
-            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n        return REPEATED if",
+            "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
+            "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
     ],
     "what has expired is settled": [
         (
             "ledger.pyx",
             "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
-            "        answer = ledger_find(ledger, key, found)\n        answer = REPEATED if answer == EXPIRED else answer\n"
+            "        answer = ledger_find(ledger, key, found)\n"
+            "        answer = REPEATED if answer == EXPIRED else answer\n"
             "        if answer != REPEATED or slot",
         ),
     ],

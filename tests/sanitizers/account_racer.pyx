@@ -1,4 +1,4 @@
-"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up and close at once, without the GIL.
+"""The racer of accounts: threads that reserve, settle, release, fund, refund, top up, close at once, without the GIL.
 
 As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels and segments are made and attached by
 the threads, each of which sees it through an ``Account`` of its own, as a process does. A child is written by plain

@@ -66,8 +66,8 @@ cdef Users users_of(const HashKey *key, object users, uint64_t nth):
 
 
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil:
-    # The key of claim number nth of a user; the first is the user's own. Under the key of integers, whose messages are of
-    # 9 bytes: no user of any kind has the same message.
+    # The key of claim number nth of a user; the first is the user's own. Under the key of integers, whose messages are
+    # of 9 bytes: no user of any kind has the same message.
     cdef uint64_t message[3]
     if nth != 0:
         message[0] = key.low

@@ -34,7 +34,7 @@ from hbcore.format cimport (
 from hbcore.law cimport (
     STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
 )
-from hbcore.ledger cimport BUSY, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
+from hbcore.ledger cimport BUSY, EXPIRED, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
 from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was, worker_of
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
@@ -98,7 +98,8 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
         answer = ledger_find(&deck.ledger, &key, &found)
         if answer == BUSY:
             sums.moving += 1
-        elif answer != REPEATED or found.slot != packet:
+        # A claim whose time has run out since it was read is found as well, and counts as it was read.
+        elif (answer != REPEATED and answer != EXPIRED) or found.slot != packet:
             if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
                 return NOT_INDEXED
             sums.moving += 1

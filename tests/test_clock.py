@@ -196,7 +196,7 @@ def test_an_envelope_expires_by_the_clock_on_the_wall(machine: Machine) -> None:
     assert machine.ask("claim", "e", 3) == "GRANTED"
     assert machine.ask("sweep") == 0
     assert machine.ask("held") == 100
-    machine.move(real_s=STEADY_S + 0.002)
+    machine.move(real_s=STEADY_S + 1)  # the coarse clock of the core may lag behind by a tick
     assert machine.ask("claim", "e", 4) == "CLOSED"
     assert machine.ask("claim", "e", 1) == "REPEATED"
     assert machine.ask("held") == 30, "the first claim that met it has refunded what nobody claimed"

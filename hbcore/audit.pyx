@@ -305,8 +305,7 @@ cdef tuple audit_envelope(Envelope envelope):
         worker = worker_of(region)
         with nogil:
             deck_expire(deck, worker)
-        envelope.passed_on = 0
-        envelope.end_if_due()
+        envelope.finish_closing()
     with nogil:
         status = audit_deck(deck, region, &sums, &finding)
         if status == BAD_COUNT and (audit_deck(deck, region, &again, &second) != BAD_COUNT

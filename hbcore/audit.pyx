@@ -333,13 +333,11 @@ def audit_all(envelopes):
 
 # ---- budgets --------------------------------------------------------------------------------------------------------
 
-cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
-    # Every hold stands where its key leads, and what was granted and what is available are the total together.
-    cdef uint64_t operation, available, again, place
-    cdef AccountSums second
+cdef int audit_places(Budget budget) except -1:
+    # Every hold stands where its key leads.
+    cdef uint64_t place
     cdef Run run
-    cdef int64_t missing
-    cdef int answer, _turn
+    cdef int answer
     run.segment = run.end = 0
     budget.attach_levels()
     while budget.next_run(&run):
@@ -353,6 +351,15 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
                 )
             if answer != 0:
                 budget.supply(answer)
+    return 0
+
+
+cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
+    # What was granted and what is available are the total together.
+    cdef uint64_t operation, available, again
+    cdef AccountSums second
+    cdef int64_t missing
+    cdef int _turn
     for _turn in range(LOOKS):
         if not account_money(&budget.account, &operation, &available):
             continue
@@ -424,6 +431,8 @@ def audit_budgets(budgets, envelopes):
     cdef Envelope envelope
     cdef AccountSums sums
     cdef uint64_t holds = 0
+    for budget in budgets:
+        audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
     for budget in budgets:
         if not budget.region.is_readonly:
             budget.finish_top_ups()

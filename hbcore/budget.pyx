@@ -678,23 +678,23 @@ cdef class Budget:
     def stats(self):
         """Sum the money by reading the holds, and what is below: O(holds and touched packets). See ``BudgetStats``."""
         cdef Sums sums
-        cdef uint64_t available, total, settled
+        cdef uint64_t left, available, total, settled
         cdef bint is_closed
-        cdef int _turn
         self.region.check_open()
-        for _turn in range(SUPPLY_LIMIT):
-            # What is settled only grows, so read before what is available it is never too much; money that is added
-            # meanwhile is seen by looking again.
+        # What is settled only grows, so read before what is available it is never too much. Money that was added
+        # between the two is seen by looking once more; if that is not enough, the file is damaged.
+        self.count(&sums)
+        settled = sums.settled
+        for offset in self.children():
+            settled += settled_below(self, offset)
+        left = account_available(&self.account, &is_closed)
+        available = 0 if is_closed and self.parent is not None else left
+        total = self.own_total(&sums, left, is_closed)
+        if total >> 63 or settled > total or available > total - settled:
             self.count(&sums)
-            settled = sums.settled
-            for offset in self.children():
-                settled += settled_below(self, offset)
-            available = account_available(&self.account, &is_closed)
-            total = self.own_total(&sums, available, is_closed)
-            if is_closed and self.parent is not None:
-                available = 0
-            if available + settled <= total:
-                break
+            total = self.own_total(&sums, left, is_closed)
+            if total >> 63 or settled > total or available > total - settled:
+                self.raise_corrupt()
         return BudgetStats(total, available, total - available - settled, settled)
 
     @property

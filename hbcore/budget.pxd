@@ -56,6 +56,9 @@ cdef class Budget:
 
 
 cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1
+cdef int64_t child_afford(
+    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
+) except? -1
 cdef int64_t child_insert(
     Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
 ) except? -1

@@ -587,7 +587,9 @@ cdef class Budget:
         try:
             answer = self.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
         except BaseException:
-            # It may be funded by now, or never: somebody who needs the space will find out.
+            # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
+            if standing.wish == 0:
+                retire_extent(self.region, <uint64_t>offset)
             raise
         if answer == GRANTED_NOW:
             publish_extent(self.region, <uint64_t>offset)
@@ -913,6 +915,8 @@ def budget_get(Region region not None, Budget parent, name, total):
         region.check_writable()
         if depth_of(parent) >= DEPTH_LIMIT:
             raise ValueError(f"budget {name!r} would be more than {DEPTH_LIMIT} levels below the engine")
+        offset = child_afford(region, parent, HB_KIND_BUDGET, name, encoded, wanted)
+    if offset == 0:
         offset = directory_allocate(region, budget_size(<uint64_t>len(encoded)))
         shared = <hb_budget *>(region.base + offset)
         shared.extent.kind = HB_KIND_BUDGET
@@ -958,6 +962,35 @@ cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name)
     return <int64_t>standing.link
 
 
+cdef object insufficient(Budget parent, uint32_t kind, str name, uint64_t total, bint is_closed, uint64_t available):
+    if is_closed:
+        return InsufficientBudgetError(f"budget {parent.name!r} is closed")
+    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
+    return InsufficientBudgetError(
+        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
+    )
+
+
+cdef int64_t child_afford(
+    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
+) except? -1:
+    # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
+    # funded, the offset of what somebody else has just made of that name, or raises InsufficientBudgetError.
+    cdef bint is_closed
+    cdef uint64_t available
+    cdef int64_t offset
+    if parent is None:
+        return 0
+    available = account_available(&parent.account, &is_closed)
+    if not is_closed and available >= total:
+        return 0
+    # The look at the money comes first: if the child is not there now, it was not there then.
+    offset = child_find(region, parent, kind, encoded)
+    if offset == 0:
+        raise insufficient(parent, kind, name, total, is_closed, available)
+    return offset
+
+
 cdef int64_t child_insert(
     Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
 ) except? -1:
@@ -971,21 +1004,21 @@ cdef int64_t child_insert(
     if parent is None:
         return directory_insert(region, kind, 0, encoded, offset)
     key = name_hash(region, kind, parent.offset, encoded)
-    # If this is cut short, whoever needs the space finds out whether the child was funded: see child_is_funded.
-    answer = parent.put(&key, FUNDING, offset, total, &standing)
+    try:
+        answer = parent.put(&key, FUNDING, offset, total, &standing)
+    except BaseException:
+        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        if standing.wish == 0:
+            retire_extent(region, offset)
+        raise
     if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
         if standing.link != offset:
             retire_extent(region, offset)
         directory_name(region, kind, parent.offset, encoded, standing.link)
         return <int64_t>standing.link
     retire_extent(region, offset)
-    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
-    if answer == CLOSED:
-        raise InsufficientBudgetError(f"budget {parent.name!r} is closed")
     available = account_available(&parent.account, &is_closed)
-    raise InsufficientBudgetError(
-        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
-    )
+    raise insufficient(parent, kind, name, total, answer == CLOSED, available)
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:

@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.batch cimport Users, nth_key, users_of
-from hbcore.budget cimport Budget, child_find, child_insert, parent_of, refund_from
+from hbcore.budget cimport Budget, child_afford, child_find, child_insert, parent_of, refund_from
 from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
@@ -543,6 +543,9 @@ cdef Envelope envelope_create(
     cdef uint64_t size
     cdef int64_t offset, winner
     cdef UserKey check
+    winner = child_afford(region, budget, HB_KIND_ENVELOPE, name, encoded, checked.total)
+    if winner != 0:
+        return envelope_at(region, <uint64_t>winner, name)
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
     offset = directory_allocate(region, size)

@@ -17,7 +17,7 @@ from hbcore.account cimport (
     account_reserve,
     hold_kind, hold_time, level_size, segment_first, segment_size,
 )
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_store_private
+from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore.directory cimport (
     directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
@@ -535,7 +535,6 @@ cdef class Budget:
         cdef uint64_t added
         cdef int answer
         cdef bint is_closed
-        cdef Sums sums
         self.region.check_writable()
         key_of(self.region, key, &hash)
         added = amount_of(amount)
@@ -546,13 +545,9 @@ cdef class Budget:
             account_available(&self.account, &is_closed)
             if is_closed and answer == ABSENT:
                 return REFUSED_CLOSED
-            self.count(&sums)
-            if self.base_total + sums.added + added >= <uint64_t>TOTAL_LIMIT:
-                raise ValueError(
-                    f"the total of budget {self.name!r} must stay below 2**62: it is {self.base_total + sums.added}, "
-                    f"and {added} is too much"
-                )
-            if self.parent is not None and answer == ABSENT:
+            if self.parent is None:
+                self.pledge(added)
+            elif answer == ABSENT:
                 answer = self.fund_top_up(&hash, added)
                 if answer == INSUFFICIENT or answer == CLOSED:
                     return REFUSED if answer == INSUFFICIENT else REFUSED_CLOSED
@@ -561,7 +556,12 @@ cdef class Budget:
                 # What the parent has granted is what is added, also by an earlier call that died.
                 if standing.amount != added:
                     raise ConflictError(top_up_conflict(self, key, standing.amount, added))
-            answer = self.put(&hash, ADDING, added, added, &standing)
+            answer = ABSENT
+            try:
+                answer = self.put(&hash, ADDING, added, added, &standing)
+            finally:
+                if self.parent is None and (answer == REPEATED or answer == ABSENT and standing.wish == 0):
+                    hb_fetch_add_relaxed(self.pledged, -added)      # made and pledged by another call, or not made
             refund_upwards(self)
         else:
             answer = REPEATED
@@ -569,13 +569,32 @@ cdef class Budget:
             raise ConflictError(top_up_conflict(self, key, standing.amount, added))
         return hold_of(answer, &standing)
 
+    cdef int pledge(self, uint64_t amount) except -1:
+        # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
+        # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
+        # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
+        cdef uint64_t pledged = hb_load_acquire(self.pledged)
+        while pledged < <uint64_t>TOTAL_LIMIT and self.base_total + pledged + amount < <uint64_t>TOTAL_LIMIT:
+            if hb_cas(self.pledged, pledged, pledged + amount):
+                return 0
+            pledged = hb_load_acquire(self.pledged)
+        raise ValueError(
+            f"the total of budget {self.name!r} must stay below 2**62: it is {self.total}, and {amount} is too much"
+        )
+
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1:
-        # A record of it, funded by the parent.
-        cdef int64_t offset = directory_allocate(self.region, sizeof(hb_top_up))
-        cdef hb_top_up *record = <hb_top_up *>(self.region.base + offset)
+        # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
+        cdef hb_top_up *record
         cdef Standing standing
         cdef UserKey check
+        cdef int64_t offset
         cdef int answer
+        cdef bint is_closed
+        cdef uint64_t available = account_available(&self.parent.account, &is_closed)
+        if (is_closed or available < amount) and self.parent.look_up(key, &standing) == ABSENT:
+            return CLOSED if is_closed else INSUFFICIENT
+        offset = directory_allocate(self.region, sizeof(hb_top_up))
+        record = <hb_top_up *>(self.region.base + offset)
         record.extent.kind = HB_KIND_TOP_UP
         record.extent.parent = self.offset
         record.extent.created_at_ms = hb_now_ms()
@@ -884,6 +903,7 @@ cdef Budget budget_from(Region region, uint64_t offset, int depth):
     budget.region = region
     budget.offset = offset
     budget.base_total = copy.total
+    budget.pledged = &shared.pledged
     if copy.extent.parent != 0:
         budget.parent = budget_from(region, copy.extent.parent, depth + 1)
         budget.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)

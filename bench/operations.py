@@ -177,6 +177,70 @@ def create_huge(impl: Any, count: int) -> Run:
     return run
 
 
+def new_budget(impl: Any, count: int) -> Any:
+    """A budget of an engine of its own, with money for so many holds."""
+    return impl.Engine().budget("bench", total=MEAN * count)
+
+
+def for_each_hold(call: Callable[[Any, int], object], keys: list[Any], amount: int = MEAN) -> Run:
+    def run() -> None:
+        for key in keys:
+            call(key, amount)
+
+    return run
+
+
+def reserve(impl: Any, count: int) -> Run:
+    return for_each_hold(new_budget(impl, count).reserve, integers(count))
+
+
+def reserve_many(impl: Any, count: int) -> Run:
+    budget, keys = new_budget(impl, count), np.array(integers(count))
+    return lambda: budget.reserve_many(keys, MEAN)
+
+
+def held_budget(impl: Any, count: int) -> Any:
+    budget = new_budget(impl, count)
+    budget.reserve_many(np.array(integers(count)), MEAN)
+    return budget
+
+
+def reserve_repeated(impl: Any, count: int) -> Run:
+    return for_each_hold(held_budget(impl, count).reserve, integers(count))
+
+
+def reserve_insufficient(impl: Any, count: int) -> Run:
+    """Nothing is left: one that has to be told so."""
+    return for_each_hold(held_budget(impl, 10_000).reserve, integers(10_000 + count)[10_000:])
+
+
+def settle_hold(impl: Any, count: int) -> Run:
+    return for_each(held_budget(impl, count).settle, integers(count))
+
+
+def settle_part(impl: Any, count: int) -> Run:
+    return for_each_hold(held_budget(impl, count).settle, integers(count), MEAN // 2)
+
+
+def release_hold(impl: Any, count: int) -> Run:
+    return for_each(held_budget(impl, count).release, integers(count))
+
+
+def create_sub_budget(impl: Any, count: int) -> Run:
+    budget, names = new_budget(impl, 10 * count), [f"budget {number}" for number in range(count)]
+    return for_each_hold(budget.budget, names, 10 * MEAN)
+
+
+def create_funded(impl: Any, count: int) -> Run:
+    budget, names = new_budget(impl, 10 * count), [f"envelope {number}" for number in range(count)]
+
+    def run() -> None:
+        for name in names:
+            budget.envelope(name, total=10 * MEAN, packets=10)
+
+    return run
+
+
 def split(impl: Any, count: int, name: str) -> Run:
     laws = law if impl is hbcore else impl
     return lambda: laws.split(MEAN * count, count, law=name, seed=bytes(32))

@@ -407,7 +407,8 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
             amount = value - refunded
         if (kind == SETTLING or kind == RELEASING) and amount > hb_load_relaxed(&hold.amount):
             return DAMAGED      # more than was ever taken
-        if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= AMOUNT_LIMIT:
+        # Below the bit of a closed account: totals end at 2**62, and top-ups that race for the last of it pass that.
+        if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= MONEY_CLOSED:
             return DAMAGED
         if hb_cas_pair(account.money, operation, available, own, available + amount):
             return complete(account, own)

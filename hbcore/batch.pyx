@@ -66,13 +66,14 @@ cdef Users users_of(const HashKey *key, object users, uint64_t nth):
 
 
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil:
-    # The key of a user's claim number nth; the first is the user's own.
+    # The key of claim number nth of a user; the first is the user's own. Under the key of integers, whose messages are
+    # of 9 bytes: no user of any kind has the same message.
     cdef uint64_t message[3]
     if nth != 0:
         message[0] = key.low
         message[1] = key.high
         message[2] = nth
-        siphash128(hash_key.text, <const unsigned char *>message, sizeof(message), key)
+        siphash128(hash_key.number, <const unsigned char *>message, sizeof(message), key)
 
 
 cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t size, UserKey *group) noexcept nogil:

@@ -122,13 +122,13 @@ cdef inline Hold hold_of(int status, const Standing *standing):
     return hold
 
 
-cdef inline uint64_t amount_of(object amount) except? 0:
-    # What a hold may be of.
+cdef inline uint64_t amount_of(object amount, int least) except? 0:
+    # What a hold may be of; of an int that is one, without a call.
     cdef int64_t number
-    if type(amount) is int and 0 < amount < TOTAL_LIMIT:
+    if type(amount) is int and least <= amount < TOTAL_LIMIT:
         number = amount
         return <uint64_t>number
-    return integer("amount", amount, 1, TOTAL_LIMIT - 1)
+    return integer("amount", amount, least, TOTAL_LIMIT - 1)
 
 
 cdef inline int key_of(Region region, object key, UserKey *out) except -1:
@@ -287,7 +287,8 @@ cdef class Budget:
         cdef int answer
         self.region.check_writable()
         key_of(self.region, key, &hash)
-        wanted = amount_of(amount)
+        account_prefetch(&self.account, &hash)      # the amount and the clock are read meanwhile
+        wanted = amount_of(amount, 1)
         answer = self.put(&hash, PENDING, wanted, wanted, &standing)
         if answer == INSUFFICIENT:
             return REFUSED
@@ -373,7 +374,7 @@ cdef class Budget:
         self.region.check_writable()
         key_of(self.region, key, &hash)
         if amount is not None:
-            spent = integer("amount", amount, 0, TOTAL_LIMIT - 1)
+            spent = amount_of(amount, 0)
         answer = self.finish(&hash, SETTLING, spent, &standing)
         if answer == ABSENT:
             return None
@@ -381,7 +382,8 @@ cdef class Budget:
             raise ConflictError(f"key {key!r} of budget {self.name!r} is released: final, not to be settled")
         if amount is None:
             spent = standing.amount
-        integer("amount", spent, 0, standing.amount)
+        elif spent > standing.amount:
+            integer("amount", spent, 0, standing.amount)
         if answer == REPEATED and standing.amount - standing.value != spent:
             raise ConflictError(
                 f"key {key!r} of budget {self.name!r} is settled with {standing.amount - standing.value}, not {spent}"
@@ -537,7 +539,7 @@ cdef class Budget:
         cdef bint is_closed
         self.region.check_writable()
         key_of(self.region, key, &hash)
-        added = amount_of(amount)
+        added = amount_of(amount, 1)
         hash = top_up_key(self, &hash)
         if self.look_up(&hash, &standing) == ABSENT:
             # Granted by the parent already, by a call that died?

@@ -364,6 +364,10 @@ cdef class Envelope:
             return 0
         late = hb_load_acquire(self.deck.ledger.late_refunds) + 1
         if late != self.passed_on:
+            # Who closed it may have died before all was refunded, and a claimer with a packet in its hands: nobody else
+            # would ever come to close it again.
+            with nogil:
+                deck_close(&self.deck, hb_now_ms())
             self.count(&counts)
             if counts.amount_refunded != 0:
                 refund_from(self.budget, &self.funding_key, counts.amount_refunded)

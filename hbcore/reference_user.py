@@ -72,13 +72,14 @@ def user_key(key: bytes, identity: bytes | int, nth: int = 0) -> bytes:
 
     Bytes are hashed under the first half of the key. Integers are hashed under the second half, as the 8 bytes of
     their two's complement and one byte that tells the sign, so that -1 and 2**64 - 1 are two users. From the second
-    packet on, that hash and the 8 bytes of ``nth`` are hashed again, under the first half.
+    packet on, that hash and the 8 bytes of ``nth`` are hashed again, under the second half, under which nothing else
+    has 24 bytes.
     """
     if isinstance(identity, bytes):
         user_hash = siphash128(key[:16], identity)
     else:
         user_hash = siphash128(key[16:], (identity & MASK64).to_bytes(8, "little") + bytes([identity < 0]))
-    return user_hash if nth == 0 else siphash128(key[:16], user_hash + nth.to_bytes(8, "little"))
+    return user_hash if nth == 0 else siphash128(key[16:], user_hash + nth.to_bytes(8, "little"))
 
 
 def user_list(users: object, word: str = "user") -> list[bytes | int]:

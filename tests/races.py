@@ -9,6 +9,7 @@ outcome: settled for all who ask, or given back once. Prints its figures, and ex
 
 import argparse
 import os
+import signal
 import sys
 import threading
 import time
@@ -87,6 +88,10 @@ class Racers:
         try:
             for batch in range(batches):
                 self.judge(batch)
+        except BaseException:
+            for pid in pids:  # they would wait for the next batch
+                os.kill(pid, signal.SIGKILL)
+            raise
         finally:
             for pid in pids:
                 os.waitpid(pid, 0)

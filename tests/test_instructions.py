@@ -190,3 +190,75 @@ def test_a_kill_at_any_instruction_of_making_an_envelope_leaves_it_made_or_not(t
             assert engine.envelope("e").find("ann")
             engine.audit()
     assert 0 < made < len(seen)
+
+
+# ---- money ----------------------------------------------------------------------------------------------------------
+
+CAMPAIGN, BELOW, IN_ENVELOPE = 5000, 800, 300
+MONEY: dict[str, Callable[[hbcore.Engine], Callable[[], object]]] = {
+    "reserve": lambda engine: lambda: engine.budget("b").reserve("new", 70),
+    "settle in part": lambda engine: lambda: engine.budget("b").settle("held", 20),
+    "release": lambda engine: lambda: engine.budget("b").release("held"),
+    "top up a sub-budget": lambda engine: lambda: engine.budget("b").budget("below").top_up("more", 90),
+    "top up": lambda engine: lambda: engine.budget("b").top_up("more", 90),
+    "making a sub-budget": lambda engine: lambda: engine.budget("b").budget("new", 110),
+    "making an envelope": lambda engine: lambda: engine.budget("b").envelope("new", 120, 6),
+    "close of an envelope": lambda engine: lambda: engine.budget("b").envelope("e").close(),
+    "close of a sub-budget": lambda engine: lambda: engine.budget("b").budget("below").close(),
+    "release in a closed sub-budget": lambda engine: lambda: engine.budget("b").budget("closed").release("held"),
+    "release in a closed envelope": lambda engine: lambda: engine.budget("b").envelope("closed").release(1),
+}
+"""Each may be asked once more by somebody else, and ends the same."""
+
+
+def campaign(path: Path) -> None:
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        budget = engine.budget("b", CAMPAIGN)
+        budget.reserve("held", 50)
+        for name in ("below", "closed"):
+            budget.budget(name, BELOW).reserve("held", 60)
+        for name in ("e", "closed"):
+            budget.envelope(name, IN_ENVELOPE, 6, "equal").claim_many(range(3))
+        budget.budget("closed").close()
+        budget.envelope("closed").close()
+
+
+def money_of(engine: hbcore.Engine) -> tuple:
+    """Everything that anybody can be told about the money, once what a death has left is put right."""
+    engine.audit()
+    return (
+        {(budget.name, budget.total, budget.stats(), budget.is_closed) for budget in engine.budgets()},
+        {(envelope.name, envelope.stats()) for envelope in engine.envelopes()},
+        {(b.name, row["amount"], row["settled"], row["state"]) for b in engine.budgets() for row in b.holds()},
+    )
+
+
+@pytest.mark.parametrize("name", MONEY)
+@pytest.mark.parametrize("is_audited", [True, False], ids=["audited", "asked again"])
+def test_a_kill_at_any_instruction_leaves_all_the_money(tmp_path: Path, name: str, is_audited: bool) -> None:
+    path, copy = tmp_path / "b.hb", tmp_path / "copy.hb"
+    campaign(path)
+    with hbcore.Engine(path) as engine:
+        before = money_of(engine)
+    seen = list(states(path, MONEY[name]))
+    print(f"{name}: {len(seen)} states of the file")
+    assert len(seen) > 1, "the operation changes the file"
+    with hbcore.Engine(path) as engine:
+        after = money_of(engine)
+    assert after != before
+    done = []
+    for content in seen:
+        copy.write_bytes(content)
+        with hbcore.Engine(copy) as engine:
+            if is_audited:
+                found = money_of(engine)
+                assert found in (before, after)
+                done.append(found == after)
+            # Whoever asks again gets what was asked for, once.
+            MONEY[name](engine)()
+            assert money_of(engine) == after
+            budget = engine.budget("b")
+            assert budget.reserve("all", budget.stats().available).status is Status.GRANTED
+            assert budget.reserve("more", 1).status is Status.INSUFFICIENT
+            engine.audit()
+    assert done == sorted(done), "what has happened stays so"

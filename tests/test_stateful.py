@@ -355,12 +355,18 @@ class SideBySide(RuleBasedStateMachine):
         arguments = (key, amount) if method in ("reserve", "top_up", "settle") else (key,)
         self.both(lambda budget: getattr(budget, method.split()[0])(*arguments), self.of(number))
 
-    @step(number=st.integers(0, 7), key=keys, beyond=st.integers(-1, 1))
-    def reserve_all(self, number: int, key: Any, beyond: int) -> None:
-        """To the last unit, or one unit more."""
+    @step(
+        number=st.integers(0, 7), key=keys, beyond=st.integers(-1, 1), is_top_up=st.sampled_from([False, False, True])
+    )
+    def go_to_the_limit(self, number: int, key: Any, beyond: int, is_top_up: bool) -> None:
+        """Reserve to the last unit or one more; top up to the last total that can be, or one more."""
         budgets = self.of(number)
-        available = budgets[1].stats().available
-        [hold, _] = self.both(lambda budget: budget.reserve(key, available + beyond), budgets)
+        if is_top_up:
+            amount = 2**62 - 1 - budgets[1].total + beyond
+            self.both(lambda budget: budget.top_up(key, amount), budgets)
+            return
+        amount = budgets[1].stats().available + beyond
+        [hold, _] = self.both(lambda budget: budget.reserve(key, amount), budgets)
         if not isinstance(hold, Exception) and hold.status in (hbcore.Status.GRANTED, hbcore.Status.INSUFFICIENT):
             assert bool(hold) is (beyond < 1)
 

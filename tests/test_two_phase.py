@@ -112,8 +112,17 @@ def test_the_hash_of_the_nth_packet_is_a_hash_of_the_users(impl: ModuleType, use
     engine = impl.Engine(key=KEY)
     first = engine.user_hash(user)
     assert engine.user_hash(user, 0) == first
-    expected = hbcore.reference.siphash128(KEY[:16], first + nth.to_bytes(8, "little")) if nth else first
+    expected = hbcore.reference.siphash128(KEY[16:], first + nth.to_bytes(8, "little")) if nth else first
     assert engine.user_hash(user, nth=nth) == expected
+
+
+def test_nobody_can_name_himself_another_users_second_claim(impl: ModuleType) -> None:
+    engine = impl.Engine()
+    envelope = engine.envelope("e", 1000, 10, per_user=2)
+    alias = engine.user_hash("victim") + (1).to_bytes(8, "little")
+    assert envelope.claim(alias).status is Status.GRANTED
+    assert envelope.claim("victim", nth=1).status is Status.GRANTED
+    assert envelope.find(alias) != envelope.find("victim", nth=1)
 
 
 def test_hashes_of_all_numbers_are_different_users(impl: ModuleType) -> None:

@@ -230,6 +230,12 @@ ACCOUNTS = {
     "close, a key refused and granted": Money(
         100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("close",)]
     ),
+    "find beside a hold that is known by what is missing": Money(
+        100, [("reserve", 1, 60), ("reserve", 3, 60), ("find", 1), ("reserve", 2, 10)]
+    ),
+    "a reader beside a hold that is known by what is missing": Money(
+        100, [("reserve", 1, 60), ("reserve", 3, 60), ("look", 1), ("reserve", 2, 10)]
+    ),
     "a refusal beside money that comes back": Money(
         100, [("reserve", 1, 60), ("decide", 1), ("reserve", 2, 60), ("release", 2)]
     ),

@@ -254,8 +254,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "sold out over what others gave back": [
         (
             "ledger.pyx",
-            "time_of_grant(ledger) < hint:",
-            "time_of_grant(ledger) < hb_load_relaxed(ledger.next_expiry):",
+            "        ledger_expire(ledger, worker, slot, &next_expiry)\n",
+            "        hint = hint & ~<uint64_t>1 | ledger_expire(ledger, worker, slot, &next_expiry) | hint & 1\n",
+        ),
+        ("ledger.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return hint & 1\n"),
+        (
+            "ledger.pyx",
+            "    next_expiry = time_of_grant(ledger) + ledger.hold_ms\n",
+            "    next_expiry = time_of_grant(ledger) + ledger.hold_ms\n    hint = 0\n",
         ),
     ],
     "expiry by a plain store": [
@@ -510,7 +516,11 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
 # Searches to try in turn: preemptions and deaths.
 SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2))
 # What needs more than these, and one scenario for it.
-LONG_SEARCHES = {"a refusal that the money does not name": ((3, 1), "a refusal beside money that comes back")}
+LONG_SEARCHES = {
+    "a refusal that the money does not name": ((3, 1), "a refusal beside money that comes back"),
+    "absent without another look at the hold": ((3, 0), "find beside a hold that is known by what is missing"),
+    "a reader without another look at the hold": ((3, 0), "a reader beside a hold that is known by what is missing"),
+}
 
 
 def part_of(name: str) -> str:

@@ -60,7 +60,7 @@ static void resume(int n, int except)
             break;
     current = i < fiber_count ? i : -1;
     if (current >= 0 && fibers[current].began < 0)
-        fibers[current].began = step;
+        fibers[current].began = ++step; /* after whatever ended before it */
     swapcontext(from < 0 ? &home : &fibers[from].context, current < 0 ? &home : &fibers[current].context);
     if (current >= 0 && on_resume)
         on_resume(current);

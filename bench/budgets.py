@@ -1,0 +1,199 @@
+"""Prints what holds cost: reserve beside claim, batches, settle and release, and what is below a budget.
+
+    python bench/budgets.py [--quick]
+
+Processor time of one thread, so that other load on the machine counts as little as it can, in nanoseconds an operation:
+the median over the turns, and the least. *Fresh* is with all that a new budget or envelope costs: its memory is touched
+for the first time, and levels are made as they fill. *Touched* is without: the pages are there, as in a budget that
+was used before. A reserve and a claim take turns in one run. Exits 1 if a reserve costs more than 1.5 times a claim, or
+a hold of ``reserve_many`` more than 100 ns, touched or fresh, except with ``--quick``.
+"""
+
+import argparse
+import ctypes
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import operations
+
+import hbcore
+
+RATIO_BAR = 1.5
+BATCH_BAR_NS = 100
+BATCH = 1_000
+POPULATE_WRITE = 23  # of madvise: touch the pages, and change nothing
+RICH = 1 << 61
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def timed(run: Callable[[], object], count: int) -> float:
+    """Return nanoseconds of processor time for each of ``count`` operations."""
+    start = time.thread_time_ns()
+    run()
+    return (time.thread_time_ns() - start) / count
+
+
+def touch(engine: hbcore.Engine) -> None:
+    """Touch every page that an engine in memory has so far."""
+    with open("/proc/self/maps") as maps:
+        starts = [int(line.split("-")[0], 16) for line in maps if re.search(r"memfd:hbcore", line)]
+    for start in starts:
+        size = ctypes.c_size_t(engine.info().used & -4096)  # its file is as large as its capacity, and mostly a hole
+        if libc.madvise(ctypes.c_void_p(start), size, POPULATE_WRITE) != 0:
+            raise OSError(ctypes.get_errno(), "madvise")
+
+
+def new_budget() -> tuple[hbcore.Engine, hbcore.Budget]:
+    engine = hbcore.Engine()
+    return engine, engine.budget("bench", RICH)
+
+
+def for_keys(call: Callable[[int, int], object], keys: list[int]) -> Callable[[], None]:
+    def run() -> None:
+        for key in keys:
+            call(key, 100)
+
+    return run
+
+
+def batches(users: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(users), BATCH):
+        yield users[first : first + BATCH]
+
+
+def reserve_fresh(users: np.ndarray) -> float:
+    _, budget = new_budget()
+    return timed(for_keys(budget.reserve, users.tolist()), len(users))
+
+
+def claim_fresh(users: np.ndarray) -> float:
+    return timed(operations.claim_alone(hbcore, len(users)), len(users))
+
+
+def claim_fresh_split(users: np.ndarray) -> float:
+    return timed(operations.claim_integer(hbcore, len(users)), len(users))
+
+
+def reserve_touched(users: np.ndarray) -> float:
+    """The median batch: all pages are touched before each, and a batch that makes a level is not it."""
+    engine, budget = new_budget()
+    times = []
+    for part in batches(users):
+        touch(engine)
+        times.append(timed(for_keys(budget.reserve, part.tolist()), len(part)))
+    return statistics.median(times)
+
+
+def used_envelope(users: np.ndarray) -> hbcore.Envelope:
+    """An envelope whose packets were all claimed and released."""
+    envelope = operations.new_envelope(hbcore, len(users), "equal")
+    envelope.claim_many(users)
+    for user in users.tolist():
+        envelope.release(user)
+    return envelope
+
+
+def claim_touched(users: np.ndarray) -> float:
+    """The median batch, as of a reserve."""
+    envelope = used_envelope(users)
+    times = [timed(operations.for_each(envelope.claim, part.tolist()), len(part)) for part in batches(users)]
+    return statistics.median(times)
+
+
+def reserve_many_fresh(users: np.ndarray) -> float:
+    _, budget = new_budget()
+
+    def run() -> None:
+        for part in batches(users):
+            budget.reserve_many(part, 100)
+
+    return timed(run, len(users))
+
+
+def reserve_many_touched(users: np.ndarray) -> float:
+    engine, budget = new_budget()
+    times = []
+    for part in batches(users):
+        touch(engine)
+        times.append(timed(lambda part=part: budget.reserve_many(part, 100), len(part)))
+    return statistics.median(times)
+
+
+def claim_many_fresh(users: np.ndarray) -> float:
+    return timed(operations.claim_many_alone(hbcore, len(users)), len(users))
+
+
+def of_operation(operation: Callable[..., operations.Run]) -> Callable[[np.ndarray], float]:
+    return lambda users: timed(operation(hbcore, len(users)), len(users))
+
+
+ROWS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
+    # what it is: how it is measured, and what it is compared with
+    "claim, fresh (law equal: the claim alone)": (claim_fresh, ""),
+    "claim, fresh, split as well (double_mean)": (claim_fresh_split, ""),
+    "reserve, fresh": (reserve_fresh, "claim, fresh (law equal: the claim alone)"),
+    "claim, touched": (claim_touched, ""),
+    "reserve, touched": (reserve_touched, "claim, touched"),
+    "claim_many, fresh (law equal)": (claim_many_fresh, ""),
+    "reserve_many, fresh": (reserve_many_fresh, "claim_many, fresh (law equal)"),
+    "reserve_many, touched": (reserve_many_touched, ""),
+    "reserve, repeated": (of_operation(operations.reserve_repeated), ""),
+    "reserve, insufficient": (of_operation(operations.reserve_insufficient), ""),
+    "settle all of it": (of_operation(operations.settle_hold), ""),
+    "settle a part": (of_operation(operations.settle_part), ""),
+    "release": (of_operation(operations.release_hold), ""),
+    "create a sub-budget": (of_operation(operations.create_sub_budget), ""),
+    "create a funded envelope of 10 packets": (of_operation(operations.create_funded), ""),
+}
+CREATIONS = ("create a sub-budget", "create a funded envelope of 10 packets")
+RATIOS = {"reserve, fresh": RATIO_BAR, "reserve, touched": RATIO_BAR}
+NANOSECONDS = {"reserve_many, fresh": BATCH_BAR_NS, "reserve_many, touched": BATCH_BAR_NS}
+
+
+def bytes_of_holds(counts: tuple[int, ...]) -> str:
+    """Return what a hold takes of the file, in bytes, at some numbers of holds in one budget."""
+    found = []
+    for count in counts:
+        engine, budget = new_budget()
+        before = engine.info().used
+        budget.reserve_many(np.arange(count), 1)
+        found.append(f"{(engine.info().used - before) / count:,.0f} at {count:,}")
+    return ", ".join(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="what holds cost, beside claims")
+    parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
+    arguments = parser.parse_args()
+    count, turns = (5_000, 3) if arguments.quick else (100_000, 15)
+    users = np.array(operations.integers(count))
+    times: dict[str, list[float]] = {name: [] for name in ROWS}
+    for _ in range(turns):
+        for name, (measure, _) in ROWS.items():
+            times[name].append(measure(users[: count // 20] if name in CREATIONS else users))
+    print(f"{len(os.sched_getaffinity(0))} cores, {count:,} keys, {turns} turns; ns of processor time an operation")
+    print(f"{'operation':42} {'median':>8} {'least':>8}  beside")
+    met = True
+    for name, (_, other) in ROWS.items():
+        text, bar = "", ""
+        if other:
+            ratio = statistics.median(mine / its for mine, its in zip(times[name], times[other], strict=True))
+            text = f"{ratio:.2f} times {other.split(' (')[0]}"
+            if name in RATIOS:
+                bar, met = f", bar {RATIOS[name]}", met and ratio <= RATIOS[name]
+        median = statistics.median(times[name])
+        if name in NANOSECONDS:
+            text, met = f"{text}{', ' if text else ''}bar {NANOSECONDS[name]} ns", met and median <= NANOSECONDS[name]
+        print(f"{name:42} {median:8,.0f} {min(times[name]):8,.0f}  {text}{bar}".rstrip())
+    print(f"bytes of space a hold: {bytes_of_holds((100, 1_000, 10_000, count))}")
+    return 0 if met or arguments.quick else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

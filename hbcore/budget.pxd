@@ -46,6 +46,8 @@ cdef class Budget:
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1
     cdef int pledge(self, uint64_t amount) except -1
+    cdef int check_limit(self, uint64_t amount) except -1
+    cdef object raise_limit(self, object total, uint64_t amount)
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1
     cdef bint next_run(self, Run *run) except -1
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1

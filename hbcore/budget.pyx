@@ -552,6 +552,7 @@ cdef class Budget:
             elif answer == ABSENT:
                 answer = self.fund_top_up(&hash, added)
                 if answer == INSUFFICIENT or answer == CLOSED:
+                    self.check_limit(added)
                     return REFUSED if answer == INSUFFICIENT else REFUSED_CLOSED
                 self.parent.look_up(&hash, &standing)
             if self.parent is not None:
@@ -580,8 +581,23 @@ cdef class Budget:
             if hb_cas(self.pledged, pledged, pledged + amount):
                 return 0
             pledged = hb_load_acquire(self.pledged)
+        self.raise_limit(self.total, amount)
+
+    cdef int check_limit(self, uint64_t amount) except -1:
+        # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
+        # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
+        cdef Budget root = self
+        while root.parent is not None:
+            root = root.parent
+        if root.base_total + hb_load_acquire(root.pledged) + amount >= <uint64_t>TOTAL_LIMIT:
+            total = self.total
+            if total + amount >= TOTAL_LIMIT:
+                self.raise_limit(total, amount)
+        return 0
+
+    cdef object raise_limit(self, object total, uint64_t amount):
         raise ValueError(
-            f"the total of budget {self.name!r} must stay below 2**62: it is {self.total}, and {amount} is too much"
+            f"the total of budget {self.name!r} must stay below 2**62: it is {total}, and {amount} is too much"
         )
 
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1:

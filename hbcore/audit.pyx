@@ -306,8 +306,7 @@ cdef tuple audit_envelope(Envelope envelope):
         worker = worker_of(region)
         with nogil:
             deck_expire(deck, worker)
-        envelope.passed_on = 0
-        envelope.end_if_due()
+        envelope.finish_closing()
     with nogil:
         status = audit_deck(deck, region, &sums, &finding)
         if status == BAD_COUNT and (audit_deck(deck, region, &again, &second) != BAD_COUNT
@@ -335,13 +334,11 @@ def audit_all(envelopes):
 
 # ---- budgets --------------------------------------------------------------------------------------------------------
 
-cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
-    # Every hold stands where its key leads, and what was granted and what is available are the total together.
-    cdef uint64_t operation, available, again, place
-    cdef AccountSums second
+cdef int audit_places(Budget budget) except -1:
+    # Every hold stands where its key leads.
+    cdef uint64_t place
     cdef Run run
-    cdef int64_t missing
-    cdef int answer, _turn
+    cdef int answer
     run.segment = run.end = 0
     budget.attach_levels()
     while budget.next_run(&run):
@@ -355,6 +352,15 @@ cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
                 )
             if answer != 0:
                 budget.supply(answer)
+    return 0
+
+
+cdef int audit_holds(Budget budget, AccountSums *sums) except -1:
+    # What was granted and what is available are the total together.
+    cdef uint64_t operation, available, again
+    cdef AccountSums second
+    cdef int64_t missing
+    cdef int _turn
     for _turn in range(LOOKS):
         if not account_money(&budget.account, &operation, &available):
             continue
@@ -426,6 +432,8 @@ def audit_budgets(budgets, envelopes):
     cdef Envelope envelope
     cdef AccountSums sums
     cdef uint64_t holds = 0
+    for budget in budgets:
+        audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
     for budget in budgets:
         if not budget.region.is_readonly:
             budget.finish_top_ups()

@@ -31,6 +31,7 @@ cdef class Budget:
     cdef Region region
     cdef uint64_t offset
     cdef uint64_t base_total
+    cdef uint64_t *pledged
     cdef UserKey funding_key        # under which the parent holds this budget's money
     cdef readonly str name
     cdef readonly Budget parent
@@ -44,6 +45,9 @@ cdef class Budget:
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1
+    cdef int pledge(self, uint64_t amount) except -1
+    cdef int check_limit(self, uint64_t amount) except -1
+    cdef object raise_limit(self, object total, uint64_t amount)
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1
     cdef bint next_run(self, Run *run) except -1
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1
@@ -56,6 +60,9 @@ cdef class Budget:
 
 
 cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1
+cdef int64_t child_afford(
+    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
+) except? -1
 cdef int64_t child_insert(
     Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
 ) except? -1

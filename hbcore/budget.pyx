@@ -17,7 +17,7 @@ from hbcore.account cimport (
     account_reserve,
     hold_kind, hold_time, level_size, segment_first, segment_size,
 )
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_store_private
+from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore.directory cimport (
     directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
@@ -537,7 +537,6 @@ cdef class Budget:
         cdef uint64_t added
         cdef int answer
         cdef bint is_closed
-        cdef Sums sums
         self.region.check_writable()
         key_of(self.region, key, &hash)
         added = amount_of(amount, 1)
@@ -548,22 +547,24 @@ cdef class Budget:
             account_available(&self.account, &is_closed)
             if is_closed and answer == ABSENT:
                 return REFUSED_CLOSED
-            self.count(&sums)
-            if self.base_total + sums.added + added >= <uint64_t>TOTAL_LIMIT:
-                raise ValueError(
-                    f"the total of budget {self.name!r} must stay below 2**62: it is {self.base_total + sums.added}, "
-                    f"and {added} is too much"
-                )
-            if self.parent is not None and answer == ABSENT:
+            if self.parent is None:
+                self.pledge(added)
+            elif answer == ABSENT:
                 answer = self.fund_top_up(&hash, added)
                 if answer == INSUFFICIENT or answer == CLOSED:
+                    self.check_limit(added)
                     return REFUSED if answer == INSUFFICIENT else REFUSED_CLOSED
                 self.parent.look_up(&hash, &standing)
             if self.parent is not None:
                 # What the parent has granted is what is added, also by an earlier call that died.
                 if standing.amount != added:
                     raise ConflictError(top_up_conflict(self, key, standing.amount, added))
-            answer = self.put(&hash, ADDING, added, added, &standing)
+            answer = ABSENT
+            try:
+                answer = self.put(&hash, ADDING, added, added, &standing)
+            finally:
+                if self.parent is None and (answer == REPEATED or answer == ABSENT and standing.wish == 0):
+                    hb_fetch_add_relaxed(self.pledged, -added)      # made and pledged by another call, or not made
             refund_upwards(self)
         else:
             answer = REPEATED
@@ -571,13 +572,47 @@ cdef class Budget:
             raise ConflictError(top_up_conflict(self, key, standing.amount, added))
         return hold_of(answer, &standing)
 
+    cdef int pledge(self, uint64_t amount) except -1:
+        # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
+        # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
+        # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
+        cdef uint64_t pledged = hb_load_acquire(self.pledged)
+        while pledged < <uint64_t>TOTAL_LIMIT and self.base_total + pledged + amount < <uint64_t>TOTAL_LIMIT:
+            if hb_cas(self.pledged, pledged, pledged + amount):
+                return 0
+            pledged = hb_load_acquire(self.pledged)
+        self.raise_limit(self.total, amount)
+
+    cdef int check_limit(self, uint64_t amount) except -1:
+        # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
+        # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
+        cdef Budget root = self
+        while root.parent is not None:
+            root = root.parent
+        if root.base_total + hb_load_acquire(root.pledged) + amount >= <uint64_t>TOTAL_LIMIT:
+            total = self.total
+            if total + amount >= TOTAL_LIMIT:
+                self.raise_limit(total, amount)
+        return 0
+
+    cdef object raise_limit(self, object total, uint64_t amount):
+        raise ValueError(
+            f"the total of budget {self.name!r} must stay below 2**62: it is {total}, and {amount} is too much"
+        )
+
     cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1:
-        # A record of it, funded by the parent.
-        cdef int64_t offset = directory_allocate(self.region, sizeof(hb_top_up))
-        cdef hb_top_up *record = <hb_top_up *>(self.region.base + offset)
+        # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
+        cdef hb_top_up *record
         cdef Standing standing
         cdef UserKey check
+        cdef int64_t offset
         cdef int answer
+        cdef bint is_closed
+        cdef uint64_t available = account_available(&self.parent.account, &is_closed)
+        if (is_closed or available < amount) and self.parent.look_up(key, &standing) == ABSENT:
+            return CLOSED if is_closed else INSUFFICIENT
+        offset = directory_allocate(self.region, sizeof(hb_top_up))
+        record = <hb_top_up *>(self.region.base + offset)
         record.extent.kind = HB_KIND_TOP_UP
         record.extent.parent = self.offset
         record.extent.created_at_ms = hb_now_ms()
@@ -589,7 +624,9 @@ cdef class Budget:
         try:
             answer = self.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
         except BaseException:
-            # It may be funded by now, or never: somebody who needs the space will find out.
+            # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
+            if standing.wish == 0:
+                retire_extent(self.region, <uint64_t>offset)
             raise
         if answer == GRANTED_NOW:
             publish_extent(self.region, <uint64_t>offset)
@@ -680,23 +717,23 @@ cdef class Budget:
     def stats(self):
         """Sum the money by reading the holds, and what is below: O(holds and touched packets). See ``BudgetStats``."""
         cdef Sums sums
-        cdef uint64_t available, total, settled
+        cdef uint64_t left, available, total, settled
         cdef bint is_closed
-        cdef int _turn
         self.region.check_open()
-        for _turn in range(SUPPLY_LIMIT):
-            # What is settled only grows, so read before what is available it is never too much; money that is added
-            # meanwhile is seen by looking again.
+        # What is settled only grows, so read before what is available it is never too much. Money that was added
+        # between the two is seen by looking once more; if that is not enough, the file is damaged.
+        self.count(&sums)
+        settled = sums.settled
+        for offset in self.children():
+            settled += settled_below(self, offset)
+        left = account_available(&self.account, &is_closed)
+        available = 0 if is_closed and self.parent is not None else left
+        total = self.own_total(&sums, left, is_closed)
+        if total >> 63 or settled > total or available > total - settled:
             self.count(&sums)
-            settled = sums.settled
-            for offset in self.children():
-                settled += settled_below(self, offset)
-            available = account_available(&self.account, &is_closed)
-            total = self.own_total(&sums, available, is_closed)
-            if is_closed and self.parent is not None:
-                available = 0
-            if available + settled <= total:
-                break
+            total = self.own_total(&sums, left, is_closed)
+            if total >> 63 or settled > total or available > total - settled:
+                self.raise_corrupt()
         return BudgetStats(total, available, total - available - settled, settled)
 
     @property
@@ -884,6 +921,7 @@ cdef Budget budget_from(Region region, uint64_t offset, int depth):
     budget.region = region
     budget.offset = offset
     budget.base_total = copy.total
+    budget.pledged = &shared.pledged
     if copy.extent.parent != 0:
         budget.parent = budget_from(region, copy.extent.parent, depth + 1)
         budget.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
@@ -915,6 +953,8 @@ def budget_get(Region region not None, Budget parent, name, total):
         region.check_writable()
         if depth_of(parent) >= DEPTH_LIMIT:
             raise ValueError(f"budget {name!r} would be more than {DEPTH_LIMIT} levels below the engine")
+        offset = child_afford(region, parent, HB_KIND_BUDGET, name, encoded, wanted)
+    if offset == 0:
         offset = directory_allocate(region, budget_size(<uint64_t>len(encoded)))
         shared = <hb_budget *>(region.base + offset)
         shared.extent.kind = HB_KIND_BUDGET
@@ -960,6 +1000,35 @@ cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name)
     return <int64_t>standing.link
 
 
+cdef object insufficient(Budget parent, uint32_t kind, str name, uint64_t total, bint is_closed, uint64_t available):
+    if is_closed:
+        return InsufficientBudgetError(f"budget {parent.name!r} is closed")
+    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
+    return InsufficientBudgetError(
+        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
+    )
+
+
+cdef int64_t child_afford(
+    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
+) except? -1:
+    # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
+    # funded, the offset of what somebody else has just made of that name, or raises InsufficientBudgetError.
+    cdef bint is_closed
+    cdef uint64_t available
+    cdef int64_t offset
+    if parent is None:
+        return 0
+    available = account_available(&parent.account, &is_closed)
+    if not is_closed and available >= total:
+        return 0
+    # The look at the money comes first: if the child is not there now, it was not there then.
+    offset = child_find(region, parent, kind, encoded)
+    if offset == 0:
+        raise insufficient(parent, kind, name, total, is_closed, available)
+    return offset
+
+
 cdef int64_t child_insert(
     Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
 ) except? -1:
@@ -973,21 +1042,21 @@ cdef int64_t child_insert(
     if parent is None:
         return directory_insert(region, kind, 0, encoded, offset)
     key = name_hash(region, kind, parent.offset, encoded)
-    # If this is cut short, whoever needs the space finds out whether the child was funded: see child_is_funded.
-    answer = parent.put(&key, FUNDING, offset, total, &standing)
+    try:
+        answer = parent.put(&key, FUNDING, offset, total, &standing)
+    except BaseException:
+        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        if standing.wish == 0:
+            retire_extent(region, offset)
+        raise
     if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
         if standing.link != offset:
             retire_extent(region, offset)
         directory_name(region, kind, parent.offset, encoded, standing.link)
         return <int64_t>standing.link
     retire_extent(region, offset)
-    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
-    if answer == CLOSED:
-        raise InsufficientBudgetError(f"budget {parent.name!r} is closed")
     available = account_available(&parent.account, &is_closed)
-    raise InsufficientBudgetError(
-        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
-    )
+    raise insufficient(parent, kind, name, total, answer == CLOSED, available)
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:

@@ -19,7 +19,7 @@ from hbcore.region cimport (
 from hbcore.user cimport UserKey, siphash128
 from hbcore.wide cimport hb_multiply
 
-from hbcore.errors import AuditError, CorruptFileError, EngineFullError
+from hbcore.errors import AuditError, CorruptFileError, EngineClosedError, EngineFullError
 
 cdef enum:
     BUCKET_WORDS = 8
@@ -251,8 +251,15 @@ cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, byt
 
 
 cdef int directory_name(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except -1:
-    # Name an object that a budget has funded: nothing else can ever have that name, and any number may do this.
-    if <uint64_t>walk(region, kind, parent, name, offset) != offset:
+    # Name an object that a budget has funded: nothing else can ever have that name, and any number may do this. Without
+    # space for another level it stays without a word of the directory, and while a file is put right after a reboot
+    # nobody makes one: its budget leads to it as well.
+    cdef uint64_t winner = offset
+    try:
+        winner = <uint64_t>walk(region, kind, parent, name, offset)
+    except (EngineClosedError, EngineFullError):
+        pass
+    if winner != offset:
         shown = name.decode(errors="backslashreplace")
         raise CorruptFileError(f"the directory of {region.path!r} is damaged: {shown!r} is two objects")
     publish_extent(region, offset)

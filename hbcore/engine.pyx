@@ -6,7 +6,7 @@ from hbcore.atomics cimport hb_load_acquire
 from hbcore.directory cimport extent_name, is_named, publish_extent
 from hbcore.batch cimport nth_key
 from hbcore.budget cimport Budget, budget_at, refund_upwards
-from hbcore.envelope cimport Envelope, envelope_at, envelope_sweep
+from hbcore.envelope cimport envelope_at, envelope_sweep
 from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
@@ -161,16 +161,28 @@ cdef class Engine:
 
         Returns:
             How many envelopes were closed and claims given back. O(packets touched and holds).
+
+        Raises:
+            CorruptFileError: something is damaged; everything else was ended.
         """
-        cdef Envelope envelope
         cdef Budget budget
-        cdef uint64_t count = 0
+        cdef uint64_t offset, count = 0
         self.region.check_writable()
-        for envelope in self.envelopes():
-            count += envelope_sweep(envelope)
-        for budget in self.budgets():
-            budget.finish_top_ups()
-            refund_upwards(budget)
+        damage = None
+        for offset, name in self.objects(HB_KIND_ENVELOPE):
+            try:
+                count += envelope_sweep(envelope_at(self.region, offset, name))
+            except CorruptFileError as error:
+                damage = damage or error
+        for offset, _ in self.objects(HB_KIND_BUDGET):
+            try:
+                budget = budget_at(self.region, offset)
+                budget.finish_top_ups()
+                refund_upwards(budget)
+            except CorruptFileError as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
         return count
 
     def audit(self):

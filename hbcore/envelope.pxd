@@ -26,6 +26,7 @@ cdef class Envelope:
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
     cdef bint has_expired(self) noexcept
     cdef int pass_on(self) except -1
+    cdef bint finish_closing(self) except -1
     cdef int end_if_due(self) except -1
     cdef int count(self, Counts *counts) except -1
     cdef tuple identity(self)

@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.batch cimport Users, nth_key, users_of
-from hbcore.budget cimport Budget, child_find, child_insert, parent_of, refund_from
+from hbcore.budget cimport Budget, child_afford, child_find, child_insert, parent_of, refund_from
 from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
@@ -340,6 +340,13 @@ cdef class Envelope:
     cdef bint has_expired(self) noexcept:
         return self.deck.expires_at_ms != 0 and hb_now_ms() >= self.deck.expires_at_ms
 
+    cdef bint finish_closing(self) except -1:
+        # Close it if its time is over, and go on where a death has stopped a closer: whether it is closed now.
+        if hb_load_acquire(self.deck.ledger.closed) == 0 and not self.has_expired():
+            return False
+        self.close()
+        return True
+
     cdef int end_if_due(self) except -1:
         # Close it when its time is over, so that what nobody claimed is refunded.
         if hb_load_acquire(self.deck.ledger.closed) != 0:
@@ -441,15 +448,11 @@ cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
     # Close it if its time is over, give back claims that have expired, and refund what a death has kept back. Returns
     # how many things it has ended.
     cdef uint64_t count, worker
+    cdef bint was_open = hb_load_acquire(envelope.deck.ledger.closed) == 0
     worker = worker_of(envelope.region)
     with nogil:
         count = deck_expire(&envelope.deck, worker)
-    if hb_load_acquire(envelope.deck.ledger.closed) == 0 and envelope.has_expired():
-        envelope.close()
-        return count + 1
-    envelope.passed_on = 0
-    envelope.pass_on()
-    return count
+    return count + was_open if envelope.finish_closing() else count
 
 
 cdef object envelope_terms_of(Envelope envelope):
@@ -544,6 +547,9 @@ cdef Envelope envelope_create(
     cdef uint64_t size
     cdef int64_t offset, winner
     cdef UserKey check
+    winner = child_afford(region, budget, HB_KIND_ENVELOPE, name, encoded, checked.total)
+    if winner != 0:
+        return envelope_at(region, <uint64_t>winner, name)
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
     offset = directory_allocate(region, size)

@@ -147,7 +147,8 @@ struct hb_budget {
     uint64_t segments[32]; /* [atomic] HB_SEGMENTS of them, likewise */
     uint64_t money[2];     /* [atomic pair] the operation that changed it last; what is available */
     uint64_t next;         /* [atomic] the number of the next hold to be used: a hint that is never too low by itself */
-    unsigned char reserved2[104];
+    uint64_t pledged;      /* [atomic] of one without a parent: no less than all that was added to it; hint */
+    unsigned char reserved2[96];
 };
 
 /* Money that was added to a budget by its parent, as a hold there: an object without a name. */

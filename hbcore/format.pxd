@@ -92,6 +92,7 @@ cdef extern from "format.h" nogil:
         uint64_t segments[32]
         uint64_t money[2]
         uint64_t next
+        uint64_t pledged
 
     struct hb_top_up:
         hb_extent extent

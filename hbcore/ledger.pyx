@@ -272,12 +272,13 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     cdef uint64_t start, next_expiry, _turn
     cdef int64_t slot
     cdef Look look
+    cdef bint may_expire = ledger.hold_ms != 0
     for _turn in range(RETRY_LIMIT):
         # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
         # hint is seen by the look.
-        next_expiry = hb_load_acquire(ledger.next_expiry) if ledger.hold_ms else 0
+        next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
         if vacancy_none(&ledger.vacancy):
-            if expire_due(ledger, worker, next_expiry):
+            if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1
         look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
@@ -295,7 +296,7 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         if slot >= 0:
             return slot
         if look.digest == before:
-            if expire_due(ledger, worker, next_expiry):
+            if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1
         before = look.digest
@@ -562,17 +563,20 @@ cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t
     return give_back(ledger, worker, &key, &found) == REPEATED
 
 
-cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint) noexcept nogil:
+cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_expire) noexcept nogil:
     # Where a look found nothing free: give back what has expired. hint: of next_expiry, from before that look. False if
     # nothing had expired then; True means look again, also if it was others who gave something back: one of them may
     # have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by
     # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
+    # *may_expire becomes False where nothing had expired: then one more look is enough. Where claims expire in less
+    # time than going through the slots takes, the hint is always in the past, and that would have no end.
     cdef uint64_t slot, next_expiry
-    if ledger.hold_ms == 0 or time_of_grant(ledger) < hint:
+    if time_of_grant(ledger) < hint:
         return False
+    may_expire[0] = False
     next_expiry = time_of_grant(ledger) + ledger.hold_ms
     for slot in range(ledger.slot_count):
-        ledger_expire(ledger, worker, slot, &next_expiry)
+        may_expire[0] = ledger_expire(ledger, worker, slot, &next_expiry) or may_expire[0]
     hb_store_release(ledger.next_expiry, next_expiry)
     return True
 

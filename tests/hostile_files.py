@@ -323,7 +323,7 @@ def build_small(engine: hbcore.Engine, path: Path) -> list[Books]:
         Books("vast", some_terms(6, 2**44 + 1, 16, "dirichlet")),
     )
     untouched = Books("红" * 70, some_terms(7, 99_999, 33, "double_mean", max=4000))
-    expired = Books("expired", some_terms(8, 100, 10, "equal", expires_at=10**9))
+    expired = Books("expired", some_terms(8, 100, 10, "equal", expires_at=10**9), is_closed=True)
     everything = [mixed, untouched, one, churned, sold_out, expired, vast, closed]
     made = {books.name: engine.envelope(books.name, **books.terms) for books in everything}
     made["mixed"].claim_many(USERS[-20:] + USERS[:10])
@@ -340,6 +340,7 @@ def build_small(engine: hbcore.Engine, path: Path) -> list[Books]:
     for turn in range(60):  # a quarter of tombstones replaces an index
         made["churned"].claim(100 + turn)
         made["churned"].release(100 + turn)
+    made["expired"].claim(0)  # who meets it first closes it
     made["closed"].close()
     made["closed"].release(7)
     return everything

@@ -299,7 +299,7 @@ class Examination:
             stats = [books.stats() for books in self.everything]
             counts = (len(stats), *(sum(s[i] for s in stats) for i in (0, 1, 2)))
             amounts = tuple(sum(s[i] for s in stats) for i in (4, 5, 6))
-            if (*report[:4], *report[5:]) != counts + amounts:
+            if (*report[:4], *report[5:8]) != counts + amounts:
                 self.wrong(f"audit() found nothing, but has {tuple(report)}, not {counts + amounts}")
 
     def outcome(self) -> tuple[str, str]:

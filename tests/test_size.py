@@ -126,7 +126,7 @@ def test_a_giant_envelope_costs_nothing_before_it_is_claimed() -> None:
         assert stats[:4] == (packets, 8, 1, packets - 9)
         assert stats.amounts.remaining == packets * 100 - amount
         assert len(envelope.claims()) == 9
-        assert engine.audit() == (1, packets, 8, 1, 0, packets * 100, amount - claims[5].amount, claims[5].amount)
+        assert engine.audit()[:8] == (1, packets, 8, 1, 0, packets * 100, amount - claims[5].amount, claims[5].amount)
         assert envelope.close() == packets * 100 - amount
         assert engine.audit().refunded == packets - 9
         # To count and to close reads or writes 8 bytes for each stratum of 1,024 packets.

@@ -3,6 +3,7 @@
 The long form is ``tests/explorer/explore.py --preemptions 5`` and ``tests/explorer/mutants.py``; see the README.
 """
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,10 @@ def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> Non
 )
 def test_the_explorer_sees_a_planted_bug(built: Path, mutant: str) -> None:
     assert "1 of 1 planted bugs found" in run("mutants.py", mutant, "--original", built)
+
+
+def test_every_planted_bug_still_applies() -> None:
+    sources = {path.name: path.read_text() for path in SOURCES.parent.glob("*.p*")}
+    for name, edits in runpy.run_path(str(EXPLORER / "mutants.py"))["MUTANTS"].items():
+        for file, old, _ in edits:
+            assert sources[file].count(old) == 1, f"{name}: in {file} {sources[file].count(old)} times: {old}"

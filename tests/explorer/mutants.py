@@ -252,17 +252,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
     "sold out over what others gave back": [
-        (
-            "ledger.pyx",
-            "        ledger_expire(ledger, worker, slot, &next_expiry)\n",
-            "        hint = hint & ~<uint64_t>1 | ledger_expire(ledger, worker, slot, &next_expiry) | hint & 1\n",
-        ),
-        ("ledger.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return hint & 1\n"),
-        (
-            "ledger.pyx",
-            "    next_expiry = time_of_grant(ledger) + ledger.hold_ms\n",
-            "    next_expiry = time_of_grant(ledger) + ledger.hold_ms\n    hint = 0\n",
-        ),
+        ("ledger.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
     ],
     "expiry by a plain store": [
         (

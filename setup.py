@@ -26,7 +26,8 @@ MODULES = [
     "account",
     "envelope",
     "budget",
-    "audit",
+    "audit_envelope",
+    "audit_budget",
     "recovery",
     "engine",
 ]

@@ -11,7 +11,8 @@ from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_P
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
-from hbcore.audit import audit_all, audit_budgets
+from hbcore.audit_budget import audit_budgets
+from hbcore.audit_envelope import audit_envelopes
 from hbcore.directory import audit_directory
 from hbcore.budget import budget_get
 from hbcore.envelope import envelope_get
@@ -203,7 +204,7 @@ cdef class Engine:
         self.region.check_file()
         audit_directory(self.region)
         envelopes = self.envelopes()
-        report = audit_all(envelopes)
+        report = audit_envelopes(envelopes)
         return AuditReport(*report, *audit_budgets(self.budgets(), envelopes))
 
     def info(self):

@@ -1,0 +1,199 @@
+"""The audit of budgets: proof that their money is all there, and that what they have funded is there as well.
+
+For every budget: each hold stands where its key leads; what is available and what was granted are the total; each child
+is a hold of its parent, of its total; and what a parent has got back is what the child has given.
+
+On a quiet engine it is exact. While others reserve, what is in motion is looked at again and left out if it moved, so
+that a sound engine is never called unsound, and damage is found unless it moves as well.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore.account cimport (
+    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums, account_available, account_check,
+    account_money, hold_kind,
+)
+from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
+from hbcore.deck cimport Counts
+from hbcore.directory cimport name_hash
+from hbcore.envelope cimport Envelope
+from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, hb_extent, hb_top_up
+from hbcore.region cimport Region
+from hbcore.user cimport UserKey
+
+from functools import partial
+
+from hbcore.errors import AuditError
+
+cdef enum:
+    LOOKS = 4       # at the money of a budget that moves
+
+
+cdef int audit_places(Budget budget) except -1:
+    # Every hold stands where its key leads.
+    cdef uint64_t place
+    cdef Run run
+    cdef int answer
+    run.segment = run.end = 0
+    budget.attach_levels()
+    while budget.next_run(&run):
+        answer = LACKING
+        while answer != 0:
+            with nogil:
+                answer = account_check(&budget.account, run.first, run.end, &place)
+            if answer == DAMAGED:
+                raise AuditError(
+                    f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
+                )
+            if answer != 0:
+                budget.supply(answer)
+    return 0
+
+
+cdef int audit_holds(Budget budget, Sums *sums) except -1:
+    # What was granted and what is available are the total together.
+    cdef uint64_t operation, available, again
+    cdef Sums second
+    cdef int64_t missing
+    cdef int _turn
+    for _turn in range(LOOKS):
+        if not account_money(&budget.account, &operation, &available):
+            continue
+        budget.count(sums)
+        again = available
+        if not account_money(&budget.account, &operation, &again) or again != available:
+            continue
+        budget.count(&second)
+        account_money(&budget.account, &operation, &again)
+        if again != available or second.digest != sums.digest:
+            continue        # it moves
+        available &= ~MONEY_CLOSED
+        if available + sums.taken != budget.base_total + sums.added:
+            missing = <int64_t>(budget.base_total + sums.added - available - sums.taken)
+            difference = f"{missing:,} are missing" if missing > 0 else f"{-missing:,} are too many"
+            raise AuditError(
+                f"budget {budget.name!r}: {available} available and {<int64_t>sums.taken} held or spent are not "
+                f"{budget.base_total + sums.added} in all: {difference}"
+            )
+        return 0
+    return 0
+
+
+cdef int audit_child(
+    Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total
+) except -1:
+    # A child is a hold of its parent.
+    cdef UserKey key = name_hash(region, kind, parent.offset, name)
+    cdef Standing standing
+    what = f"{'budget' if kind == HB_KIND_BUDGET else 'envelope'} {name.decode(errors='backslashreplace')!r}"
+    if parent.look_up(&key, &standing) == ABSENT or hold_kind(standing.state) != FUNDED or standing.link != offset:
+        raise AuditError(f"budget {parent.name!r} holds nothing for {what}")
+    if standing.amount != total:
+        raise AuditError(f"budget {parent.name!r} holds {standing.amount} for {what}, whose total is {total}")
+    return 0
+
+
+cdef uint64_t refunded_to(Region region, Budget parent, uint32_t kind, bytes name) except? 0xFFFFFFFFFFFFFFFF:
+    cdef UserKey key = name_hash(region, kind, parent.offset, name)
+    cdef Standing standing
+    parent.look_up(&key, &standing)
+    return standing.value
+
+
+cdef int audit_refund(Region region, Budget parent, uint32_t kind, str name, object given) except -1:
+    # What a parent has got back is what the child has given.
+    cdef bytes encoded = name.encode()
+    cdef uint64_t before = given(), present, after
+    cdef UserKey key
+    present = refunded_to(region, parent, kind, encoded)
+    if present < before and not region.is_readonly:
+        # It is on its way, by somebody who closes the child just now or has died in it. Passed on here as well it
+        # counts once only.
+        key = name_hash(region, kind, parent.offset, encoded)
+        refund_from(parent, &key, before)
+        present = refunded_to(region, parent, kind, encoded)
+    after = given()
+    if present > after or (not region.is_readonly and present < before):
+        raise AuditError(
+            f"budget {parent.name!r} has got back {present} of {'budget' if kind == HB_KIND_BUDGET else 'envelope'} "
+            f"{name!r}, which has given {after}"
+        )
+    return 0
+
+
+def audit_budgets(budgets, envelopes):
+    """Audit budgets and what they have funded; return the sums of ``AuditReport``, the number of budgets first."""
+    cdef Budget budget
+    cdef Envelope envelope
+    cdef Sums sums
+    cdef uint64_t holds = 0
+    for budget in budgets:
+        audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
+    for budget in budgets:
+        if not budget.region.is_readonly:
+            budget.finish_top_ups()
+            refund_upwards(budget)
+    for budget in budgets:
+        audit_holds(budget, &sums)
+        holds += sums.count
+        audit_links(budget)
+        if budget.parent is not None:
+            audit_child(budget.region, budget.parent, budget.offset, budget.name.encode(), HB_KIND_BUDGET,
+                        budget.base_total)
+            audit_refund(budget.region, budget.parent, HB_KIND_BUDGET, budget.name, partial(given_by_budget, budget))
+    for envelope in envelopes:
+        if envelope.budget is not None:
+            audit_child(envelope.region, envelope.budget, envelope.offset, envelope.name.encode(), HB_KIND_ENVELOPE,
+                        envelope.deck.terms.total)
+            audit_refund(envelope.region, envelope.budget, HB_KIND_ENVELOPE, envelope.name,
+                         partial(given_by_envelope, envelope))
+    stats = [budget.stats() for budget in budgets]
+    budgeted = sum(money.total for budget, money in zip(budgets, stats) if budget.parent is None)
+    available = sum(money.available for money in stats)
+    spent = sum(money.settled for budget, money in zip(budgets, stats) if budget.parent is None)
+    return [len(stats), holds, budgeted, available, budgeted - available - spent, spent]
+
+
+def given_by_budget(Budget budget not None):
+    """Return all that a budget has given to its parent."""
+    cdef bint is_closed
+    cdef uint64_t available = account_available(&budget.account, &is_closed)
+    return available if is_closed else 0
+
+
+def given_by_envelope(Envelope envelope not None):
+    """Return all that an envelope has given to its budget."""
+    cdef Counts counts
+    envelope.count(&counts)
+    return counts.amount_refunded
+
+
+cdef int audit_links(Budget budget) except -1:
+    # Whatever was funded is there, and says so itself.
+    cdef Region region = budget.region
+    cdef hb_extent *extent
+    cdef hb_top_up *record
+    cdef Budget target
+    cdef UserKey key
+    cdef Standing standing
+    cdef int answer
+    for offset in budget.children():
+        record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
+        if record != NULL:
+            key.low = record.key[0]
+            key.high = record.key[1]
+            target = budget_at(region, record.extent.parent)
+            answer = target.look_up(&key, &standing)
+            if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
+                if region.is_readonly:
+                    continue
+                budget.finish_top_ups()
+                answer = target.look_up(&key, &standing)
+            if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
+                raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")
+            continue
+        extent = region.extent(offset, HB_KIND_BUDGET, sizeof(hb_extent))
+        if extent == NULL:
+            extent = region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_extent))
+        if extent == NULL or extent.parent != budget.offset:
+            raise AuditError(f"budget {budget.name!r} holds money for a child at byte {offset}, where none is")
+    return 0

@@ -42,8 +42,8 @@ from hbcore.atomics cimport (
     hb_cas, hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
 )
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent, hb_hold,
-    hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent,
+    hb_hold, hb_top_up,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.user cimport UserKey
@@ -283,7 +283,7 @@ cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *t
         return DAMAGED
     if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # the smallest of them
         return UNSEEN
-    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP):
+    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_PART):
         return DAMAGED
     total[0] = (<const hb_budget *>extent).total
     return 0 if 0 < total[0] < AMOUNT_LIMIT else DAMAGED

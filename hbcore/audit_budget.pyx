@@ -12,17 +12,23 @@ from hbcore.account cimport (
     ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums, account_available, account_check,
     account_money, hold_kind,
 )
+from hbcore.atomics cimport hb_load_acquire
 from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
 from hbcore.deck cimport Counts
 from hbcore.directory cimport name_hash
-from hbcore.envelope cimport Envelope
-from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, hb_extent, hb_top_up
+from hbcore.envelope cimport Envelope, part_check
+from hbcore.format cimport (
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
+)
+from hbcore.growth cimport is_appended
+from hbcore.part cimport Part, part_step
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
 
 from functools import partial
 
 from hbcore.errors import AuditError
+from hbcore.growth import finish_part
 
 cdef enum:
     LOOKS = 4       # at the money of a budget that moves
@@ -143,7 +149,8 @@ def audit_budgets(budgets, envelopes):
     for envelope in envelopes:
         if envelope.budget is not None:
             audit_child(envelope.region, envelope.budget, envelope.offset, envelope.name.encode(), HB_KIND_ENVELOPE,
-                        envelope.deck.terms.total)
+                        envelope.deck.first.terms.total)
+            audit_parts(envelope)
             audit_refund(envelope.region, envelope.budget, HB_KIND_ENVELOPE, envelope.name,
                          partial(given_by_envelope, envelope))
     stats = [budget.stats() for budget in budgets]
@@ -167,6 +174,40 @@ def given_by_envelope(Envelope envelope not None):
     return counts.amount_refunded
 
 
+cdef int audit_parts(Envelope envelope) except -1:
+    # What an envelope was topped up by is a hold of its budget, each for itself.
+    cdef Part *part = &envelope.deck.first
+    cdef Standing standing
+    cdef uint64_t offset
+    while True:
+        offset = hb_load_acquire(part.following)
+        if part_step(envelope.deck.attach, envelope.deck.owner, &part) != 0 or part == NULL:
+            return 0        # damage of its chain is found where the envelope itself is looked at
+        if (envelope.budget.look_up(&part.key, &standing) == ABSENT or hold_kind(standing.state) != FUNDED
+                or standing.link != offset or standing.amount != part.terms.total):
+            raise AuditError(
+                f"budget {envelope.budget.name!r} holds nothing for top-up {part.number} of envelope {envelope.name!r}"
+            )
+
+
+cdef bint audit_part_link(Budget budget, uint64_t offset) except -1:
+    # Whether the child at an offset is a top-up of an envelope. It is in there, or on its way.
+    cdef Region region = budget.region
+    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef hb_extent *extent
+    cdef UserKey key
+    if record == NULL:
+        return False
+    extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+    if extent == NULL or extent.parent != budget.offset or not part_check(region, record, &key):
+        raise AuditError(f"budget {budget.name!r} holds money for the damaged top-up at byte {offset}")
+    if not region.is_readonly:
+        finish_part(region, offset)
+        if not is_appended(region, offset):
+            raise AuditError(f"budget {budget.name!r} holds money for a top-up at byte {offset}, which has not arrived")
+    return True
+
+
 cdef int audit_links(Budget budget) except -1:
     # Whatever was funded is there, and says so itself.
     cdef Region region = budget.region
@@ -177,6 +218,8 @@ cdef int audit_links(Budget budget) except -1:
     cdef Standing standing
     cdef int answer
     for offset in budget.children():
+        if audit_part_link(budget, offset):
+            continue
         record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
         if record != NULL:
             key.low = record.key[0]

@@ -11,22 +11,22 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
-from hbcore.deck cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Deck, deck_expire, sealed_amount
+from hbcore.deck cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore.envelope cimport Envelope
 from hbcore.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
 from hbcore.format cimport hb_slot
-from hbcore.law cimport (
-    STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
-)
+from hbcore.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_share, stratum_start
 from hbcore.ledger cimport BUSY, EXPIRED, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
+from hbcore.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was, worker_of
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport vacancy_hides
 
 from hbcore.errors import AuditError
+from hbcore.growth import finish_parts
 
 cdef enum:
     SOUND = 0
@@ -42,6 +42,8 @@ cdef enum:
     HIDDEN = 10
     BAD_WORKER = 11
     BAD_REPLACEMENT = 12
+    BAD_PART = 13
+    NO_PART = 14
 
 cdef struct Finding:
     uint64_t packet     # or stratum, or index word
@@ -49,6 +51,7 @@ cdef struct Finding:
     uint64_t present
 
 cdef struct Sums:
+    uint64_t packets
     uint64_t total
     uint64_t granted
     uint64_t settled
@@ -59,10 +62,13 @@ cdef struct Sums:
     uint64_t digest         # of all slot states: the same twice means that nothing happened in between
 
 
-cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding) noexcept nogil:
+cdef int audit_packet(
+    Deck *deck, const Part *part, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding
+) noexcept nogil:
     cdef UserKey key
     cdef Found found
     cdef uint64_t state, present
+    cdef uint64_t cleared = hb_load_acquire(deck.ledger.vacancy.cleared_count)
     cdef int kind, answer
     if not deck.ledger.is_readonly:
         ledger_reclaim(&deck.ledger, packet)
@@ -73,9 +79,10 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
     sums.digest = (sums.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
     finding.packet = packet
     finding.expected = amount
-    finding.present = present & deck.amount_mask
+    finding.present = present & part.amount_mask
     # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
-    if present != sealed_amount(deck, packet, amount) and not (present == 0 and (kind == FREE or kind == REFUNDED)):
+    if (present != sealed_amount(deck, part, packet, amount)
+            and not (present == 0 and (kind == FREE or kind == REFUNDED))):
         return BAD_AMOUNT
     if kind == GRANTED or kind == SETTLED:
         answer = ledger_find(&deck.ledger, &key, &found)
@@ -107,41 +114,60 @@ cdef int audit_packet(Deck *deck, uint64_t packet, uint64_t amount, Sums *sums, 
         finding.present = <uint64_t>kind
         return BAD_KIND
     elif vacancy_hides(&deck.ledger.vacancy, packet):
-        # A bit is cleared before a slot becomes free, so a slot that was free all the while lies under none.
-        if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
+        # A bit is cleared before a slot becomes free, so a slot that was free all the while lies under none, unless
+        # others were being opened beside it.
+        if (hb_load_acquire(&deck.ledger.slots[packet].state) == state
+                and hb_load_acquire(deck.ledger.vacancy.open_count) == cleared):
             return HIDDEN
         sums.moving += 1
     return SOUND
 
 
 cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
+    cdef Part *part = &deck.first
+    cdef uint64_t total = 0
+    cdef int status
+    while part != NULL:
+        status = audit_part(deck, part, sums, finding)
+        if status != SOUND:
+            return status
+        total += part.terms.total
+        sums.packets += part.terms.packets
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            return BAD_PART
+    finding.expected = total
+    finding.present = sums.total
+    return SOUND if sums.total == total else BAD_SUM
+
+
+cdef int audit_part(Deck *deck, const Part *part, Sums *sums, Finding *finding) noexcept nogil:
     # Strata that nobody has touched are not touched now either.
     cdef uint64_t amounts[STRATUM_SIZE]
     cdef uint64_t stratum, share, sum, start, word
     cdef int count, i, status
-    for stratum in range(deck.terms.stratum_count):
-        share = stratum_share(&deck.terms, stratum)
+    for stratum in range(part.terms.stratum_count):
+        share = stratum_share(&part.terms, stratum)
         sums.total += share
-        word = hb_load_acquire(&deck.strata[stratum])
-        start = stratum_start(&deck.terms, stratum)
+        word = hb_load_acquire(&part.strata[stratum])
+        start = stratum_start(&part.terms, stratum)
         finding.packet = stratum
         if word == STRATUM_REFUNDED:
             if hb_load_acquire(deck.ledger.closed) == 0:
                 return BAD_REFUND
-            sums.refunded += stratum_start(&deck.terms, stratum + 1) - start
+            sums.refunded += stratum_start(&part.terms, stratum + 1) - start
             continue
         if word == STRATUM_UNTOUCHED:
             continue
         if word != STRATUM_OPEN:
             finding.present = word
             return BAD_STRATUM
-        count = split_stratum(&deck.terms, stratum, amounts)
+        count = split_stratum(&part.terms, stratum, amounts)
         if count < 0:
             return BAD_MEMORY
         sum = 0
         for i in range(count):
             sum += amounts[i]
-            status = audit_packet(deck, packet_at(&deck.terms, start + <uint64_t>i), amounts[i], sums, finding)
+            status = audit_packet(deck, part, packet_in(part, start + <uint64_t>i), amounts[i], sums, finding)
             if status != SOUND:
                 return status
         if sum != share:
@@ -149,30 +175,32 @@ cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
             finding.expected = share
             finding.present = sum
             return BAD_SUM
-    finding.expected = deck.terms.total
-    finding.present = sums.total
-    return SOUND if sums.total == deck.terms.total else BAD_SUM
+    return SOUND
 
 
 cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogil:
     # No slot was ever taken or refunded by itself in a stratum that is not open.
     cdef uint64_t base = <char *>deck.ledger.slots - region.base
     cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
-    cdef uint64_t data_end, packet, stratum, word
+    cdef uint64_t data_end, packet, word
+    cdef Part *part
     cdef uint64_t data = region.next_data(base, end, &data_end)
     cdef int kind
     while data < end:
         for packet in range((data - base) // sizeof(hb_slot), (data_end - base - 1) // sizeof(hb_slot) + 1):
             if slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state)) == FREE:
                 continue
-            stratum = stratum_of(&deck.terms, position_of(&deck.terms, packet))
-            word = hb_load_acquire(&deck.strata[stratum])
+            part = part_of(deck, packet)
+            if part == NULL:
+                finding.packet = packet
+                return NO_PART
+            word = hb_load_acquire(&part.strata[stratum_of(&part.terms, place_in(part, packet))])
             kind = slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state))
             # A slot is HELD before its stratum is opened by who holds it, and may be refunded by who came too late.
             if word == STRATUM_OPEN or kind == FREE or kind == HELD:
                 continue
             if word != STRATUM_REFUNDED or kind != REFUNDED:
-                finding.packet = stratum
+                finding.packet = stratum_of(&part.terms, place_in(part, packet))
                 finding.present = word
                 return BAD_STRATUM
         data = region.next_data(data_end, end, &data_end)
@@ -246,6 +274,8 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         HIDDEN: f"{where}: packet {finding.packet} is free, but the vacancy tree hides it from claims",
         BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
         BAD_REPLACEMENT: f"{where}: the replacement of its index cannot go on",
+        BAD_PART: f"{where}: one of its top-ups is damaged",
+        NO_PART: f"{where}: packet {finding.packet} is taken, but the envelope has no such packet",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
     }[status]
 
@@ -283,13 +313,19 @@ cdef tuple audit_envelope(Envelope envelope):
     cdef Finding finding, second
     cdef Deck *deck = &envelope.deck
     cdef Region region = envelope.region
-    cdef uint64_t worker
+    cdef uint64_t worker, open_count
+    cdef uint64_t least = deck.first.terms.packets
     cdef int status
     if not region.is_readonly:
         worker = worker_of(region)
         with nogil:
             deck_expire(deck, worker)
+        least = packets_of(deck)
+        finish_parts(envelope)
         envelope.finish_closing()
+    open_count = hb_load_acquire(deck.ledger.vacancy.open_count)    # a part is appended before it is opened
+    if not least <= open_count <= packets_of(deck):
+        raise AuditError(f"envelope {envelope.name!r}: {open_count} of its {packets_of(deck)} packets may be claimed")
     with nogil:
         status = audit_deck(deck, region, &sums, &finding)
         if status == BAD_COUNT and (audit_deck(deck, region, &again, &second) != BAD_COUNT
@@ -300,9 +336,20 @@ cdef tuple audit_envelope(Envelope envelope):
     if status != SOUND:
         raise AuditError(describe(envelope, status, &finding))
     return (
-        deck.terms.packets, sums.granted, sums.settled, sums.refunded, deck.terms.total, sums.amount_granted,
+        sums.packets, sums.granted, sums.settled, sums.refunded, sums.total, sums.amount_granted,
         sums.amount_settled,
     )
+
+
+cdef uint64_t packets_of(Deck *deck) noexcept:
+    # In all parts; up to a damaged one.
+    cdef Part *part = &deck.first
+    cdef uint64_t end = 0
+    while part != NULL:
+        end = part.start + part.terms.packets
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            break
+    return end
 
 
 def audit_envelopes(envelopes):

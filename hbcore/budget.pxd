@@ -59,6 +59,7 @@ cdef class Budget:
     cdef tuple identity(self)
 
 
+cdef object as_key(error)
 cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1
 cdef int64_t child_afford(
     Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total

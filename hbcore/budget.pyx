@@ -24,8 +24,8 @@ from hbcore.directory cimport (
     name_hash, publish_extent, retire_extent,
 )
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget,
-    hb_extent, hb_hold, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, HB_UNIT,
+    hb_budget, hb_extent, hb_hold, hb_part, hb_top_up,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.region cimport Region, extent_size, hb_now_ms
@@ -506,7 +506,7 @@ cdef class Budget:
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
-        expires_at=None, per_user=1, hold_seconds=None,
+        expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it as a hold of this budget. As ``Engine.envelope``.
 
@@ -515,7 +515,7 @@ cdef class Budget:
         """
         return envelopes().envelope_get(
             self.region, self, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
-            hold_seconds,
+            hold_seconds, max_packets,
         )
 
     def top_up(self, key, /, amount):
@@ -635,7 +635,7 @@ cdef class Budget:
         return answer
 
     cdef int finish_top_ups(self) except -1:
-        # Of the sub-budgets: what this budget has granted to them and a death has kept from them.
+        # Of sub-budgets and envelopes: what this budget has granted to them and a death has kept from them.
         cdef hb_top_up *record
         cdef Budget child
         cdef Standing standing
@@ -643,6 +643,8 @@ cdef class Budget:
         for offset in self.children():
             record = <hb_top_up *>self.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
             if record == NULL:
+                if self.region.extent(offset, HB_KIND_PART, sizeof(hb_part)) != NULL:
+                    growth().finish_part(self.region, offset)
                 continue
             top_up_check(self.region, record, &key)
             if memcmp(&key, record.check, 16) != 0:
@@ -1064,6 +1066,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint32_t kind = extent.kind
     cdef hb_top_up *record
+    cdef hb_part *part
     cdef Budget parent
     cdef UserKey key
     cdef Standing standing
@@ -1081,6 +1084,14 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             return False
         key.low = record.key[0]
         key.high = record.key[1]
+    elif kind == HB_KIND_PART:
+        part = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+        extent = NULL if part == NULL else region.extent(part.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+        if extent == NULL or extent.parent == 0 or not envelopes().part_is_whole(region, offset):
+            return False
+        parent = budget_at(region, extent.parent)
+        key.low = part.key[0]
+        key.high = part.key[1]
     elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
         name = extent_name(region, offset)
         parent = parent_of(region, extent.parent)
@@ -1099,7 +1110,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         if answer == REPEATED:
             if hold_kind(standing.state) != FUNDED or standing.link != offset:
                 return False
-            if not region.is_readonly and kind != HB_KIND_TOP_UP:
+            if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
                 directory_name(region, kind, parent.offset, name, offset)
             return True
         parent.supply(answer)
@@ -1139,6 +1150,12 @@ def envelopes():
     return envelope
 
 
+def growth():
+    """Return the module of their top-ups, likewise."""
+    from hbcore import growth
+    return growth
+
+
 cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
     # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
     # the way up from each budget is short (budget_from).
@@ -1146,8 +1163,8 @@ cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFF
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     if not region.contains(offset, sizeof(hb_extent)):
         budget.raise_corrupt()
-    if extent.kind == HB_KIND_TOP_UP:
-        return 0
+    if extent.kind == HB_KIND_TOP_UP or extent.kind == HB_KIND_PART:
+        return 0        # spent, if it was, by whom it has topped up
     if extent.parent != budget.offset:
         budget.raise_corrupt()
     if extent.kind == HB_KIND_BUDGET:

@@ -4,35 +4,31 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
 from hbcore.batch cimport Batch
 from hbcore.format cimport HB_UNIT, hb_envelope
-from hbcore.law cimport Terms
 from hbcore.region cimport hb_file
 from hbcore.ledger cimport Found, Ledger, ledger_claim, ledger_size
+from hbcore.part cimport Part, attach_function, part_with
 from hbcore.user cimport UserKey
-
-cdef enum:
-    # the word of a stratum [atomic]
-    STRATUM_UNTOUCHED = 0
-    STRATUM_OPEN = 1        # its amounts are computed, or are about to be
-    STRATUM_REFUNDED = 2    # the envelope was closed before any of its packets was asked for
-
 
 cdef struct Deck:
     Ledger ledger
-    Terms terms             # a private copy, checked once
+    Part first              # what the envelope was made with; what it was topped up by follows
+    attach_function attach
+    void *owner             # what attach is called with
     hb_envelope *shared
-    uint64_t *strata        # [shared]
+    uint64_t max_packets
     uint64_t expires_at_ms
     uint64_t hold_ms
     uint64_t per_user
     uint64_t clock_offset_ms
-    uint64_t amount_mask        # the bits of an amount in its word; the rest is its check
     uint64_t seal[2]
 
 
 cdef struct Counts:
+    uint64_t packets
     uint64_t granted
     uint64_t settled
     uint64_t refunded
+    uint64_t amount_total
     uint64_t amount_granted
     uint64_t amount_settled
     uint64_t amount_refunded
@@ -40,7 +36,7 @@ cdef struct Counts:
 
 cdef enum:
     COUNT_SOUND = 0             # deck_count, deck_snapshot
-    COUNT_DAMAGED = -1
+    COUNT_DAMAGED = -1          # or no memory, which cannot be told apart
 
 
 cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
@@ -77,8 +73,8 @@ cdef inline uint64_t memory_offset(uint64_t name_length) noexcept nogil:
     return sizeof(hb_envelope) + whole_units(name_length)
 
 
-cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count, uint64_t packets) noexcept nogil:
-    return memory_offset(name_length) + whole_units(8 * stratum_count) + ledger_size(packets)
+cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count, uint64_t max_packets) noexcept nogil:
+    return memory_offset(name_length) + whole_units(8 * stratum_count) + ledger_size(max_packets)
 
 
 cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
@@ -91,19 +87,32 @@ cdef inline int deck_claim(
     return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
 
 
-cdef inline uint64_t sealed_amount(const Deck *deck, uint64_t packet, uint64_t amount) noexcept nogil:
+cdef inline Part *part_of(Deck *deck, uint64_t packet) noexcept nogil:
+    return &deck.first if packet < deck.first.terms.packets else part_with(
+        deck.attach, deck.owner, &deck.first, packet)
+
+
+cdef inline uint64_t sealed_amount(
+    const Deck *deck, const Part *part, uint64_t packet, uint64_t amount
+) noexcept nogil:
     # The word of an amount: below, the amount, in as many bits as the largest may need; above, a check of packet and
     # amount, so that an amount that was damaged is never handed out. A check sum under the envelope's seed, no more:
     # who can write to the file can read the seed.
     cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
     hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
-    return (hash & ~deck.amount_mask) | amount
+    return (hash & ~part.amount_mask) | amount
 
 
-cdef inline bint deck_amount(const Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
+cdef inline bint part_amount(const Deck *deck, const Part *part, uint64_t packet, int64_t *amount) noexcept nogil:
     # False: damage.
     cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
-    cdef uint64_t value = word & deck.amount_mask
+    cdef uint64_t value = word & part.amount_mask
     amount[0] = <int64_t>value
-    return deck.terms.min <= value <= deck.terms.max and word == sealed_amount(deck, packet, value)
+    return part.terms.min <= value <= part.terms.max and word == sealed_amount(deck, part, packet, value)
+
+
+cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
+    # False: damage.
+    cdef Part *part = part_of(deck, packet)
+    return part != NULL and part_amount(deck, part, packet, amount)

@@ -9,6 +9,7 @@ from hbcore.user cimport UserKey
 ctypedef bint (*funded_function)(Region region, uint64_t offset) except -1
 
 cdef void directory_set_funded(funded_function function) noexcept
+cdef void directory_set_appended(funded_function function) noexcept
 cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name)
 
 cdef int64_t directory_allocate(Region region, uint64_t size) except -1

@@ -10,8 +10,8 @@ from libc.string cimport memset
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.format cimport (
-    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_PHASE_LIVE,
-    HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
+    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS,
+    HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore.region cimport (
     DIRECTORY_OFFSET, FIRST_EXTENT, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
@@ -31,12 +31,19 @@ cdef enum:
 
 
 cdef funded_function is_funded = NULL
+cdef funded_function is_appended = NULL
 
 
 cdef void directory_set_funded(funded_function function) noexcept:
     # What budgets know lies above the directory.
     global is_funded
     is_funded = function
+
+
+cdef void directory_set_appended(funded_function function) noexcept:
+    # What the top-ups of envelopes know does as well.
+    global is_appended
+    is_appended = function
 
 
 cdef uint64_t *level_buckets(Region region, int level) except? NULL:
@@ -150,6 +157,8 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
         return False
     if extent.kind == HB_KIND_TOP_UP:
         return is_funded(region, offset)
+    if extent.kind == HB_KIND_PART:
+        return is_appended(region, offset) or is_funded(region, offset)
     name = extent_name(region, offset)
     if name is None:
         return False        # half made

@@ -16,6 +16,7 @@ from hbcore.audit_envelope import audit_envelopes
 from hbcore.directory import audit_directory
 from hbcore.budget import budget_get
 from hbcore.envelope import envelope_get
+from hbcore.growth import finish_parts
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
@@ -57,7 +58,7 @@ cdef class Engine:
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
-        expires_at=None, per_user=1, hold_seconds=None,
+        expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it. O(1) in its packets.
 
@@ -74,6 +75,8 @@ cdef class Engine:
             per_user: how many packets a user may claim, 1 .. 65536; see ``nth`` of ``Envelope.claim``.
             hold_seconds: a claim that is not settled for so long has expired and goes to others; None: claims stay.
                 Measured by a clock that nobody can set; after a reboot of the machine a claim has its whole time again.
+            max_packets: room for so many packets, those of top-ups included; None: no room for any top-up. See
+                ``Envelope.top_up``. Disk space is taken for all of them at once, memory only as they are claimed.
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names it.
@@ -83,7 +86,7 @@ cdef class Engine:
         """
         return envelope_get(
             self.region, None, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
-            hold_seconds,
+            hold_seconds, max_packets,
         )
 
     def budget(self, name, total=None):
@@ -172,7 +175,9 @@ cdef class Engine:
         damage = None
         for offset, name in self.objects(HB_KIND_ENVELOPE):
             try:
-                count += envelope_sweep(envelope_at(self.region, offset, name))
+                envelope = envelope_at(self.region, offset, name)
+                finish_parts(envelope)
+                count += envelope_sweep(envelope)
             except CorruptFileError as error:
                 damage = damage or error
         for offset, _ in self.objects(HB_KIND_BUDGET):

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.budget cimport Budget
 from hbcore.deck cimport Counts, Deck
+from hbcore.format cimport hb_part
 from hbcore.ledger cimport Found
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
@@ -24,6 +25,7 @@ cdef class Envelope:
     cdef object __weakref__
 
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
+    cdef bint is_over(self) noexcept
     cdef bint has_expired(self) noexcept
     cdef int pass_on(self) except -1
     cdef bint finish_closing(self) except -1
@@ -34,6 +36,7 @@ cdef class Envelope:
     cdef Claim answer(self, int status, const Found *found)
 
 
+cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1
 cdef Envelope envelope_at(Region region, uint64_t offset, str name)
 cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded)
 cdef Envelope envelope_create(

@@ -6,6 +6,7 @@ The public classes ``Claim`` and ``Envelope``: check and convert the Python argu
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
@@ -16,12 +17,13 @@ from hbcore.deck cimport (
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport directory_allocate, name_hash
-from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
-from hbcore.law cimport Terms, terms_from_python, terms_prepare, terms_valid
+from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore.law cimport Terms, terms_from_python, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
     ledger_find, ledger_look, ledger_release, ledger_scan, ledger_settle,
 )
+from hbcore.part cimport Part, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
 from hbcore.user cimport UserKey, siphash128, user_key
 
@@ -33,14 +35,18 @@ from hbcore.budget import names_of
 from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
 from hbcore.terms import (
-    Terms as CheckedTerms, check_lookup, check_same_terms, envelope_terms, integer, object_name,
+    TOP_UP_LIMIT as _TOP_UP_LIMIT, Terms as CheckedTerms, check_lookup, check_same_terms, envelope_terms, integer,
+    object_name,
 )
 
 cdef tuple STATUSES = tuple(Status)
+cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
 
 cdef enum:
     NAME_LIMIT = 255
-    TERMS_MESSAGE = 16 + 96 + NAME_LIMIT
+    TERMS_SIZE = 104        # from the total to the seed
+    TERMS_MESSAGE = 16 + TERMS_SIZE + NAME_LIMIT
+    PART_SIZE = 64          # likewise of a part, and its key
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
@@ -104,6 +110,8 @@ cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out)
 cdef class Envelope:
     """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``.
 
+    One that was made with room for more (``max_packets``) can be topped up while it is live.
+
     All methods are safe to call from any thread of any process that has the engine open, with or without the GIL:
     what they share is changed by compare-and-swap only, and no call waits for another. Two handles are equal if they
     speak of the same envelope. An envelope of a file can be pickled; of a memory engine it cannot.
@@ -114,6 +122,9 @@ cdef class Envelope:
 
     def __init__(self):
         raise TypeError("envelopes are made by Engine.envelope")
+
+    def __dealloc__(self):
+        parts_free(&self.deck.first)
 
     cdef object raise_for(self, int answer):
         if answer == NO_MEMORY:
@@ -278,9 +289,9 @@ cdef class Envelope:
         self.count(&counts)
         count = <int64_t>(counts.granted + counts.settled)
         limit = 0
-        while <int64_t>limit <= count and limit < self.deck.terms.packets:
+        while <int64_t>limit <= count and limit < self.deck.max_packets:
             # Others may claim meanwhile: with room to spare, and again with more if that was not enough.
-            limit = min(2 * <uint64_t>count + 1024, self.deck.terms.packets)
+            limit = min(2 * <uint64_t>count + 1024, self.deck.max_packets)
             rows = np.zeros(limit, SNAPSHOT_DTYPE)
             PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
             with nogil:
@@ -304,7 +315,7 @@ cdef class Envelope:
         """Count packets and sum amounts by reading the slots: O(packets touched). See ``EnvelopeStats``."""
         cdef Counts counts
         self.count(&counts)
-        packets, total = self.deck.terms.packets, self.deck.terms.total
+        packets, total = counts.packets, counts.amount_total
         closed = hb_load_acquire(self.deck.ledger.closed) != 0
         amount_left = 0 if closed else total - counts.amount_granted - counts.amount_settled
         return EnvelopeStats(
@@ -337,12 +348,41 @@ cdef class Envelope:
             refund_from(self.budget, &self.funding_key, counts.amount_refunded)
         return counts.amount_refunded
 
+    def top_up(self, key, /, amount, packets, *, seed=None):
+        """Add money in packets of their own, under the same law and bounds; they are numbered after those that exist.
+
+        For an envelope that was made with room for them (``max_packets``). Lock-free; claims go on all the while. Every
+        packet of one top-up has the same distribution; of another it is another's. A ``max`` that is no less than the
+        envelope's first total bounds nothing, here neither.
+
+        Args:
+            key: as a user: the caller's number of the top-up.
+            amount: minor units, 1 .. 2**62 - 1; ``packets * min <= amount <= packets * max``. From the budget, as a
+                hold there, or from outside if the envelope belongs to none.
+            packets: their number.
+            seed: 32 bytes that fix the amounts; None draws them from the operating system.
+
+        Returns:
+            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the budget has less) or CLOSED. One
+            that races with a close may be granted, and refunded at once.
+
+        Raises:
+            ConflictError: the key was used with another amount, number of packets or seed.
+            TypeError, ValueError: a bad argument, no room for so many packets, or a total of 2**62 or more.
+            EngineFullError, EngineClosedError, CorruptFileError, MemoryError: asking again finishes what was begun.
+        """
+        from hbcore.growth import envelope_top_up
+        return envelope_top_up(self, key, amount, packets, seed)
+
+    cdef bint is_over(self) noexcept:
+        return hb_load_acquire(self.deck.ledger.closed) != 0 or self.has_expired()
+
     cdef bint has_expired(self) noexcept:
         return self.deck.expires_at_ms != 0 and hb_now_ms() >= self.deck.expires_at_ms
 
     cdef bint finish_closing(self) except -1:
         # Close it if its time is over, and go on where a death has stopped a closer: whether it is closed now.
-        if hb_load_acquire(self.deck.ledger.closed) == 0 and not self.has_expired():
+        if not self.is_over():
             return False
         self.close()
         return True
@@ -376,7 +416,10 @@ cdef class Envelope:
 
     @property
     def terms(self):
-        """The terms as ``hbcore.terms.Terms``, the seed included: whoever has it can compute every amount."""
+        """The terms as ``hbcore.terms.Terms``, the seed included: whoever has it can compute every amount.
+
+        They are those that the envelope was made with, whatever it was topped up by since.
+        """
         return envelope_terms_of(self)
 
     def __eq__(self, other):
@@ -392,7 +435,7 @@ cdef class Envelope:
         return self.region.engine_id(), self.region.path, self.offset
 
     def __repr__(self):
-        terms = self.deck.terms
+        terms = self.deck.first.terms
         return f"<Envelope {self.name!r}: {terms.total} in {terms.packets} packets, engine {engine_name(self.region)}>"
 
     def __reduce__(self):
@@ -414,7 +457,7 @@ cdef object engine_name(Region region):
 
 def envelope_get(
     Region region not None, Budget budget, name, total=None, packets=None, law="double_mean", min=1, max=None,
-    concentration=3, seed=None, expires_at=None, per_user=1, hold_seconds=None,
+    concentration=3, seed=None, expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
 ):
     """Get or create an envelope of a budget, or of the engine if that is None."""
     cdef Envelope envelope
@@ -423,14 +466,14 @@ def envelope_get(
     encoded = object_name(name)
     name = encoded.decode()     # a str, and not a subclass of it
     if total is None and packets is None:
-        check_lookup(law, min, max, concentration, seed, expires_at, per_user, hold_seconds)
+        check_lookup(law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
     envelope = envelope_find(region, budget, name, encoded)
     if total is None and packets is None:
         if envelope is None:
             raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
         return envelope
     terms = envelope_terms(
-        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds
+        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets
     )
     if envelope is None:
         envelope = envelope_create(region, budget, name, encoded, terms, &is_new)
@@ -456,7 +499,7 @@ cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
 
 
 cdef object envelope_terms_of(Envelope envelope):
-    cdef Terms *terms = &envelope.deck.terms
+    cdef Terms *terms = &envelope.deck.first.terms
     return CheckedTerms(
         total=terms.total,
         packets=terms.packets,
@@ -468,6 +511,7 @@ cdef object envelope_terms_of(Envelope envelope):
         expires_at_ms=envelope.deck.expires_at_ms,
         per_user=envelope.deck.per_user,
         hold_ms=envelope.deck.hold_ms,
+        max_packets=envelope.deck.max_packets,
     )
 
 
@@ -477,9 +521,65 @@ cdef int terms_check(
     # A keyed hash of what an envelope is: its kind and parent, its terms, its name.
     cdef unsigned char[TERMS_MESSAGE] message
     memcpy(message, &terms.extent.kind, 16)
-    memcpy(message + 16, &terms.total, 96)
-    memcpy(message + 112, name, name_length)
-    siphash128(region.header.directory_key, message, 112 + name_length, out)
+    memcpy(message + 16, &terms.total, TERMS_SIZE)
+    memcpy(message + 16 + TERMS_SIZE, name, name_length)
+    siphash128(region.header.directory_key, message, 16 + TERMS_SIZE + name_length, out)
+    return 0
+
+
+cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1:
+    # A keyed hash of what a part is; whether that is the one it was made with.
+    cdef unsigned char[16 + PART_SIZE] message
+    memcpy(message, &record.extent.kind, 16)
+    memcpy(message + 16, &record.total, PART_SIZE)
+    siphash128(region.header.directory_key, message, 16 + PART_SIZE, out)
+    return memcmp(out, record.check, 16) == 0
+
+
+def part_is_whole(Region region not None, uint64_t offset):
+    """Return whether the part at an offset was made to its end, and is not damaged."""
+    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef UserKey check
+    return record != NULL and part_check(region, record, &check)
+
+
+cdef int attach_part(void *owner, Part *part) noexcept with gil:
+    # Of Deck.attach. Once for a part and a handle, so that the GIL does no harm.
+    cdef Envelope envelope = <Envelope>owner
+    cdef uint64_t offset = hb_load_acquire(part.following)
+    cdef hb_part *shared = <hb_part *>envelope.region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef Terms *first = &envelope.deck.first.terms
+    cdef hb_part copy
+    cdef UserKey check
+    cdef Part *next
+    # Racing top-ups may exceed the limit by a few; a chain that is longer leads round in a circle.
+    if shared == NULL or part.number > 2 * TOP_UP_LIMIT:
+        return CORRUPT
+    memcpy(&copy, shared, sizeof(hb_part))
+    if (not part_check(envelope.region, &copy, &check) or copy.extent.parent != envelope.offset
+            or copy.packets > envelope.deck.max_packets - part.start - part.terms.packets):
+        return CORRUPT
+    next = <Part *>malloc(sizeof(Part))
+    if next == NULL:
+        return NO_MEMORY
+    next.terms = first[0]
+    next.terms.total = copy.total
+    next.terms.packets = copy.packets
+    next.terms.max = min(first.max, copy.total) if first.max < first.total else copy.total
+    memcpy(next.terms.seed, copy.seed, 32)
+    next.key.low = copy.key[0]
+    next.key.high = copy.key[1]
+    next.strata = <uint64_t *>(<char *>shared + sizeof(hb_part))
+    next.following = &shared.following
+    if not terms_valid(&next.terms):
+        free(next)
+        return CORRUPT
+    part_prepare(next)
+    if extent_size(hb_load_acquire(&shared.extent.state)) < sizeof(hb_part) + 8 * next.terms.stratum_count:
+        free(next)
+        return CORRUPT
+    if not part_join(part, next):
+        free(next)
     return 0
 
 
@@ -490,7 +590,8 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] copied_name
-    cdef Terms *terms = &envelope.deck.terms
+    cdef Part *part = &envelope.deck.first
+    cdef Terms *terms = &part.terms
     cdef uint64_t size
     cdef UserKey check
     if shared == NULL:
@@ -509,11 +610,13 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     terms.law = copy.law
     terms.concentration = copy.concentration
     memcpy(terms.seed, copy.seed, 32)
-    if memcmp(&check, copy.check, 16) != 0 or not terms_valid(terms):
+    if (memcmp(&check, copy.check, 16) != 0 or not terms_valid(terms)
+            or not terms.packets <= copy.max_packets < <uint64_t>1 << 40):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has impossible terms")
-    terms_prepare(terms)
-    if size < envelope_size(copy.extent.name_length, terms.stratum_count, terms.packets):
+    part_prepare(part)
+    if size < envelope_size(copy.extent.name_length, terms.stratum_count, copy.max_packets):
         raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
+    envelope.deck.max_packets = copy.max_packets
     envelope.deck.expires_at_ms = copy.expires_at_ms
     envelope.deck.hold_ms = copy.hold_ms
     envelope.deck.per_user = copy.per_user
@@ -526,6 +629,8 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
         )
     envelope.offset = offset
     envelope.name = name
+    envelope.deck.attach = attach_part
+    envelope.deck.owner = <void *>envelope
     deck_attach(
         &envelope.deck, shared, copy.extent.name_length, &region.file, region.is_readonly, region.is_stale
     )
@@ -551,7 +656,7 @@ cdef Envelope envelope_create(
     if winner != 0:
         return envelope_at(region, <uint64_t>winner, name)
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
-    size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, terms.packets)
+    size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, checked.max_packets)
     offset = directory_allocate(region, size)
     shared = <hb_envelope *>(region.base + offset)
     # All that is written here lies in the first HB_PREFACE bytes.
@@ -569,6 +674,8 @@ cdef Envelope envelope_create(
     shared.expires_at_ms = checked.expires_at_ms
     shared.hold_ms = checked.hold_ms
     shared.per_user = checked.per_user
+    shared.max_packets = checked.max_packets
+    shared.open_count = shared.cleared_count = terms.packets
     memcpy(shared.seed, terms.seed, 32)
     memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
     terms_check(region, shared, <const unsigned char *>shared + sizeof(hb_envelope), <uint64_t>len(encoded), &check)

@@ -73,22 +73,31 @@ class Entry:
 
     @property
     def total(self) -> int:
-        """The sum of its packets, 0 if that is not known."""
+        """The sum of its packets, those of top-ups included; 0 if that is not known."""
+        if self.stats is not None:
+            return self.stats.amounts.total
         return 0 if self.terms is None else self.terms.total
+
+    @property
+    def packets(self) -> int:
+        """Their number, likewise."""
+        if self.stats is not None:
+            return self.stats.packets
+        return 0 if self.terms is None else self.terms.packets
 
     @property
     def counts(self) -> Parts | None:
         """The packets."""
         if self.terms is None or self.stats is None:
             return None
-        return parts_of(self.terms.packets, self.stats.settled, self.stats.granted, self.state)
+        return parts_of(self.packets, self.stats.settled, self.stats.granted, self.state)
 
     @property
     def amounts(self) -> Parts | None:
         """Their amounts."""
         if self.terms is None or self.stats is None:
             return None
-        return parts_of(self.terms.total, self.stats.amounts.settled, self.stats.amounts.granted, self.state)
+        return parts_of(self.total, self.stats.amounts.settled, self.stats.amounts.granted, self.state)
 
     @property
     def given(self) -> int:

@@ -83,15 +83,22 @@ struct hb_extent {
     unsigned char reserved[16];
 };
 enum { HB_PHASE_MAKING = 1, HB_PHASE_LIVE = 2, HB_PHASE_RETIRED = 3 };
-enum { HB_KIND_DIRECTORY = 1, HB_KIND_ENVELOPE = 2, HB_KIND_BUDGET = 3, HB_KIND_LEVEL = 4, HB_KIND_TOP_UP = 5 };
+enum {
+    HB_KIND_DIRECTORY = 1,
+    HB_KIND_ENVELOPE = 2,
+    HB_KIND_BUDGET = 3,
+    HB_KIND_LEVEL = 4,
+    HB_KIND_TOP_UP = 5,
+    HB_KIND_PART = 6,
+};
 
 /* The directory: levels of 512 * 8**level buckets of one cache line, the first in front of the chain of extents. A word
  * [atomic] is tag (28 bits) | offset of the object in units (36 bits); 0 is empty, and words never change again. A name
  * is looked for in one bucket of each level in turn, so its path is endless and an insertion goes to its first empty
  * word: two racing makers of one name meet there. */
 
-/* An envelope: its terms, then its name, the vacancy tree, a word for each stratum, the two tables of the index and the
- * slots, each rounded up to whole units, all inside the extent. */
+/* An envelope: its terms, then its name, a word for each stratum, the vacancy tree, the two tables of the index and the
+ * slots, each rounded up to whole units, all inside the extent. Tree, tables and slots are for max_packets of them. */
 struct hb_envelope {
     struct hb_extent extent;
     uint64_t total;
@@ -103,16 +110,34 @@ struct hb_envelope {
     uint64_t expires_at_ms; /* 0: never */
     uint64_t hold_ms;       /* a claim that is not settled for so long goes back; 0: never */
     uint64_t per_user;      /* packets that one user may claim */
+    uint64_t max_packets;   /* room for so many, those of top-ups included */
     unsigned char seed[32];
     unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
-    unsigned char reserved1[16];
-    uint64_t closed;      /* [atomic] 0 or the time of closing in ms */
-    uint64_t index_state; /* [atomic] generation << 2 | phase of a replacement */
-    unsigned char reserved2[112];
+    unsigned char reserved1[8];
+    uint64_t closed;          /* [atomic] 0 or the time of closing in ms */
+    uint64_t index_state;     /* [atomic] generation << 2 | phase of a replacement */
+    uint64_t open_count;      /* [atomic] slots that may be taken, and how many of them no old bit of the vacancy tree */
+    uint64_t cleared_count;   /* [atomic]   can hide; the two differ while slots are being opened: see vacancy.pyx */
+    uint64_t following;       /* [atomic] offset of the first top-up; 0: none yet */
+    uint64_t pledged_packets; /* [atomic] no less than the packets of all top-ups; hint */
+    unsigned char reserved2[80];
     uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
     uint64_t next_expiry_ms; /* [atomic] hint: no claim expires before; 0: unknown */
     uint64_t late_refunds;   /* [atomic] hint: how many packets were refunded after the closing */
     unsigned char reserved3[40];
+};
+
+/* What an envelope was topped up by: an object without a name; then a word for each of its strata. An envelope and its
+ * parts are a chain that is only ever appended to, and their packets are numbered through. */
+struct hb_part {
+    struct hb_extent extent;
+    uint64_t total;
+    uint64_t packets;
+    uint64_t key[2]; /* of the hold in the budget of the envelope, and of the top-up in the envelope */
+    unsigned char seed[32];
+    unsigned char check[16]; /* keyed hash of all this and the parent */
+    uint64_t following;      /* [atomic] offset of the next part; 0: none yet */
+    unsigned char reserved[40];
 };
 
 /* One packet. state [atomic]: kind (3 bits) | generation (19 bits) | worker or time in ms (42 bits). */
@@ -173,10 +198,12 @@ static_assert(sizeof(struct hb_extent) == 64, "extent size");
 static_assert(offsetof(struct hb_extent, refund) == 32, "refund");
 static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
 static_assert(offsetof(struct hb_envelope, total) == 64, "total of an envelope");
-static_assert(offsetof(struct hb_envelope, seed) == 128, "seed");
-static_assert(offsetof(struct hb_envelope, check) == 160, "check of an envelope");
+static_assert(offsetof(struct hb_envelope, seed) == 136, "seed");
+static_assert(offsetof(struct hb_envelope, check) == 168, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
+static_assert(sizeof(struct hb_part) == 192, "part size");
+static_assert(offsetof(struct hb_part, check) == 128, "check of a part");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");
 static_assert(sizeof(struct hb_hold) == 64, "hold size");
 static_assert(sizeof(struct hb_budget) == 640, "budget size");

@@ -21,6 +21,7 @@ cdef extern from "format.h" nogil:
         HB_KIND_BUDGET
         HB_KIND_LEVEL
         HB_KIND_TOP_UP
+        HB_KIND_PART
         HB_LEVELS
         HB_SEGMENTS
     const uint64_t HB_BYTE_ORDER
@@ -69,10 +70,15 @@ cdef extern from "format.h" nogil:
         uint64_t expires_at_ms
         uint64_t hold_ms
         uint64_t per_user
+        uint64_t max_packets
         unsigned char seed[32]
         unsigned char check[16]
         uint64_t closed
         uint64_t index_state
+        uint64_t open_count
+        uint64_t cleared_count
+        uint64_t following
+        uint64_t pledged_packets
         uint64_t tombstones
         uint64_t next_expiry_ms
         uint64_t late_refunds
@@ -99,6 +105,15 @@ cdef extern from "format.h" nogil:
         uint64_t total
         uint64_t key[2]
         unsigned char check[16]
+
+    struct hb_part:
+        hb_extent extent
+        uint64_t total
+        uint64_t packets
+        uint64_t key[2]
+        unsigned char seed[32]
+        unsigned char check[16]
+        uint64_t following
 
     struct hb_slot:
         uint64_t state

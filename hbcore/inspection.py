@@ -76,9 +76,9 @@ seconds since 1970):
                  above it), grants_per_second (in the envelopes below; null but with --watch). amounts and total are
                  null if it is damaged; what was settled in a damaged one below counts as held
   envelopes      all of them, in the order of their making: name, budget (as above), law, min, max, concentration,
-                 packets, total, per_user, hold_seconds (null: for ever), state (open, sold_out, expired, closed,
-                 damaged), expires_at (null: never), counts and amounts, each of settled, granted, remaining, refunded
-                 (null if damaged), grants_per_second (null but with --watch)
+                 packets and total (with all top-ups), max_packets, per_user, hold_seconds (null: for ever), state
+                 (open, sold_out, expired, closed, damaged), expires_at (null: never), counts and amounts, each of
+                 settled, granted, remaining, refunded (null if damaged), grants_per_second (null but with --watch)
   sums           of the envelopes that are not damaged: envelopes, packets, total, counts, amounts, grants_per_second;
                  of the budgets: budgets, and of those that belong to no other, budgeted (their totals) and money
                  (settled, held, available)
@@ -266,8 +266,9 @@ def entry_as_json(entry: Entry) -> dict[str, object]:
         "min": None if terms is None else terms.min,
         "max": None if terms is None else terms.max,
         "concentration": None if terms is None else terms.concentration,
-        "packets": None if terms is None else terms.packets,
-        "total": None if terms is None else terms.total,
+        "packets": None if terms is None else entry.packets,
+        "total": None if terms is None else entry.total,
+        "max_packets": None if terms is None else terms.max_packets,
         "per_user": None if terms is None else terms.per_user,
         "hold_seconds": terms.hold_ms / 1000 if terms is not None and terms.hold_ms else None,
         "state": entry.state,
@@ -368,8 +369,8 @@ def entries_table(every: Sequence[Entry], entries: Sequence[Entry], page: Page, 
             (
                 cut(name, NAME_WIDTH, page.unicode) if is_cut else name,
                 LAWS[entry.terms.law] if entry.terms else "?",
-                f"{entry.terms.packets:,}" if entry.terms else "?",
-                f"{entry.terms.total:,}" if entry.terms else "?",
+                f"{entry.packets:,}" if entry.terms else "?",
+                f"{entry.total:,}" if entry.terms else "?",
                 entry.amounts,
                 rate_text(entry.rate),
                 state_text(entry, now),

@@ -30,8 +30,8 @@ from hbcore.slot cimport (
 )
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport (
-    BLOCK_SIZE, vacancy_attach, vacancy_mark, vacancy_next, vacancy_none, vacancy_pin, vacancy_size, vacancy_unpin,
-    vacancy_version,
+    BLOCK_SIZE, open_blocks, open_slots, vacancy_attach, vacancy_mark, vacancy_next, vacancy_none, vacancy_opened,
+    vacancy_pin, vacancy_size, vacancy_unpin, vacancy_version,
 )
 from hbcore.wide cimport hb_multiply
 
@@ -81,7 +81,8 @@ cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
 cdef void ledger_attach(
     Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
 ) noexcept nogil:
-    # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots.
+    # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots. How many slots are
+    # open is for the caller to set.
     cdef char *words = memory + vacancy_size(slot_count)
     ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
     ledger.slot_count = slot_count
@@ -225,7 +226,7 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
 cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
     # The long way to a user's claim, past the index: O(slots). Returns REPEATED or NOT_FOUND.
     cdef UserKey slot_key
-    for found.slot in range(ledger.slot_count):
+    for found.slot in range(open_slots(&ledger.vacancy)):
         if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low
                 and slot_key.high == key.high
                 and (slot_kind(found.state) == GRANTED or slot_kind(found.state) == SETTLED)):
@@ -269,7 +270,7 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # looking again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
-    cdef uint64_t start, next_expiry, _turn
+    cdef uint64_t start, next_expiry, open_count, _turn
     cdef int64_t slot
     cdef Look look
     cdef bint may_expire = ledger.hold_ms != 0
@@ -277,25 +278,28 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
         # hint is seen by the look.
         next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
+        open_count = vacancy_opened(&ledger.vacancy)
         if vacancy_none(&ledger.vacancy):
+            if hb_load_acquire(ledger.vacancy.open_count) != open_count:
+                continue
             if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1
         look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
         look.in_hands = False
         start = block * BLOCK_SIZE
-        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &look)
+        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &look)
         if slot < 0:
             slot = take_in(ledger, start, cursor, worker, &look)
         if slot >= 0:
             return slot
         vacancy_mark(&ledger.vacancy, block)
-        slot = search_blocks(ledger, block + 1, ledger.vacancy.children[0], worker, &look)
+        slot = search_blocks(ledger, block + 1, open_blocks(&ledger.vacancy), worker, &look)
         if slot < 0:
             slot = search_blocks(ledger, 0, block, worker, &look)
         if slot >= 0:
             return slot
-        if look.digest == before:
+        if look.digest == before and hb_load_acquire(ledger.vacancy.open_count) == open_count:
             if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1
@@ -315,7 +319,7 @@ cdef int64_t search_blocks(
         if candidate < 0 or <uint64_t>candidate >= end:
             return -1
         start = <uint64_t>candidate * BLOCK_SIZE
-        slot = take_in(ledger, start, min(start + BLOCK_SIZE, ledger.slot_count), worker, look)
+        slot = take_in(ledger, start, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, look)
         if slot >= 0:
             return slot
         vacancy_mark(&ledger.vacancy, <uint64_t>candidate)
@@ -335,7 +339,7 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     # statistics of a budget make by the dozen, use up no numbers, and cursors of neighbours in time do not collide.
     cdef uint64_t handle = hb_load_relaxed(&ledger.handle)
     cdef hb_cursor *cursor = hb_cursor_of(handle)
-    cdef uint64_t slot
+    cdef uint64_t slot, open_count
     cdef Look unused
     cdef int64_t taken
     if cursor.handle != handle or cursor.worker != worker:      # a cursor that nobody has used has no worker
@@ -347,18 +351,19 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
         cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
     slot = cursor.slot
+    open_count = open_slots(&ledger.vacancy)
     unused.digest = unused.in_hands = 0
     if slot % BLOCK_SIZE == 0:
         # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
         # short.
-        vacancy_mark(&ledger.vacancy, ((slot if slot else ledger.slot_count) - 1) // BLOCK_SIZE)
+        vacancy_mark(&ledger.vacancy, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
     taken = take_in(ledger, slot, slot + 1, worker, &unused)
     if taken < 0:
         taken = search(ledger, slot, worker)
         if taken < 0:
             return -1
     slot = <uint64_t>taken + 1
-    cursor.slot = slot if slot < ledger.slot_count else 0
+    cursor.slot = slot if slot < open_count else 0
     return taken
 
 
@@ -366,7 +371,7 @@ cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
     # Where a thread begins: multiples of the golden ratio spread any number of threads evenly over the blocks.
     cdef uint64_t number = (worker & 0xFFF) * 8 + hb_this_thread() - 1
     cdef uint64_t low
-    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, ledger.vacancy.children[0], &low) * BLOCK_SIZE
+    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, open_blocks(&ledger.vacancy), &low) * BLOCK_SIZE
 
 
 cdef void put_back(Ledger *ledger, const Found *held) noexcept nogil:
@@ -575,7 +580,7 @@ cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_e
         return False
     may_expire[0] = False
     next_expiry = time_of_grant(ledger) + ledger.hold_ms
-    for slot in range(ledger.slot_count):
+    for slot in range(open_slots(&ledger.vacancy)):
         may_expire[0] = ledger_expire(ledger, worker, slot, &next_expiry) or may_expire[0]
     hb_store_release(ledger.next_expiry, next_expiry)
     return True
@@ -678,7 +683,7 @@ cdef void reclaim_all(Ledger *ledger) noexcept nogil:
     cdef int64_t block = vacancy_next(&ledger.vacancy, 0)
     while block >= 0:       # it rises with every turn
         slot = <uint64_t>block * BLOCK_SIZE
-        end = min(slot + BLOCK_SIZE, ledger.slot_count)
+        end = min(slot + BLOCK_SIZE, open_slots(&ledger.vacancy))
         while slot < end:
             ledger_reclaim(ledger, slot)
             slot += 1

@@ -7,15 +7,16 @@ all of it again, and the boot id is written last (``region.pyx``).
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
-from hbcore.deck cimport STRATUM_OPEN, Deck
+from hbcore.deck cimport Deck, part_of
 from hbcore.directory cimport is_named
 from hbcore.envelope cimport Envelope, envelope_at
 from hbcore.format cimport (
     HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot,
 )
 from hbcore.index cimport Index, entry_prefix, home_of
-from hbcore.law cimport position_of, stratum_of
+from hbcore.law cimport stratum_of
 from hbcore.ledger cimport ledger_reclaim
+from hbcore.part cimport STRATUM_OPEN, Part, place_in
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size, hb_boot_ms
 from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
 from hbcore.user cimport UserKey
@@ -62,6 +63,7 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
     # From here on the index is not needed any more: no slot is in anybody's hands.
     clear(region, deck.ledger.vacancy.levels[0],
           <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
+    hb_store_relaxed(deck.ledger.vacancy.cleared_count, hb_load_relaxed(deck.ledger.vacancy.open_count))
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)
     hb_store_relaxed(deck.ledger.next_expiry, 0)
@@ -86,6 +88,7 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
     cdef uint64_t state = hb_load_relaxed(&slot.state)
     cdef uint64_t *stratum
     cdef uint64_t now_ms
+    cdef Part *part
     if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
         ledger_reclaim(&deck.ledger, packet)
         state = hb_load_relaxed(&slot.state)
@@ -97,7 +100,10 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
         now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
         hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))
     if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
-        stratum = &deck.strata[stratum_of(&deck.terms, position_of(&deck.terms, packet))]
+        part = part_of(deck, packet)
+        if part == NULL:
+            return      # damage, that an audit finds
+        stratum = &part.strata[stratum_of(&part.terms, place_in(part, packet))]
         if hb_load_relaxed(stratum) != STRATUM_OPEN:
             hb_store_relaxed(stratum, STRATUM_OPEN)     # it was, or nothing could have been claimed of it
 

@@ -12,8 +12,9 @@ from typing import NoReturn, Self
 
 from hbcore.errors import EngineClosedError, NotFoundError
 from hbcore.records import AuditReport
-from hbcore.reference_budget import Budget, Hold, Slot
+from hbcore.reference_budget import Budget, Slot
 from hbcore.reference_envelope import BLOCK_SIZE, Claim, Envelope, Held
+from hbcore.reference_hold import Hold
 from hbcore.reference_law import (
     DIRICHLET,
     DOMAIN_ROTATION,
@@ -186,9 +187,10 @@ class Engine:
         expires_at: object = None,
         per_user: int = 1,
         hold_seconds: float | None = None,
+        max_packets: int | None = None,
     ) -> Envelope:
         """Get the envelope of that name that belongs to no budget, or create it."""
-        optional = (law, min, max, concentration, seed, expires_at, per_user, hold_seconds)
+        optional = (law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
         return self._envelope(None, name, total, packets, *optional)
 
     def _envelope(

@@ -15,59 +15,12 @@ import numpy as np
 from hbcore.errors import AuditError, ConflictError, InsufficientBudgetError
 from hbcore.records import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 from hbcore.reference_envelope import Envelope
+from hbcore.reference_hold import Hold
 from hbcore.reference_user import user_identity, user_key, user_list
 from hbcore.terms import TOTAL_LIMIT, amount_list, integer
 
 if TYPE_CHECKING:
     from hbcore.reference import Engine
-
-
-class Hold:
-    """The answer to a reservation: truthy if the key's money is held or spent."""
-
-    __slots__ = ("_amount", "_settled", "_state", "_status")
-
-    def __init__(self, status: Status, amount: int, settled: int, state: State | None) -> None:
-        self._status = status
-        self._amount = amount
-        self._settled = settled
-        self._state = state
-
-    @property
-    def status(self) -> Status:
-        """Why the key has a hold, or has none."""
-        return self._status
-
-    @property
-    def amount(self) -> int:
-        """What was reserved in minor units; 0 without a hold."""
-        return self._amount
-
-    @property
-    def settled(self) -> int:
-        """What of it was spent in minor units; 0 unless it was settled."""
-        return self._settled
-
-    @property
-    def state(self) -> State | None:
-        """What became of the hold: GRANTED, SETTLED or RELEASED; None without one."""
-        return self._state
-
-    def __bool__(self) -> bool:
-        return self.state in (State.GRANTED, State.SETTLED)
-
-    def _fields(self) -> tuple[Status, int, int, State | None]:
-        return self.status, self.amount, self.settled, self.state
-
-    def __eq__(self, other: object) -> bool:
-        return self._fields() == other._fields() if isinstance(other, Hold) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        state = None if self.state is None else f"State.{self.state.name}"
-        return f"Hold(status=Status.{self.status.name}, amount={self.amount}, settled={self.settled}, state={state})"
 
 
 class Slot:
@@ -173,6 +126,7 @@ class Budget:
         expires_at: object = None,
         per_user: int = 1,
         hold_seconds: float | None = None,
+        max_packets: int | None = None,
     ) -> Envelope:
         """Get the envelope of that name, or create it: funded by a hold of ``total`` in this budget.
 
@@ -180,7 +134,7 @@ class Budget:
             InsufficientBudgetError: this budget cannot fund it, or is closed. Nothing was made; the name is free.
             TypeError, ValueError, ConflictError, NotFoundError: as ``Engine.envelope``.
         """
-        optional = (law, min, max, concentration, seed, expires_at, per_user, hold_seconds)
+        optional = (law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
         return self._engine._envelope(self, name, total, packets, *optional)
 
     def close(self) -> int:
@@ -390,4 +344,4 @@ def share(child: Budget | Envelope) -> tuple[int, int]:
     if isinstance(child, Budget):
         stats = child.stats()
         return stats.total, stats.settled
-    return child.terms.total - child._refunded, child.stats().amounts.settled
+    return child._total - child._refunded, child.stats().amounts.settled

@@ -8,15 +8,17 @@ nobody has claimed goes to the budget there, once, and every claim that goes bac
 """
 
 from itertools import chain
+from os import urandom
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from hbcore.errors import AuditError, ConflictError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, State, Status
+from hbcore.reference_hold import Hold
 from hbcore.reference_law import rotation, split_stratum, stratum_count, stratum_of, stratum_start
 from hbcore.reference_user import user_identity, user_key, user_list
-from hbcore.terms import Terms, integer
+from hbcore.terms import SEED_SIZE, Terms, check_room, check_same_top_up, integer, top_up_terms
 
 if TYPE_CHECKING:
     from hbcore.reference import Engine
@@ -87,6 +89,28 @@ class Held:
         self.started_at_ms = started_at_ms
 
 
+class Part:
+    """What an envelope was made with, or what a top-up has added: packets from ``start`` on, and their terms."""
+
+    __slots__ = ("_rotation", "_strata", "start", "terms")
+
+    def __init__(self, terms: Terms, start: int) -> None:
+        self.terms = terms
+        self.start = start
+        self._rotation = rotation(terms)
+        self._strata: dict[int, list[int]] = {}
+
+    def amount(self, packet: int) -> int:
+        """Return the amount of a packet: a pure function of the terms."""
+        packets = self.terms.packets
+        position = (packet - self.start + self._rotation) % packets
+        stratum = stratum_of(packets, position)
+        amounts = self._strata.get(stratum)
+        if amounts is None:
+            amounts = self._strata[stratum] = split_stratum(self.terms, stratum)
+        return amounts[position - stratum_start(packets, stratum)]
+
+
 class Envelope:
     """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope`` or ``Budget.envelope``.
 
@@ -101,8 +125,8 @@ class Envelope:
         self.name = name
         self.terms = terms
         self.budget = budget
-        self._rotation = rotation(terms)
-        self._strata: dict[int, list[int]] = {}
+        self._parts = [Part(terms, 0)]
+        self._top_ups: dict[bytes | int, Part] = {}
         self._claims: dict[Claimant, Held] = {}
         self._taken: set[int] = set()  # packets that are not free
         self._taken_in_block: dict[int, int] = {}
@@ -111,18 +135,20 @@ class Envelope:
         self._refunded = 0
 
     def amount(self, packet: int) -> int:
-        """Return the amount of a packet: a pure function of the terms."""
-        packets = self.terms.packets
-        position = (packet + self._rotation) % packets
-        stratum = stratum_of(packets, position)
-        amounts = self._strata.get(stratum)
-        if amounts is None:
-            amounts = self._strata[stratum] = split_stratum(self.terms, stratum)
-        return amounts[position - stratum_start(packets, stratum)]
+        """Return the amount of a packet: a pure function of the terms of its part."""
+        return next(part for part in reversed(self._parts) if packet >= part.start).amount(packet)
+
+    @property
+    def _packets(self) -> int:
+        return self._parts[-1].start + self._parts[-1].terms.packets
+
+    @property
+    def _total(self) -> int:
+        return sum(part.terms.total for part in self._parts)
 
     def _take(self) -> int | None:
         """Take the first free packet from the cursor on: its block to the end, that block's start, the next block."""
-        packets, taken, cursor = self.terms.packets, self._taken, self._cursor
+        packets, taken, cursor = self._packets, self._taken, self._cursor
         packet: int | None = cursor
         if cursor in taken:
             packet = self._search(cursor)
@@ -136,7 +162,7 @@ class Envelope:
         return packet
 
     def _search(self, cursor: int) -> int | None:
-        packets, taken = self.terms.packets, self._taken
+        packets, taken = self._packets, self._taken
         if len(taken) == packets:
             return None
         own = cursor // BLOCK_SIZE
@@ -192,7 +218,7 @@ class Envelope:
         self._give_back_gone()
         if not self._closed:
             self._closed = True
-            self._refund(self.terms.total - sum(self.amount(held.packet) for held in self._claims.values()))
+            self._refund(self._total - sum(self.amount(held.packet) for held in self._claims.values()))
 
     def _has_ended(self) -> bool:
         """Tell whether claims are over; whoever meets an expiry closes the envelope."""
@@ -224,6 +250,7 @@ class Envelope:
         held = self._claims.get(claimant)
         if held is not None:
             if not self._is_gone(held):
+                self._has_ended()
                 return Claim(Status.REPEATED, self.amount(held.packet), held.packet)
             self._give_back(claimant)
         if self._has_ended():
@@ -245,6 +272,7 @@ class Envelope:
         for i, identity in enumerate(identities):
             claim = self._claim((identity, number))
             answers[i] = (claim.status, claim.amount, claim.packet)
+        self._has_ended()
         return answers
 
     def _find(self, claimant: Claimant) -> Claim | None:
@@ -313,11 +341,42 @@ class Envelope:
             held.packet for held in self._claims.values() if held.state == State.GRANTED and not self._is_gone(held)
         ]
         amount_settled, amount_granted = sum(map(self.amount, settled)), sum(map(self.amount, granted))
-        total, packets = self.terms.total, self.terms.packets
+        total, packets = self._total, self._packets
         left = 0 if self._closed else packets - len(settled) - len(granted)
         amount_left = 0 if self._closed else total - amount_settled - amount_granted
         amounts = Amounts(total, amount_granted, amount_settled, amount_left)
         return EnvelopeStats(packets, len(granted), len(settled), left, amounts)
+
+    def top_up(self, key: object, /, amount: int, packets: int, *, seed: bytes | None = None) -> Hold:
+        """Add money in packets of their own, under the same law and bounds; they are numbered after those that exist.
+
+        Returns:
+            A ``Hold``: GRANTED the first time and REPEATED from then on; INSUFFICIENT if the budget has less; CLOSED if
+            the envelope or its budget is. The last two leave no trace.
+
+        Raises:
+            ConflictError: the key has topped up by something else.
+            ValueError: no room for so many packets, or a total of 2**62. Before INSUFFICIENT, and after the others.
+        """
+        self._engine._check_open()
+        identity = user_identity(key, "key")
+        terms = top_up_terms(self.terms, amount, packets, seed)
+        present = self._top_ups.get(identity)
+        if present is not None:
+            check_same_top_up(self.name, key, present.terms, terms)
+            return Hold(Status.REPEATED, terms.total, 0, State.GRANTED)
+        if self._has_ended():
+            return Hold(Status.CLOSED, 0, 0, None)
+        check_room(self.name, self.terms, len(self._parts), self._total, self._packets, terms)
+        if self.budget is not None:
+            status = self.budget._take(terms.total)
+            if status != Status.GRANTED:
+                return Hold(status, 0, 0, None)
+        if terms.seed is None:
+            terms = terms._replace(seed=urandom(SEED_SIZE))
+        self._top_ups[identity] = Part(terms, self._packets)
+        self._parts.append(self._top_ups[identity])
+        return Hold(Status.GRANTED, terms.total, 0, State.GRANTED)
 
     def close(self) -> int:
         """End the claiming; what nobody has claimed goes to the budget. Idempotent.
@@ -339,16 +398,17 @@ class Envelope:
         return f"<Envelope {self.name!r}: {self.terms.total} in {self.terms.packets} packets, engine in memory>"
 
     def _audit(self) -> None:
-        amounts = [a for s in range(stratum_count(self.terms.packets)) for a in split_stratum(self.terms, s)]
-        if sum(amounts) != self.terms.total:
-            raise AuditError(f"the packets of envelope {self.name!r} sum to {sum(amounts)}, not {self.terms.total}")
-        if not self.terms.min <= min(amounts) <= max(amounts) <= self.terms.max:
-            raise AuditError(f"a packet of envelope {self.name!r} is outside {self.terms.min} .. {self.terms.max}")
+        for terms in (part.terms for part in self._parts):
+            amounts = [a for s in range(stratum_count(terms.packets)) for a in split_stratum(terms, s)]
+            if sum(amounts) != terms.total:
+                raise AuditError(f"the packets of envelope {self.name!r} sum to {sum(amounts)}, not {terms.total}")
+            if not terms.min <= min(amounts) <= max(amounts) <= terms.max:
+                raise AuditError(f"a packet of envelope {self.name!r} is outside {terms.min} .. {terms.max}")
         packets = [held.packet for held in self._claims.values()]
         if len(set(packets)) != len(packets):
             raise AuditError(f"a packet of envelope {self.name!r} is held by two users")
         kept = sum(map(self.amount, packets))
-        if self._closed and self._refunded + kept != self.terms.total:
+        if self._closed and self._refunded + kept != self._total:
             raise AuditError(
-                f"envelope {self.name!r} has refunded {self._refunded} and holds {kept}, not {self.terms.total} in all"
+                f"envelope {self.name!r} has refunded {self._refunded} and holds {kept}, not {self._total} in all"
             )

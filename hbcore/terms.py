@@ -18,6 +18,7 @@ TOTAL_LIMIT = 1 << 62
 PACKET_LIMIT = 1 << 40
 CONCENTRATION_LIMIT = 64
 PER_USER_LIMIT = 1 << 16
+TOP_UP_LIMIT = 1024
 HOLD_LIMIT_SECONDS = 10 * 366 * 24 * 3600
 NAME_LIMIT = 255
 USER_LIMIT = 1 << 16
@@ -35,7 +36,8 @@ class Terms(NamedTuple):
     """What an envelope is made of.
 
     Amounts in minor units, ``expires_at_ms`` in milliseconds since 1970 (0: never). A user may claim ``per_user``
-    packets; a claim that is not settled within ``hold_ms`` milliseconds goes back (0: never).
+    packets; a claim that is not settled within ``hold_ms`` milliseconds goes back (0: never). There is room for
+    ``max_packets``, those of top-ups included.
     """
 
     total: int
@@ -48,6 +50,7 @@ class Terms(NamedTuple):
     expires_at_ms: int
     per_user: int = 1
     hold_ms: int = 0
+    max_packets: int = 0
 
 
 def index(value: object) -> int | None:
@@ -201,6 +204,7 @@ def envelope_terms(
     expires_at: object = None,
     per_user: object = 1,
     hold_seconds: object = None,
+    max_packets: object = None,
 ) -> Terms:
     """Check the parameters of an envelope and return them in canonical form (``max=None`` becomes ``total``).
 
@@ -210,6 +214,7 @@ def envelope_terms(
     """
     total_units = integer("total", total, 1, TOTAL_LIMIT - 1)
     packet_count = integer("packets", packets, 1, PACKET_LIMIT - 1)
+    room = packet_count if max_packets is None else integer("max_packets", max_packets, packet_count, PACKET_LIMIT - 1)
     if not isinstance(law, str):
         raise TypeError(f"law must be one of {', '.join(LAWS)}, not {law!r} ({type(law).__name__})")
     if law not in LAWS:
@@ -239,7 +244,45 @@ def envelope_terms(
         expires_at_ms=expiry_ms(expires_at),
         per_user=integer("per_user", per_user, 1, PER_USER_LIMIT),
         hold_ms=hold_ms(hold_seconds),
+        max_packets=room,
     )
+
+
+def top_up_terms(first: Terms, amount: object, packets: object, seed: object) -> Terms:
+    """Check the parameters of a top-up of an envelope; return the terms of what it adds.
+
+    A ``max`` that is no less than the envelope's total bounds nothing, here neither.
+    """
+    units = integer("amount", amount, 1, TOTAL_LIMIT - 1)
+    highest = first.max if first.max < first.total else None
+    try:
+        return envelope_terms(units, packets, LAWS[first.law], first.min, highest, first.concentration, seed)
+    except ValueError as error:
+        raise ValueError(str(error).replace("total must", "amount must", 1)) from None
+
+
+def check_room(name: str, first: Terms, parts: int, total: int, present: int, added: Terms) -> None:
+    """Raise ValueError if an envelope of so many parts, units and packets cannot be topped up."""
+    if present + added.packets > first.max_packets:
+        raise ValueError(
+            f"packets must be at most {first.max_packets - present}, not {added.packets}: envelope {name!r} has "
+            f"{present} packets and was made with max_packets = {first.max_packets}"
+        )
+    if total + added.total >= TOTAL_LIMIT:
+        raise ValueError(
+            f"the total of envelope {name!r} must stay below 2**62: it is {total}, and {added.total} is too much"
+        )
+    if parts > TOP_UP_LIMIT:
+        raise ValueError(f"envelope {name!r} has been topped up {TOP_UP_LIMIT} times, and cannot be again")
+
+
+def check_same_top_up(name: str, key: object, existing: Terms, wanted: Terms) -> None:
+    """Raise ConflictError if a key has topped up an envelope by something else."""
+    what = f"top-up {key!r} of envelope {name!r} was {existing.total} in {existing.packets} packets"
+    if (existing.total, existing.packets) != (wanted.total, wanted.packets):
+        raise ConflictError(f"{what}, not {wanted.total} in {wanted.packets}")
+    if wanted.seed is not None and existing.seed != wanted.seed:
+        raise ConflictError(f"{what}, with another seed")
 
 
 LOOKUP = {
@@ -251,6 +294,7 @@ LOOKUP = {
     "expires_at": None,
     "per_user": 1,
     "hold_seconds": None,
+    "max_packets": None,
 }
 
 

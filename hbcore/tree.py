@@ -134,7 +134,7 @@ def tree_table(roots: Sequence[AnyEntry], page: Page, limit: int | None, largest
     packets, rates, states = [], [], []
     for row in rows:
         entries = row.folded if row.entry is None else (row.entry,)
-        counts = [entry.terms.packets for entry in entries if isinstance(entry, Entry) and entry.terms]
+        counts = [entry.packets for entry in entries if isinstance(entry, Entry) and entry.terms]
         money.append(money_of(row.folded) if row.entry is None else row.entry.amounts)
         packets.append(f"{sum(counts):,}" if counts else "")
         rates.append(rate_text(rate_of(entries)))

@@ -17,6 +17,12 @@ again: a free slot never lies under a set bit, whoever dies when. The argument:
 - A slot that goes HELD -> FREE was free before, so no bit was set over it, and while it is HELD none can be.
 
 Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.
+
+Slots can be opened while others search: first ``open_count`` is raised, then the bits of the last block that was open
+before, and of the words above it, are cleared as for a release, and last ``cleared_count`` is raised as well. A bit may
+lie over the new slots only while the two differ: one that is set after the clearing was set from a word that was read
+after it, and so with the new count. Anybody can finish an opening; who finds nothing free does so, and believes only a
+look all through which the two were equal and stayed so.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -48,7 +54,6 @@ cdef void vacancy_attach(Vacancy *vacancy, uint64_t *words, hb_slot *slots, uint
     vacancy.level_count = 0
     while True:
         vacancy.levels[vacancy.level_count] = words
-        vacancy.children[vacancy.level_count] = children
         vacancy.level_count += 1
         children = (children + FAN_OUT - 1) // FAN_OUT
         words += children
@@ -56,14 +61,20 @@ cdef void vacancy_attach(Vacancy *vacancy, uint64_t *words, hb_slot *slots, uint
             return
 
 
-cdef inline uint64_t all_children(const Vacancy *vacancy, int level, uint64_t word_number) noexcept nogil:
+cdef inline uint64_t child_count(uint64_t open_count, int level) noexcept nogil:
+    # For how many blocks, or words of the level below, a level has bits.
+    return (open_count - 1 >> BLOCK_BITS + FAN_OUT_BITS * level) + 1
+
+
+cdef inline uint64_t all_children(uint64_t open_count, int level, uint64_t word_number) noexcept nogil:
     # The bits of the children that a word really has; only the last word of a level may have fewer than 32.
-    cdef uint64_t count = vacancy.children[level] - word_number * FAN_OUT
+    cdef uint64_t count = child_count(open_count, level) - word_number * FAN_OUT
     return 0xFFFFFFFF if count >= FAN_OUT else (<uint64_t>1 << count) - 1
 
 
 cdef inline bint is_full(const Vacancy *vacancy, int level, uint64_t word_number, uint64_t word) noexcept nogil:
-    cdef uint64_t children = all_children(vacancy, level, word_number)
+    # The count comes after the word: that of after a clearing meets the children of after it.
+    cdef uint64_t children = all_children(open_slots(vacancy), level, word_number)
     return word & children == children and pins(word) == 0
 
 
@@ -72,7 +83,7 @@ cdef inline uint64_t pins(uint64_t word) noexcept nogil:
 
 
 cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
-    # True only if, at the moment of this one load, no slot was free.
+    # True only if, at the moment of this one load, no slot was free; but for an opening, see vacancy_opened.
     cdef int root = vacancy.level_count - 1
     return is_full(vacancy, root, 0, hb_load_acquire(vacancy.levels[root]))
 
@@ -95,7 +106,7 @@ cdef bint vacancy_hides(const Vacancy *vacancy, uint64_t slot) noexcept nogil:
 
 cdef bint block_is_final(const Vacancy *vacancy, uint64_t block) noexcept nogil:
     cdef uint64_t slot = block * BLOCK_SIZE
-    cdef uint64_t end = min(slot + BLOCK_SIZE, vacancy.slot_count)
+    cdef uint64_t end = min(slot + BLOCK_SIZE, open_slots(vacancy))
     while slot < end:
         if not slot_is_final(hb_load_acquire(&vacancy.slots[slot].state)):
             return False
@@ -139,6 +150,11 @@ cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
 
 cdef void vacancy_pin(Vacancy *vacancy, uint64_t block) noexcept nogil:
     # To be called before a slot of the block becomes RELEASING: see the argument above.
+    uncover(vacancy, block, True)
+
+
+cdef void uncover(Vacancy *vacancy, uint64_t block, bint is_pinned) noexcept nogil:
+    # Clear the bits over a block, from below to the root.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
@@ -149,7 +165,7 @@ cdef void vacancy_pin(Vacancy *vacancy, uint64_t block) noexcept nogil:
             word = hb_load_acquire(place)
             # The version is raised even if the bit is clear: somebody may have looked and not set it yet.
             cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
-            if level == 0 and pins(word) < PIN_LIMIT:
+            if level == 0 and is_pinned and pins(word) < PIN_LIMIT:
                 cleared += <uint64_t>1 << PIN_SHIFT
             if hb_cas(place, word, cleared):
                 break
@@ -164,18 +180,39 @@ cdef void vacancy_unpin(Vacancy *vacancy, uint64_t block) noexcept nogil:
         word = hb_load_acquire(place)
 
 
+cdef uint64_t vacancy_opened(Vacancy *vacancy) noexcept nogil:
+    # Finish an opening that somebody has begun. Returns how many slots are open; if that is still so at the end of a
+    # look, no bit hid any of them in it.
+    cdef uint64_t cleared = hb_load_acquire(vacancy.cleared_count)
+    cdef uint64_t count = hb_load_acquire(vacancy.open_count)
+    while cleared != count:     # each turn raises one of them, or somebody else has
+        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
+        hb_cas(vacancy.cleared_count, cleared, count)
+        cleared = hb_load_acquire(vacancy.cleared_count)
+        count = hb_load_acquire(vacancy.open_count)     # after the other, which is never the higher one
+    return count
+
+
+cdef void vacancy_open(Vacancy *vacancy, uint64_t count, uint64_t new_count) noexcept nogil:
+    # Let the slots count .. new_count - 1 be taken. Idempotent; nothing happens unless `count` or more are open.
+    if vacancy_opened(vacancy) == count:
+        hb_cas(vacancy.open_count, count, new_count)
+        vacancy_opened(vacancy)
+
+
 cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil:
     # The first block at or after `block` that may have a free slot, or -1. Climbs until a word has a clear bit at or
     # after the place it came from, then descends; each turn of the outer loop passes 32 blocks at least.
     cdef uint64_t child = block
+    cdef uint64_t open_count = open_slots(vacancy)
     cdef uint64_t number, word, open_bits
     cdef int level = 0
     while True:
-        if child >= vacancy.children[level]:
+        if child >= child_count(open_count, level):
             return -1
         number = child // FAN_OUT
         word = hb_load_acquire(vacancy.levels[level] + number)
-        open_bits = ~word & all_children(vacancy, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
+        open_bits = ~word & all_children(open_count, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
         if open_bits == 0:
             # Nothing to the right in this word: go on after it, one level up.
             if level == vacancy.level_count - 1:

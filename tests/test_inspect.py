@@ -80,6 +80,7 @@ def test_inspect_json_is_what_is_in_the_file(path: Path) -> None:
             "concentration": 3,
             "packets": packets,
             "total": total,
+            "max_packets": packets,
             "per_user": 1,
             "hold_seconds": None,
         }

@@ -88,6 +88,7 @@ def some_terms() -> dict[str, Any]:
         "expires_at": random.choice([None, None, None, None, 4_000_000_000, 1_000_000_000]),
         "per_user": random.choice([1, 1, 1, 2, 3]),
         "hold_seconds": random.choice([None, None, FOREVER, FOREVER + 0.25]),
+        "max_packets": random.choice([None, packets, packets + random.randint(1, 100), 2 * packets + 1500]),
     }
     return {
         name: value
@@ -107,12 +108,24 @@ CHANGES: dict[str, list[Any]] = {
     "expires_at": [None, 4_000_000_001, -1, float("nan"), "soon"],
     "per_user": [1, 2, 0, 65537, None],
     "hold_seconds": [None, FOREVER, 0, -1.5, "1", 10**10],
+    "max_packets": [None, 1, 2000, 0, 2**40, "9"],
 }
 
 
 def some_change() -> dict[str, Any]:
     names = random.sample(list(CHANGES), random.choice([0, 1, 1, 1, 2, 3]))
     return {name: random.choice(CHANGES[name]) for name in names}
+
+
+def some_top_up() -> tuple[Any, ...]:
+    """A key, how much more than the least that is possible, how many packets, and a seed."""
+    packets = random.choice([1, 2, random.randint(1, 60), random.randint(1, 60), random.randint(1000, 1500)])
+    return (
+        random.choice([random.randint(0, 5), random.randint(0, 5), some_user(), random.choice(BAD_USERS)]),
+        random.choice([0, 0, 1, random.randint(0, 500), random.randint(0, 500), 2**61, -1]),
+        random.choice([packets] * 9 + [0, 2**40, None, 2.0]),
+        random.choice(SEEDS),
+    )
 
 
 def some_amount() -> int:
@@ -134,6 +147,7 @@ def some_amounts() -> Any:
 
 
 users = st.sampled_from([*range(31), *(some_user() for _ in POOL)])
+top_ups = st.sampled_from(sorted((some_top_up() for _ in POOL), key=lambda top_up: str(top_up[2]).zfill(9)))
 bad_users = st.sampled_from(BAD_USERS)
 batches = st.sampled_from(
     [*sorted((some_batch() for _ in POOL), key=len), *([np.array(crowd) for crowd in CROWDS] * 20)]
@@ -337,6 +351,13 @@ class SideBySide(RuleBasedStateMachine):
     def close(self, number: int, is_certain: int) -> None:
         if is_certain < 2:
             self.both(lambda thing: thing.close(), self.of(number) if is_certain == 0 else self.on(number))
+
+    @step(2, number=st.sampled_from(POOL), top_up=top_ups)
+    def top_up_an_envelope(self, number: int, top_up: tuple[Any, ...]) -> None:
+        key, more, packets, seed = top_up
+        envelopes = self.on(number)
+        amount = more + envelopes[1].terms.min * (packets if isinstance(packets, int) else 1)
+        self.both(lambda envelope: envelope.top_up(key, amount, packets, seed=seed), envelopes)
 
     # ---- budgets ----------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ PACKAGE = HERE.parent.parent / "hbcore"
 MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account")
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
-    ("vacancy.pxd", "BLOCK_SIZE = 64", "BLOCK_SIZE = 2"),
-    ("vacancy.pxd", "FAN_OUT = 32", "FAN_OUT = 2"),
+    ("vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
+    ("vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
     ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
     ("account.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),

@@ -20,6 +20,7 @@ class Scenario(NamedTuple):
     before: tuple | list = ()
     colliding: bool = False
     expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
+    parts: tuple = ()  # the sizes of the last slots' parts, which have to be opened first ("open", and how many parts)
 
 
 def churn(user: int, times: int) -> list:
@@ -92,6 +93,41 @@ SCENARIOS = {
         4,
         [("release", 3), ("claim", 5), ("claim", 6)],
         [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 7)],
+    ),
+    "open and claim": Scenario(2, [("open", 1), ("claim", 2)], [("claim", 1)], parts=(1,)),
+    "open a sold out ledger": Scenario(
+        2, [("open", 1), ("claim", 2), ("claim", 3)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open another block": Scenario(
+        4, [("open", 1), ("claim", 3), ("claim", 4)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(2,)
+    ),
+    "open the rest of a block and another": Scenario(
+        4, [("open", 1), ("claim", 3), ("claim", 4), ("claim", 5)], [("claim", 1), ("claim", 9)], parts=(3,)
+    ),
+    "open a block under the same word": Scenario(
+        5, [("open", 1), ("claim", 3)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(2, 1)
+    ),
+    "open a block under another word": Scenario(
+        5,
+        [("open", 1), ("claim", 5), ("claim", 6)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 9)],
+        parts=(1,),
+    ),
+    "open twice": Scenario(
+        4, [("open", 1), ("open", 2), ("claim", 3)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(1, 1)
+    ),
+    "open the same twice": Scenario(
+        2, [("open", 1), ("open", 1), ("claim", 2)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open beside the last claim": Scenario(3, [("open", 1), ("claim", 2), ("claim", 3)], [("claim", 1)], parts=(1,)),
+    "open beside a release": Scenario(
+        2, [("open", 1), ("release", 1), ("claim", 2)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open while the rest sells out": Scenario(
+        6,
+        [("claim", 6), ("open", 1), ("claim", 4), ("claim", 5)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 9), ("release", 1)],
+        parts=(3,),
     ),
     "close, claim and reclaim": Scenario(1, [("close", 0), ("claim", 1), ("reclaim", 0)]),
     "close and claim": Scenario(2, [("close", 0), ("claim", 1)]),
@@ -290,6 +326,7 @@ def main() -> int:
                 options.deaths,
                 scenario.colliding,
                 scenario.expiring,
+                scenario.parts,
                 options.limit,
             )
         total += runs

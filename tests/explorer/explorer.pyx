@@ -16,7 +16,7 @@ from hbcore.ledger cimport (
 )
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
-from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT
+from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT, open_slots, vacancy_open, vacancy_opened
 
 cdef extern from "schedule.h" nogil:
     uint64_t explore_clock_ms
@@ -39,17 +39,18 @@ cdef enum:
     CLOSE = 4
     RECLAIM = 5
     EXPIRE = 6
+    OPEN = 7
     OPERATION_LIMIT = 4
     USER_LIMIT = 8
     START_MS = 1000
     HOLD_MS = 10
 
 KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
-         "expire": EXPIRE}
+         "expire": EXPIRE, "open": OPEN}
 
 cdef struct Operation:
     int kind
-    int user
+    int user            # of "open": so many of the further parts
     uint64_t worker
     int answer
     int64_t slot
@@ -61,12 +62,14 @@ cdef struct Holding:
 cdef struct Book:       # the specification's state
     Holding users[USER_LIMIT]
     int free_count
+    int open_count
     int is_closed
 
 cdef Ledger ledger
 cdef char *memory = NULL
 cdef uint64_t memory_size = 0
-cdef uint64_t shared[5]         # closed, index state, tombstones, next expiry, late refunds
+cdef uint64_t shared[7]         # closed, index state, tombstones, next expiry, late refunds, open and cleared count
+cdef int ends[4]                # where the parts of the slots end; the first is open from the beginning
 cdef uint64_t hold_ms
 cdef uint64_t slot_count
 cdef bint is_colliding
@@ -118,6 +121,10 @@ cdef void operate(void *argument) noexcept nogil:
         for i in range(slot_count):
             ledger_reclaim(&ledger, i)
         operation.answer = 0
+    elif operation.kind == OPEN:
+        for i in range(<uint64_t>operation.user):
+            vacancy_open(&ledger.vacancy, ends[i], ends[i + 1])
+        operation.answer = 0
     elif operation.kind == EXPIRE:
         # The clock moves on at any step of the others.
         hb_schedule("clock", &explore_clock_ms)
@@ -142,6 +149,13 @@ cdef void expire(Book *book) noexcept nogil:
             book.free_count += not book.is_closed
 
 
+cdef void open_to(Book *book, int count) noexcept nogil:
+    # More slots, from some moment on.
+    if count > book.open_count:
+        book.free_count += (count - book.open_count) * (not book.is_closed)
+        book.open_count = count
+
+
 cdef bint apply(Book *book, const Operation *operation, int others, bint beside_close) noexcept nogil:
     # Let the specification do the operation; whether its answer is the one given. others: claims that overlap, which
     # may be holding packets that are not free while they look. beside_close: a claim that began before a close ended
@@ -152,6 +166,9 @@ cdef bint apply(Book *book, const Operation *operation, int others, bint beside_
         book.free_count = 0
         return True
     if operation.kind == RECLAIM:
+        return True
+    if operation.kind == OPEN:
+        open_to(book, ends[operation.user])
         return True
     if operation.kind == EXPIRE:
         expire(book)
@@ -203,6 +220,8 @@ cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexc
         book.free_count = 0
     elif operation.kind == EXPIRE:
         expire(book)
+    elif operation.kind == OPEN:
+        open_to(book, ends[min(slot, <int64_t>operation.user)])     # as far as it has come
 
 
 cdef bint may_be_next(int i, int placed) noexcept nogil:
@@ -250,7 +269,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
                     apply_dead(&next, &operations[i], slot)
                     if explained(&next, placed | 1 << i, final, has_deaths):
                         return True
-                    if operations[i].kind != CLAIM:
+                    if operations[i].kind != CLAIM and operations[i].kind != OPEN:
                         break
             continue
         is_done = False
@@ -260,6 +279,8 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
                     and explained(&next, placed | 1 << i, final, has_deaths)):
                 return True
     if not is_done:
+        return False
+    if book.open_count != final.open_count:
         return False
     for user in range(USER_LIMIT):
         if book.users[user].state != final.users[user].state:
@@ -300,9 +321,11 @@ cdef const char *check(int livelock) noexcept nogil:
         # What the dead have left is put right by whoever comes next: a search does it, or a close.
         after.kind = CLOSE if shared[0] else RECLAIM
         operate(&after)
+        vacancy_opened(&ledger.vacancy)
     final.free_count = 0
+    final.open_count = <int>open_slots(&ledger.vacancy)
     final.is_closed = shared[0] != 0
-    for i in range(slot_count):
+    for i in range(open_slots(&ledger.vacancy)):
         kind = slot_kind(ledger.slots[i].state)
         if kind == FREE:
             if final.is_closed:
@@ -362,9 +385,12 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     cdef Py_ssize_t i
     cdef int user
     memset(memory, 0, memory_size)
-    shared[0] = shared[1] = shared[2] = shared[3] = shared[4] = 0
+    memset(shared, 0, sizeof(shared))
+    shared[5] = shared[6] = ends[0]
     explore_clock_ms = START_MS
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
+    ledger.vacancy.open_count = &shared[5]
+    ledger.vacancy.cleared_count = &shared[6]
     ledger.prepare = prepare
     ledger.context = NULL
     ledger.is_dead = is_dead
@@ -377,7 +403,7 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     ledger.late_refunds = &shared[4]
     for user in range(USER_LIMIT):
         opening.users[user].state = 0
-    opening.free_count = <int>slot_count
+    opening.free_count = opening.open_count = ends[0]
     opening.is_closed = 0
     for i in range(before_kinds.shape[0]):
         operation.kind = before_kinds[i]
@@ -393,8 +419,10 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
 
 
 def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
-            long limit=0):
+            parts=(), long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
+
+    ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
 
     Returns (schedules, longest run in steps, None or (what is wrong, the answers, the schedule)).
     """
@@ -409,6 +437,9 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     cdef int[:] kinds = np.array([KINDS[kind] for kind, _ in before], np.intc)
     cdef int[:] users = np.array([user for _, user in before], np.intc)
     slot_count = slots
+    ends[0] = slots - sum(parts)
+    for i, part in enumerate(parts):
+        ends[i + 1] = ends[i] + part
     is_colliding = colliding
     hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)

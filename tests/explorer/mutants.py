@@ -254,6 +254,35 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "sold out over what others gave back": [
         ("ledger.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
     ],
+    "slots are opened under the bits of before": [
+        ("vacancy.pyx", "        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)\n", ""),
+    ],
+    "an opening is called finished before it is": [
+        (
+            "vacancy.pyx",
+            """        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
+        hb_cas(vacancy.cleared_count, cleared, count)
+""",
+            """        hb_cas(vacancy.cleared_count, cleared, count)
+        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
+""",
+        ),
+    ],
+    "sold out beside a dead opener": [
+        (
+            "ledger.pyx",
+            "        open_count = vacancy_opened(&ledger.vacancy)\n        if vacancy_none",
+            "        open_count = hb_load_acquire(ledger.vacancy.open_count)\n        if vacancy_none",
+        ),
+    ],
+    "a look with the count of before": [
+        (
+            "vacancy.pyx",
+            "    # The count comes after the word: that of after a clearing meets the children of after it.\n"
+            "    cdef uint64_t children = all_children(open_slots(vacancy), level, word_number)\n",
+            "    cdef uint64_t children = all_children(hb_load_acquire(vacancy.cleared_count), level, word_number)\n",
+        ),
+    ],
     "expiry by a plain store": [
         (
             "ledger.pyx",

@@ -1,0 +1,310 @@
+"""Topping up a live envelope: more money in more packets, while others claim.
+
+A part comes about in these steps, and a death leaves it between two of them:
+
+1. An extent in phase MAKING with its terms. It is nobody's if its maker dies.
+2. Where the envelope belongs to a budget, that budget holds the money (``account.pyx``). This decides it: anyone can go
+   on from here, because the hold says where the part is.
+3. It is appended: one CAS makes the last ``following`` of the chain of parts nonzero. Where there is no budget, this
+   decides it.
+4. Its slots are opened (``vacancy.pyx``).
+
+The next call with the same key, a sweep and an audit finish what they find, and a claim that finds nothing free the
+fourth step. A part that is funded always has room, because its packets are pledged before it asks for money; to die
+between the two leaves pledged what nobody can use any more, and no money with it.
+"""
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from hbcore.account cimport ABSENT, FUNDING, INSUFFICIENT, Standing, account_available
+from hbcore.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire
+from hbcore.budget cimport Budget, as_key
+from hbcore.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
+from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of, part_check
+from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore.law cimport Terms, terms_from_python, terms_prepare
+from hbcore.ledger cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED
+from hbcore.part cimport Part, part_step
+from hbcore.region cimport Region, hb_now_ms
+from hbcore.user cimport UserKey, siphash128, user_key
+from hbcore.vacancy cimport vacancy_open
+
+from os import urandom
+
+from hbcore.budget import Hold
+from hbcore.errors import CorruptFileError
+from hbcore.records import State
+from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, check_room, check_same_top_up, top_up_terms
+
+cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
+
+
+def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
+    """Add packets to a live envelope; see ``Envelope.top_up``."""
+    cdef UserKey hash
+    cdef Part *part
+    cdef int status = REPEATED
+    envelope.region.check_writable()
+    try:
+        user_key(&envelope.region.key, key, &hash)
+    except (TypeError, ValueError) as error:
+        raise as_key(error) from None
+    terms = top_up_terms(envelope_terms_of(envelope), amount, packets, seed)
+    hash = part_key(envelope, &hash)
+    part = find_part(envelope, &hash)
+    if part == NULL:
+        status = make_part(envelope, &hash, terms)
+        if status == CLOSED or status == INSUFFICIENT:
+            envelope.end_if_due()
+            return Hold(status, 0, 0, None)
+        part = find_part(envelope, &hash)
+        if part == NULL:
+            raise_damaged(envelope)
+    finish_parts(envelope)
+    check_same_top_up(envelope.name, key, terms._replace(
+        total=part.terms.total, packets=part.terms.packets, seed=part.terms.seed[:32]), terms)
+    return Hold(status, part.terms.total, 0, State.GRANTED)
+
+
+cdef UserKey part_key(Envelope envelope, const UserKey *key):
+    # A name space of its own: under another key than all holds, and with the envelope in it.
+    cdef unsigned char[32] message
+    cdef UserKey out
+    memcpy(message, b"part:   ", 8)
+    memcpy(message + 8, &envelope.offset, 8)
+    memcpy(message + 16, key, 16)
+    siphash128(envelope.region.header.directory_key, message, 32, &out)
+    return out
+
+
+cdef int raise_damaged(Envelope envelope) except -1:
+    envelope.raise_for(CORRUPT)
+
+
+cdef int step(Envelope envelope, Part **part) except -1:
+    cdef int answer = part_step(envelope.deck.attach, envelope.deck.owner, part)
+    if answer != 0:
+        envelope.raise_for(answer)
+    return 0
+
+
+cdef Part *find_part(Envelope envelope, const UserKey *key) except? NULL:
+    # The part of that key, also one that its budget has funded and a death has kept from it; NULL if there is none.
+    cdef Part *part = &envelope.deck.first
+    cdef Standing standing
+    cdef bint is_new = False
+    while True:
+        step(envelope, &part)
+        if part == NULL:
+            if is_new or envelope.budget is None or envelope.budget.look_up(key, &standing) == ABSENT:
+                return NULL
+            finish_part(envelope.region, standing.link)
+            is_new = True
+            part = &envelope.deck.first
+        elif part.key.low == key.low and part.key.high == key.high:
+            return part
+
+
+# ---- making ---------------------------------------------------------------------------------------------------------
+
+cdef int make_part(Envelope envelope, const UserKey *key, object terms) except -1:
+    # Returns GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
+    cdef Budget budget = envelope.budget
+    cdef uint64_t amount = terms.total
+    cdef Standing standing
+    cdef uint64_t offset, available
+    cdef bint is_closed
+    cdef int answer
+    if envelope.is_over():
+        return CLOSED
+    check_appended(envelope, terms)
+    if budget is None:
+        return append_new(envelope, write_part(envelope, key, terms), key, terms)
+    # Refused, it takes no space, if that can be seen at once.
+    available = account_available(&budget.account, &is_closed)
+    if is_closed or available < amount:
+        if find_part(envelope, key) != NULL:
+            return REPEATED     # what has taken the money is the same top-up, by another call
+        return CLOSED if is_closed else INSUFFICIENT
+    if not pledge(envelope, terms.packets):
+        if find_part(envelope, key) != NULL:
+            return REPEATED     # likewise
+        check_room(envelope.name, envelope_terms_of(envelope), 1, 1, pledged_packets(envelope), terms)
+    standing.wish = 0
+    offset = 0
+    try:
+        offset = write_part(envelope, key, terms)
+        answer = budget.put(key, FUNDING, offset, amount, &standing)
+    except BaseException:
+        # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
+        if standing.wish == 0:
+            take_back(envelope, offset, terms.packets)
+        raise
+    if answer == GRANTED_NOW:
+        finish_part(envelope.region, offset)
+    else:
+        take_back(envelope, offset, terms.packets)
+        if answer == REPEATED:
+            finish_part(envelope.region, standing.link)
+    return answer
+
+
+cdef uint64_t pledged_packets(Envelope envelope) noexcept:
+    return envelope.deck.first.terms.packets + hb_load_acquire(&envelope.deck.shared.pledged_packets)
+
+
+cdef bint pledge(Envelope envelope, uint64_t packets) noexcept:
+    cdef uint64_t *place = &envelope.deck.shared.pledged_packets
+    cdef uint64_t room = envelope.deck.max_packets - envelope.deck.first.terms.packets
+    cdef uint64_t pledged = hb_load_acquire(place)
+    while pledged <= room and packets <= room - pledged:
+        if hb_cas(place, pledged, pledged + packets):
+            return True
+        pledged = hb_load_acquire(place)
+    return False
+
+
+cdef int take_back(Envelope envelope, uint64_t offset, uint64_t packets) except -1:
+    hb_fetch_add_relaxed(&envelope.deck.shared.pledged_packets, -packets)
+    if offset != 0:
+        retire_extent(envelope.region, offset)
+    return 0
+
+
+cdef int check_appended(Envelope envelope, object terms) except -1:
+    # Whether there is room after the parts that have been appended: before anything is made, so that a refusal leaves
+    # nothing behind.
+    cdef Part *part = &envelope.deck.first
+    cdef uint64_t total = 0, packets = 0, count = 0
+    while part != NULL:
+        total += part.terms.total
+        packets += part.terms.packets
+        count += 1
+        step(envelope, &part)
+    check_room(envelope.name, envelope_terms_of(envelope), count, total, packets, terms)
+    return 0
+
+
+cdef uint64_t write_part(Envelope envelope, const UserKey *key, object checked) except 0:
+    # A MAKING extent with all that a part is, in its first HB_PREFACE bytes.
+    cdef Region region = envelope.region
+    cdef Terms terms
+    cdef hb_part *record
+    cdef UserKey check
+    cdef uint64_t offset
+    terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
+    terms_prepare(&terms)
+    offset = <uint64_t>directory_allocate(region, sizeof(hb_part) + 8 * terms.stratum_count)
+    record = <hb_part *>(region.base + offset)
+    record.extent.kind = HB_KIND_PART
+    record.extent.parent = envelope.offset
+    record.extent.created_at_ms = hb_now_ms()
+    record.total = terms.total
+    record.packets = terms.packets
+    record.key[0] = key.low
+    record.key[1] = key.high
+    memcpy(record.seed, terms.seed, 32)
+    part_check(region, record, &check)
+    memcpy(record.check, &check, 16)
+    return offset
+
+
+# ---- appending and opening ------------------------------------------------------------------------------------------
+
+cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, object terms) except -1:
+    # Of an envelope without a budget: GRANTED_NOW, or REPEATED if another call with that key was faster.
+    cdef int answer
+    try:
+        answer = append(envelope, offset, key, terms)
+    except BaseException:
+        retire_extent(envelope.region, offset)      # it is not in the chain: the append itself raises nothing
+        raise
+    if answer == GRANTED_NOW:
+        publish_extent(envelope.region, offset)
+    else:
+        retire_extent(envelope.region, offset)
+    return answer
+
+
+cdef int append(Envelope envelope, uint64_t offset, const UserKey *key, object terms) except -1:
+    # Put the part at `offset` at the end of the chain, or see that it is in there (GRANTED_NOW), or another of its key
+    # (REPEATED). terms: of one that is not funded; then room and limits are looked at where the chain ends: what comes
+    # before that CAS never changes.
+    cdef Part *part = &envelope.deck.first
+    cdef uint64_t following, total = 0
+    while True:     # each turn passes one part, or somebody else has appended one
+        following = hb_load_acquire(part.following)
+        if following == offset:
+            return GRANTED_NOW
+        if following == 0:
+            if terms is not None:
+                check_room(
+                    envelope.name, envelope_terms_of(envelope), part.number + 1, total + part.terms.total,
+                    part.start + part.terms.packets, terms,
+                )
+            # Release: whoever reads the offset sees all of the part.
+            if hb_cas(part.following, 0, offset):
+                return GRANTED_NOW
+            continue
+        total += part.terms.total
+        step(envelope, &part)
+        if part.key.low == key.low and part.key.high == key.high:
+            return REPEATED
+
+
+def finish_part(Region region not None, uint64_t offset):
+    """Append and open a part that a budget has funded, if that was not done yet. Any number may do this at once."""
+    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef Envelope envelope
+    cdef UserKey key
+    if record == NULL or not part_check(region, record, &key):
+        raise CorruptFileError(f"the top-up at byte {offset} of the engine {region.path!r} is damaged")
+    key.low = record.key[0]
+    key.high = record.key[1]
+    envelope = envelope_at(region, record.extent.parent, f"at byte {record.extent.parent}")
+    publish_extent(region, offset)
+    append(envelope, offset, &key, None)
+    finish_parts(envelope)
+
+
+def finish_parts(Envelope envelope not None):
+    """Open all parts of an envelope; what was appended after a close is refunded."""
+    cdef Part *part = &envelope.deck.first
+    cdef uint64_t end
+    if hb_load_acquire(part.following) == 0:
+        return
+    while True:
+        end = part.start + part.terms.packets
+        step(envelope, &part)
+        if part == NULL:
+            break
+        vacancy_open(&envelope.deck.ledger.vacancy, end, end + part.terms.packets)
+    hb_fence_full()     # the append before the look; pairs with the fence of deck_close
+    if hb_load_acquire(envelope.deck.ledger.closed) != 0:
+        envelope.close()
+
+
+cdef bint is_appended(Region region, uint64_t offset) except -1:
+    # For the directory: whether the part at `offset` is in the chain of its envelope.
+    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef hb_envelope *envelope
+    cdef uint64_t *place
+    cdef uint64_t following, _turn
+    cdef UserKey check
+    if record == NULL or not part_check(region, record, &check):
+        return False        # half made, or damaged
+    envelope = <hb_envelope *>region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    if envelope == NULL:
+        return False
+    place = &envelope.following
+    for _turn in range(2 * TOP_UP_LIMIT):
+        following = hb_load_acquire(place)
+        if following == offset:
+            return True
+        record = <hb_part *>region.extent(following, HB_KIND_PART, sizeof(hb_part))
+        if record == NULL:
+            return False        # the end of the chain
+        place = &record.following
+    return False
+
+directory_set_appended(is_appended)

@@ -1,0 +1,61 @@
+"""The parts of an envelope: what it was made with, and what each top-up has added, in the order of their packets.
+
+In the mapping they are a chain that is only ever appended to: each says where the next one is. A handle keeps a private
+copy of the terms of each, checked once, in a chain of its own that any of its threads makes longer when it first meets
+a packet of a part beyond it. Safe in any thread of any process.
+"""
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+
+from hbcore.atomics cimport hb_cas, hb_load_acquire
+from hbcore.law cimport terms_prepare
+
+cdef enum:
+    CORRUPT = -2        # as of ledger.pxd
+
+
+cdef void part_prepare(Part *part) noexcept nogil:
+    # Derive everything from the terms.
+    terms_prepare(&part.terms)
+    part.next = 0
+    part.amount_mask = 1
+    while part.amount_mask < part.terms.max:
+        part.amount_mask = part.amount_mask << 1 | 1
+
+
+cdef bint part_join(Part *part, Part *next) noexcept nogil:
+    # Of several threads one wins; the others throw theirs away. Release: who sees the address sees the terms.
+    next.start = part.start + part.terms.packets
+    next.number = part.number + 1
+    return hb_cas(&part.next, 0, <uint64_t>next)
+
+
+cdef void parts_free(Part *first) noexcept nogil:
+    # All but the first.
+    cdef Part *part = <Part *>first.next
+    cdef Part *next
+    while part != NULL:
+        next = <Part *>part.next
+        free(part)
+        part = next
+    first.next = 0
+
+
+cdef int part_step(attach_function attach, void *owner, Part **part) noexcept nogil:
+    # Go on to the next part, NULL after the last one. Returns 0, CORRUPT or NO_MEMORY.
+    cdef int answer
+    if hb_load_acquire(&part[0].next) == 0 and hb_load_acquire(part[0].following) != 0:
+        answer = attach(owner, part[0])
+        if answer != 0:
+            return answer
+    part[0] = <Part *>hb_load_acquire(&part[0].next)
+    return 0
+
+
+cdef Part *part_with(attach_function attach, void *owner, Part *first, uint64_t packet) noexcept nogil:
+    # The part of a packet that may be claimed; NULL: damage, for a slot is opened after its part was appended.
+    cdef Part *part = first
+    while part != NULL and packet - part.start >= part.terms.packets:
+        if part_step(attach, owner, &part) != 0:
+            return NULL
+    return part

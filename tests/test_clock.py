@@ -11,7 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,12 @@ SERVER = """if 1:
 class Machine:
     """A process on a machine whose clocks this one sets."""
 
-    def __init__(self, folder: Path, library: Path) -> None:
+    def __init__(self, folder: Path, library: Path, prefix: Sequence[str] = ()) -> None:
+        self.prefix = prefix
         self.path, self.clock, self.library = folder / "clock.hb", folder / "clock", library
         self.offsets_s = [0, 0]
-        self.clock.write_bytes(bytes(4096))
+        if not self.clock.exists():
+            self.clock.write_bytes(bytes(4096))
         self.start()
 
     def start(self) -> None:
@@ -70,7 +72,7 @@ class Machine:
             "PYTHONPATH": str(Path(hbcore.__file__).parent.parent),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(self.path)],
+            [*self.prefix, sys.executable, "-c", SERVER, str(self.path)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The audit of budgets: proof that their money is all there, and that what they have funded is there as well.
 
 For every budget: each hold stands where its key leads; what is available and what was granted are the total; each child
-is a hold of its parent, of its total; and what a parent has got back is what the child has given.
+is one hold of its parent, of its total; what was added to a child is a hold of its parent as well; and what a parent
+has got back is what the child has given.
 
 On a quiet engine it is exact. While others reserve, what is in motion is looked at again and left out if it moved, so
 that a sound engine is never called unsound, and damage is found unless it moves as well.
@@ -15,10 +16,11 @@ from hbcore.account cimport (
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
 from hbcore.deck cimport Counts
-from hbcore.directory cimport name_hash
+from hbcore.directory cimport extent_name, name_hash
 from hbcore.envelope cimport Envelope, part_check
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_envelope, hb_extent, hb_part,
+    hb_top_up,
 )
 from hbcore.growth cimport is_appended
 from hbcore.part cimport Part, part_step
@@ -190,53 +192,111 @@ cdef int audit_parts(Envelope envelope) except -1:
             )
 
 
-cdef bint audit_part_link(Budget budget, uint64_t offset) except -1:
-    # Whether the child at an offset is a top-up of an envelope. It is in there, or on its way.
+cdef int audit_links(Budget budget) except -1:
+    # Whatever was funded is there, was funded once, and says so itself; and whatever was added was paid by the parent.
+    cdef uint64_t at
+    cdef UserKey key
+    cdef Standing standing
+    cdef Run run
+    run.segment = run.end = 0
+    budget.attach_levels()
+    while budget.next_run(&run):
+        for at in range(run.first, run.end):
+            if budget.read_at(at, &key, &standing) == ABSENT:
+                continue
+            if hold_kind(standing.state) == FUNDED:
+                audit_link(budget, &standing)
+            elif hold_kind(standing.state) == ADDED and budget.parent is not None:
+                audit_added(budget, &key, &standing)
+    return 0
+
+
+cdef int audit_link(Budget budget, const Standing *hold) except -1:
+    # Every child has one key, that of its kind and name or of its top-up, and a key leads to one hold. So if the key of
+    # the child that a hold names leads back to that hold, no other one holds money for the same child.
     cdef Region region = budget.region
-    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
     cdef hb_extent *extent
     cdef UserKey key
-    if record == NULL:
-        return False
-    extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+    cdef Standing found
+    cdef uint64_t total
+    cdef bytes name = None
+    extent = region.extent(hold.link, HB_KIND_TOP_UP, sizeof(hb_top_up))
+    if extent != NULL:
+        audit_top_up(budget, <hb_top_up *>extent)
+        key.low = (<hb_top_up *>extent).key[0]
+        key.high = (<hb_top_up *>extent).key[1]
+        total = (<hb_top_up *>extent).total
+    elif region.extent(hold.link, HB_KIND_PART, sizeof(hb_part)) != NULL:
+        extent = region.extent(hold.link, HB_KIND_PART, sizeof(hb_part))
+        audit_part(budget, hold.link)
+        key.low = (<hb_part *>extent).key[0]
+        key.high = (<hb_part *>extent).key[1]
+        total = (<hb_part *>extent).total
+    else:
+        extent = region.extent(hold.link, HB_KIND_BUDGET, sizeof(hb_budget))
+        if extent == NULL:
+            extent = region.extent(hold.link, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+        if extent != NULL and extent.parent == budget.offset:
+            name = extent_name(region, hold.link)
+        if name is None:
+            raise AuditError(f"budget {budget.name!r} holds money for a child at byte {hold.link}, where none is")
+        key = name_hash(region, extent.kind, budget.offset, name)
+        total = (<hb_budget *>extent).total     # which stands at the same place in an envelope
+    if budget.look_up(&key, &found) == ABSENT or found.number != hold.number:
+        raise AuditError(
+            f"budget {budget.name!r} holds money for the child at byte {hold.link} under a key that is not that child's"
+        )
+    if hold.amount != total:
+        raise AuditError(
+            f"budget {budget.name!r} holds {hold.amount} for the child at byte {hold.link}, whose total is {total}"
+        )
+    return 0
+
+
+cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
+    # What a budget has topped up a child by is there.
+    cdef Region region = budget.region
+    cdef Budget target = budget_at(region, record.extent.parent)
+    cdef UserKey key
+    cdef Standing standing
+    cdef int answer
+    key.low = record.key[0]
+    key.high = record.key[1]
+    answer = target.look_up(&key, &standing)
+    if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
+        if region.is_readonly:
+            return 0
+        budget.finish_top_ups()
+        answer = target.look_up(&key, &standing)
+    if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
+        raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")
+    return 0
+
+
+cdef int audit_part(Budget budget, uint64_t offset) except -1:
+    # What a budget has topped up an envelope by is there, or on its way.
+    cdef Region region = budget.region
+    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef hb_extent *extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+    cdef UserKey key
     if extent == NULL or extent.parent != budget.offset or not part_check(region, record, &key):
         raise AuditError(f"budget {budget.name!r} holds money for the damaged top-up at byte {offset}")
     if not region.is_readonly:
         finish_part(region, offset)
         if not is_appended(region, offset):
             raise AuditError(f"budget {budget.name!r} holds money for a top-up at byte {offset}, which has not arrived")
-    return True
+    return 0
 
 
-cdef int audit_links(Budget budget) except -1:
-    # Whatever was funded is there, and says so itself.
-    cdef Region region = budget.region
-    cdef hb_extent *extent
-    cdef hb_top_up *record
-    cdef Budget target
-    cdef UserKey key
-    cdef Standing standing
-    cdef int answer
-    for offset in budget.children():
-        if audit_part_link(budget, offset):
-            continue
-        record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-        if record != NULL:
-            key.low = record.key[0]
-            key.high = record.key[1]
-            target = budget_at(region, record.extent.parent)
-            answer = target.look_up(&key, &standing)
-            if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
-                if region.is_readonly:
-                    continue
-                budget.finish_top_ups()
-                answer = target.look_up(&key, &standing)
-            if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
-                raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")
-            continue
-        extent = region.extent(offset, HB_KIND_BUDGET, sizeof(hb_extent))
-        if extent == NULL:
-            extent = region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_extent))
-        if extent == NULL or extent.parent != budget.offset:
-            raise AuditError(f"budget {budget.name!r} holds money for a child at byte {offset}, where none is")
+cdef int audit_added(Budget budget, const UserKey *key, const Standing *hold) except -1:
+    # Money that was added to a sub-budget is held for it by its parent under the same key, from before it was added
+    # and for ever: so this is true at every moment, and money that nobody has paid is told from it.
+    cdef hb_top_up *record = NULL
+    cdef Standing paid
+    if budget.parent.look_up(key, &paid) != ABSENT and hold_kind(paid.state) == FUNDED:
+        record = <hb_top_up *>budget.region.extent(paid.link, HB_KIND_TOP_UP, sizeof(hb_top_up))
+    if record == NULL or record.extent.parent != budget.offset or paid.amount != hold.amount:
+        raise AuditError(
+            f"{hold.amount} were added to budget {budget.name!r}, and budget {budget.parent.name!r} has not paid them"
+        )
     return 0

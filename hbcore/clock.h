@@ -13,7 +13,8 @@ static inline uint64_t hb_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Milliseconds of a clock that nobody can set, and that goes on while the machine sleeps; it begins anew at a reboot. */
+/* Milliseconds of a clock that nobody can set, and that goes on while the machine sleeps; it begins anew at a reboot.
+ * In a time namespace it is ahead by an offset, which Region.clock_offset_ms takes off. */
 static inline uint64_t hb_boot_ms(void)
 {
     struct timespec now;

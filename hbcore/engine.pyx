@@ -74,7 +74,8 @@ cdef class Engine:
             expires_at: seconds since 1970 or an aware datetime, from which on claims are answered CLOSED.
             per_user: how many packets a user may claim, 1 .. 65536; see ``nth`` of ``Envelope.claim``.
             hold_seconds: a claim that is not settled for so long has expired and goes to others; None: claims stay.
-                Measured by a clock that nobody can set; after a reboot of the machine a claim has its whole time again.
+                Measured by a clock that nobody can set, the machine's also where containers have time namespaces of
+                their own; after a reboot of the machine a claim has its whole time again.
             max_packets: room for so many packets, those of top-ups included; None: no room for any top-up. See
                 ``Envelope.top_up``. Disk space is taken for all of them at once, memory only as they are claimed.
 

@@ -41,7 +41,7 @@ struct hb_header {
     unsigned char key[32];
     uint64_t directory_key[2];
     unsigned char check[16]; /* keyed hash of all that stands before it but the boot id */
-    uint64_t clock_offset_ms; /* of this boot: what its clock lacks to the times of claims that expire */
+    uint64_t clock_offset_ms; /* of this boot: what the machine's clock lacks to the times of claims that expire */
     uint64_t clock_check;     /* keyed hash of the offset and the boot id */
     unsigned char reserved1[80];
     uint64_t frontier; /* [atomic] hint: near the end of the chain, and never beyond it */

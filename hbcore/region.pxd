@@ -35,7 +35,8 @@ cdef enum:
 cdef class Region:
     cdef char *base
     cdef uint64_t capacity
-    cdef uint64_t clock_offset_ms   # of this boot
+    cdef uint64_t clock_offset_ms   # of this boot, as this process reads its clock
+    cdef uint64_t time_namespace    # in which that was
     cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file; whole grains
     cdef hb_header *header
     cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it

@@ -33,6 +33,7 @@ from hbcore.errors import (
     AuditError, ConflictError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, IncompatibleFileError,
     ReadOnlyError,
 )
+from hbcore.namespace import boot_offset_ms, time_namespace
 from hbcore.records import EngineInfo, WorkerInfo
 from hbcore.terms import KEY_SIZE, MAX_CAPACITY, MIN_CAPACITY, exact_bytes, file_mode, file_path, integer
 
@@ -152,6 +153,11 @@ cdef class Region:
 
     cdef int register(self) except -1:
         cdef int code
+        if self.time_namespace != <uint64_t>time_namespace():
+            raise HbcoreError(
+                "this process was forked into another time namespace (unshare) after the engine was opened, where the "
+                "clock is another: open the engine anew"
+            )
         with nogil:
             hb_presence_lock()
             code = self.take_entry()
@@ -510,7 +516,7 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
     memcpy(header.boot_id, <const char *>boot, 16)
     memcpy(header.key_check, <const char *>check, 16)
     memcpy(header.directory_key, <const char *>directory_key, 16)
-    header.clock_offset_ms = hb_now_ms() - hb_boot_ms()
+    header.clock_offset_ms = hb_now_ms() - hb_boot_ms() + namespace_ms()
     header.clock_check = clock_check(&header, header.clock_offset_ms, boot)
     header.frontier = FIRST_EXTENT
     if key is None and not in_memory:
@@ -664,11 +670,17 @@ cdef attach(Region region, uint64_t size, key, recover):
     hb_store_private(&region.closed, 0)
 
 
+cdef uint64_t namespace_ms() except? 0:
+    # What the boot clock of this process is ahead of the machine's, which is the one that a file speaks of.
+    return <uint64_t><int64_t>boot_offset_ms()
+
+
 cdef take_clock(Region region):
     cdef uint64_t offset = region.header.clock_offset_ms
     if region.header.clock_check != clock_check(region.header, offset, region.header.boot_id[:16]):
         raise CorruptFileError(f"{region.path!r} has a damaged clock")
-    region.clock_offset_ms = offset
+    region.time_namespace = time_namespace()
+    region.clock_offset_ms = offset - namespace_ms()
 
 
 cdef fill_holes(Region region):
@@ -723,8 +735,8 @@ cdef wake(Region region, recover):
         # The clock begins anew at a reboot; so do the times of what has not expired (recovery.pyx).
         region.clock_offset_ms = hb_now_ms() - hb_boot_ms()
         recover(region)
-        region.header.clock_offset_ms = region.clock_offset_ms
-        region.header.clock_check = clock_check(region.header, region.clock_offset_ms, boot)
+        region.header.clock_offset_ms = region.clock_offset_ms + namespace_ms()
+        region.header.clock_check = clock_check(region.header, region.header.clock_offset_ms, boot)
         hb_fence_full()
         memcpy(region.header.boot_id, <const char *>boot, 16)
     finally:

@@ -1,5 +1,6 @@
 /* Preloaded before a process: a clock that tests can set. The offsets, in ns, stand in the file that CLOCK_FILE names:
- * of CLOCK_REALTIME and its kin, and of CLOCK_BOOTTIME. CLOCK_MONOTONIC stays as it is, as it does in a suspend. */
+ * of CLOCK_REALTIME and its kin, and of CLOCK_BOOTTIME; then by how much CLOCK_BOOTTIME goes on at each reading, so that
+ * time passes between any two steps of one thread. CLOCK_MONOTONIC stays as it is, as it does in a suspend. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 static const volatile int64_t *offsets;
+static int64_t ticked;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -29,7 +31,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
         offset = offsets[0];
     else if (clock == CLOCK_BOOTTIME)
-        offset = offsets[1];
+        offset = offsets[1] + (ticked += offsets[2]);
     offset += (int64_t)now->tv_sec * 1000000000 + now->tv_nsec;
     now->tv_sec = offset / 1000000000;
     now->tv_nsec = offset % 1000000000;

@@ -6,7 +6,8 @@ The sound file has a tree of budgets and envelopes with holds in every state, al
 case damages a byte, a word or several (a field of one kind gets what another field has, too) and asks everything that
 can be asked, with the file open before or after the damage. Accepted: hbcore's errors, and any answers as long as no
 more money is handed out than there is, or the audit names what is wrong. A signal, a hang, another exception, or money
-out of nothing that no audit names is a failure, and makes the exit status 1.
+out of nothing that no audit names is a failure, and makes the exit status 1. So is a forgery (forgeries.py: damage that
+the sums agree with) that the audit does not name.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
+from forgeries import FORGERIES
 from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
 from stepping import can_trace, die, swaps_of
 
@@ -40,6 +42,7 @@ NEW_KEYS = range(1000, 1010)
 ERRORS = (hbcore.CorruptFileError, hbcore.AuditError, hbcore.IncompatibleFileError, hbcore.EngineFullError)
 ANSWERS = (hbcore.NotFoundError, hbcore.ConflictError, hbcore.InsufficientBudgetError)
 FIRST_WORDS, FIRST_HOLDS = 64, 64
+FORGED = 0.1  # share of the files
 LINK_TO_STATE = STRUCTS["hb_hold"]["link"][0] - STRUCTS["hb_hold"]["state"][0]
 KIND_OF = {number: name for name, number in CONSTANTS.items() if name.startswith("HB_KIND_")}
 
@@ -160,6 +163,9 @@ def damage(chance: random.Random, content: bytes, places: list[Place]) -> list[t
         by_name[place.name].append(place)
     offsets = [place.at - STRUCTS["hb_extent"]["kind"][0] for place in by_name["hb_extent.kind"]]
     writes = []
+    if chance.random() < FORGED:
+        name = chance.choice(list(FORGERIES))
+        return [(name, at, data) for _, at, data in FORGERIES[name](content, chance)]
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         place = chance.choice(by_name[chance.choice(list(by_name))])
         old = content[place.at : place.at + place.size]
@@ -311,7 +317,10 @@ def examine(content: bytes, places: list[Place], folder: Path, seed: int, case: 
     if not is_open:
         spoil()
     try:
-        outcome = Use(path, chance, spoil if is_open else None).run()
+        use = Use(path, chance, spoil if is_open else None)
+        outcome = use.run()
+        if writes and writes[0][0] in FORGERIES and not use.named:
+            outcome = f"failure: {writes[0][0]}, and the audit does not name it: {outcome}"
     except Exception:
         outcome = f"failure: {traceback.format_exc()}"
     path.unlink()

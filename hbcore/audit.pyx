@@ -13,18 +13,16 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from hbcore.account cimport (
-    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums as AccountSums, account_available,
-    account_check, account_money, hold_kind,
-)
-
+from hbcore.account cimport MONEY_CLOSED, account_available, account_money
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
-from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
+from hbcore.budget cimport Budget, budget_at
 from hbcore.deck cimport (
     STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Counts, Deck, deck_expire, sealed_amount,
 )
 from hbcore.directory cimport name_hash
 from hbcore.envelope cimport Envelope
+from hbcore.funding cimport finish_top_ups, refund_from, refund_upwards
+from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, Standing, hold_kind
 from hbcore.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
@@ -35,8 +33,10 @@ from hbcore.law cimport (
     STRATUM_SIZE, packet_at, position_of, split_stratum, stratum_of, stratum_share, stratum_start,
 )
 from hbcore.ledger cimport BUSY, EXPIRED, REPEATED, Found, ledger_find, ledger_read, ledger_reclaim
+from hbcore.purse cimport Run
 from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was, worker_of
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
+from hbcore.tally cimport Sums as AccountSums, account_check
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport vacancy_hides
 
@@ -436,7 +436,7 @@ def audit_budgets(budgets, envelopes):
         audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
     for budget in budgets:
         if not budget.region.is_readonly:
-            budget.finish_top_ups()
+            finish_top_ups(budget)
             refund_upwards(budget)
     for budget in budgets:
         audit_holds(budget, &sums)
@@ -492,7 +492,7 @@ cdef int audit_links(Budget budget) except -1:
             if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
                 if region.is_readonly:
                     continue
-                budget.finish_top_ups()
+                finish_top_ups(budget)
                 answer = target.look_up(&key, &standing)
             if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
                 raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")

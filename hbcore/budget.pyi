@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbcore.envelope import Envelope, _User, _Users
+from hbcore.purse import Purse
 from hbcore.records import BudgetStats, State, Status
 from hbcore.region import Region
 
@@ -28,7 +29,7 @@ class Hold:
     def __hash__(self) -> int: ...
 
 @final
-class Budget:
+class Budget(Purse):
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     def reserve(self, key: _User, /, amount: SupportsIndex) -> Hold: ...
     def reserve_many(self, keys: _Users, /, amounts: _Amounts) -> NDArray[np.void]: ...

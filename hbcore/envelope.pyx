@@ -10,13 +10,14 @@ from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.batch cimport Users, nth_key, users_of
-from hbcore.budget cimport Budget, child_afford, child_find, child_insert, parent_of, refund_from
+from hbcore.budget cimport Budget, parent_of
 from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport directory_allocate, name_hash
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
+from hbcore.funding cimport child_afford, child_find, child_insert, refund_from
 from hbcore.law cimport Terms, terms_from_python, terms_prepare, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,

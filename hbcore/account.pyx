@@ -18,45 +18,30 @@ What a death leaves: an undecided hold. Its money is gone if the account's money
 who needs to know, or wants to change the money, finishes the first; nobody needs to finish the second, whose money is
 still there. No worker is asked whether it lives, so nothing here depends on who is dead.
 
-The states of a hold, g being its generation; those in the middle are undecided:
-
-    UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
-    GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
-    GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
-    UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          of a child: budget, envelope, top-up
-    FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
-    UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
-
-**Where a key's hold is.** The holds are numbered, and taken in turn. An index leads from a key to the number of its
-hold: levels of growing size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the
-one that puts its number into the first empty word of the key's path; it stays there for ever, so that a released or
-settled key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level
-exists, whoever would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key
-ends at the first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed;
-to die between taking a number and that CAS loses 64 bytes.
+The states of a hold, and which steps there are between them, stand in ``hold.pxd``; how a key leads to its hold in
+``levels.pxd``.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from hbcore.atomics cimport (
-    hb_cas, hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
-)
+from hbcore.atomics cimport hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent,
-    hb_hold, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent, hb_hold, hb_top_up,
+)
+from hbcore.hold cimport (
+    ABSENT, ADDED, ADDING, AGAIN, CROWDED, DAMAGED, EXCESSIVE, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
+    PENDING, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING, UNSEEN, UNUSED, Standing, hold_generation, hold_kind,
+    hold_state, hold_time, is_undecided, read_pair, with_kind,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.levels cimport (
+    NUMBER_BITS, Spare, give_number_back, hold_at, levels_locate, levels_prefetch, occupy,
+)
 from hbcore.user cimport UserKey
-from hbcore.wide cimport hb_highest_bit, hb_multiply
 
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
-    READ_LIMIT = 64
     NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
-    NUMBER_BITS = 36
-    PATH_CLOSED = 1             # of a word: the path goes on in the next level
-    CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
-    AGAIN = 20                  # occupy, look_only: somebody was faster
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
 cdef uint64_t FAIL = <uint64_t>1 << 59
@@ -69,11 +54,11 @@ cdef void account_attach(
 ) noexcept nogil:
     memset(account, 0, sizeof(Account))
     account.money = money
-    account.next = next
-    account.level_offsets = level_offsets
-    account.segment_offsets = segment_offsets
-    account.levels[0] = <uint64_t>level
-    account.segments[0] = <uint64_t>segment
+    account.index.next = next
+    account.index.level_offsets = level_offsets
+    account.index.segment_offsets = segment_offsets
+    account.index.levels[0] = <uint64_t>level
+    account.index.segments[0] = <uint64_t>segment
     account.base = base
     account.known_size = known_size
     account.seal[0] = secret[0]
@@ -81,39 +66,14 @@ cdef void account_attach(
     account.is_readonly = is_readonly
 
 
+cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil:
+    levels_prefetch(&account.index, key)
+
+
 # ---- words ----------------------------------------------------------------------------------------------------------
-
-cdef struct Spare:      # a hold that was taken and that no word names yet
-    hb_hold *hold
-    uint64_t number
-
 
 cdef inline uint64_t operation_of(const Standing *standing) noexcept nogil:
     return OPERATION | standing.number << NUMBER_SHIFT | hold_generation(standing.state)
-
-
-cdef inline uint64_t hold_state(int kind, uint64_t generation, uint64_t time_ms) noexcept nogil:
-    return <uint64_t>kind << 60 | (generation & ((1 << 18) - 1)) << 42 | time_ms
-
-
-cdef inline uint64_t with_kind(uint64_t state, int kind) noexcept nogil:
-    return state & ((<uint64_t>1 << 60) - 1) | <uint64_t>kind << 60
-
-
-cdef inline bint is_undecided(int kind) noexcept nogil:
-    return kind in (PENDING, SETTLING, RELEASING, FUNDING, REFUNDING, ADDING)
-
-
-cdef inline bint read_pair(const uint64_t *pair, uint64_t *first, uint64_t *second) noexcept nogil:
-    # Two words that change together, of which the first never comes back. False only if the file is damaged.
-    cdef uint64_t before, _turn
-    for _turn in range(READ_LIMIT):
-        before = hb_load_acquire(&pair[0])
-        second[0] = hb_load_acquire(&pair[1])
-        first[0] = hb_load_relaxed(&pair[0])
-        if first[0] == before:
-            return True
-    return False
 
 
 cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, uint64_t amount) noexcept nogil:
@@ -122,134 +82,6 @@ cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, u
     hash = ((hash ^ hash >> 32) + (key.low ^ account.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = ((hash ^ hash >> 32) + key.high) * <uint64_t>0x9E3779B97F4A7C15
     return hash ^ hash >> 32
-
-
-# ---- where a key's hold is ------------------------------------------------------------------------------------------
-
-cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
-    # Every level has a hash of its own, so that keys that crowd one part on the next.
-    cdef uint64_t low
-    return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low)
-
-
-cdef inline uint64_t *words_of(const Account *account, uint64_t level) noexcept nogil:
-    return <uint64_t *>hb_load_private(&account.levels[level])
-
-
-cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
-    # A word without its number; from other bits of the key than those that lead to the word.
-    return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
-
-
-cdef inline int hold_at(const Account *account, uint64_t number, hb_hold **hold) noexcept nogil:
-    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or DAMAGED.
-    cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
-    cdef char *holds
-    if segment >= HB_SEGMENTS:
-        return DAMAGED
-    holds = <char *>hb_load_private(&account.segments[segment])
-    if holds == NULL:
-        return LACKING if hb_load_acquire(&account.segment_offsets[segment]) != 0 else FULL
-    hold[0] = <hb_hold *>holds + (number - segment_first(segment))
-    return 0
-
-
-cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil:
-    # Ask for the first word of the key's path in every level.
-    cdef uint64_t level = 0
-    while level < HB_LEVELS and words_of(account, level) != NULL:
-        hb_prefetch_write(words_of(account, level) + home_of(key, level))
-        level += 1
-
-
-cdef int account_locate(const Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
-    # (there is no empty word, and no next level yet) or DAMAGED.
-    cdef uint64_t level, at, size, word, distance
-    cdef uint64_t entry = entry_of(key)
-    cdef uint64_t *words
-    cdef bint is_closed = False
-    cdef int status
-    for level in range(HB_LEVELS):
-        words = words_of(account, level)
-        if words == NULL:
-            if hb_load_acquire(&account.level_offsets[level]) != 0:
-                return LACKING
-            return DAMAGED if is_closed else CROWDED
-        is_closed = False
-        size = level_size(level)
-        at = home_of(key, level)
-        distance = 0
-        while distance < size:
-            word = hb_load_acquire(&words[at])      # pairs with the CAS of occupy: the hold's key is there
-            if word == 0:
-                standing.word = words + at
-                standing.level = level
-                standing.distance = distance
-                return ABSENT
-            if word == PATH_CLOSED:
-                is_closed = True
-                break
-            if word & ~((<uint64_t>1 << NUMBER_BITS) - 1) == entry:
-                standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
-                status = hold_at(account, standing.number, &standing.hold)
-                if status != 0:
-                    return LACKING if status == LACKING else DAMAGED
-                if (hb_load_relaxed(&standing.hold.key[0]) == key.low
-                        and hb_load_relaxed(&standing.hold.key[1]) == key.high):
-                    return REPEATED
-            distance += 1
-            at = at + 1 if at + 1 < size else 0
-    return DAMAGED
-
-
-cdef inline int take_number(Account *account, uint64_t *number, hb_hold **hold) noexcept nogil:
-    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
-    cdef uint64_t _attempt
-    cdef int status
-    for _attempt in range(RETRY_LIMIT):
-        number[0] = hb_load_relaxed(account.next)
-        status = hold_at(account, number[0], hold)
-        if status != 0:
-            return status
-        if hb_cas(account.next, number[0], number[0] + 1):
-            # What `next` says is not believed: a hold that is in use is passed over.
-            if hb_load_relaxed(&hold[0].key[0]) == 0 and hb_load_relaxed(&hold[0].state) == 0:
-                return 0
-    return DAMAGED
-
-
-cdef void give_number_back(Account *account, const Spare *spare) noexcept nogil:
-    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it.
-    if spare.hold != NULL:
-        hb_store_relaxed(&spare.hold.key[1], 0)
-        hb_store_relaxed(&spare.hold.key[0], 0)
-        hb_cas(account.next, spare.number + 1, spare.number)
-
-
-cdef inline int occupy(Account *account, const UserKey *key, Standing *standing, Spare *spare) noexcept nogil:
-    # Take the empty word where a key's path ends. Returns REPEATED, AGAIN, CROWDED, LACKING, FULL or DAMAGED.
-    cdef int status
-    if standing.level + 1 < HB_LEVELS and hb_load_acquire(&account.level_offsets[standing.level + 1]) != 0:
-        # The next level must be there first: a path that is closed leads on.
-        hb_cas(standing.word, 0, PATH_CLOSED)
-        return AGAIN
-    if standing.distance > CROWDED_AT + 2 * standing.level:
-        return CROWDED
-    if spare.hold == NULL:
-        status = take_number(account, &spare.number, &spare.hold)
-        if status != 0:
-            spare.hold = NULL
-            return status
-        hb_store_relaxed(&spare.hold.key[1], key.high)
-        hb_store_relaxed(&spare.hold.key[0], key.low)
-    # This CAS makes the hold. Release: whoever reads the word sees the key.
-    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
-        return AGAIN
-    standing.hold = spare.hold
-    standing.number = spare.number
-    spare.hold = NULL
-    return REPEATED
 
 
 cdef inline UserKey proper(const UserKey *key) noexcept nogil:
@@ -309,7 +141,7 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     cdef int kind, status
     if operation == 0:
         return 0
-    status = hold_at(account, number, &hold)
+    status = hold_at(&account.index, number, &hold)
     if status != 0:
         return LACKING if status == LACKING else DAMAGED
     if not read_pair(&hold.state, &state, &value):
@@ -464,7 +296,7 @@ cdef int account_reserve(
     cdef UserKey key = proper(wanted)
     spare.hold = NULL
     answer = reserve(account, &key, kind, value, amount, now_ms, standing, &spare)
-    give_number_back(account, &spare)
+    give_number_back(&account.index, &spare)
     return answer
 
 
@@ -479,7 +311,7 @@ cdef inline int reserve(
     cdef uint64_t _attempt, next_state
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
-        answer = account_locate(account, key, standing)
+        answer = levels_locate(&account.index, key, standing)
         if answer == ABSENT:
             if kind != ADDING:
                 # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
@@ -489,7 +321,7 @@ cdef inline int reserve(
                     if hb_load_acquire(standing.word) == 0:
                         return answer
                     continue
-            answer = occupy(account, key, standing, spare)
+            answer = occupy(&account.index, key, standing, spare)
             if answer == AGAIN:
                 continue
         if answer != REPEATED:
@@ -629,7 +461,7 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
 cdef int account_find(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
     # Returns REPEATED with the hold, ABSENT, LACKING, UNSEEN or DAMAGED.
     cdef UserKey key = proper(wanted)
-    cdef int answer = account_locate(account, &key, standing)
+    cdef int answer = levels_locate(&account.index, &key, standing)
     if answer == CROWDED:
         return ABSENT
     return answer if answer != REPEATED else settle_down(account, &key, standing)
@@ -638,7 +470,7 @@ cdef int account_find(Account *account, const UserKey *wanted, Standing *standin
 cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
     # The same, and a wish that nobody has fulfilled is fulfilled or refused: ABSENT is for good.
     cdef UserKey key = proper(wanted)
-    cdef int answer = account_locate(account, &key, standing)
+    cdef int answer = levels_locate(&account.index, &key, standing)
     if answer == REPEATED:
         if not read_hold(standing.hold, standing):
             return DAMAGED
@@ -731,7 +563,7 @@ cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing 
     # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
     # granted there, LACKING, UNSEEN or DAMAGED.
     standing.number = number
-    if hold_at(account, number, &standing.hold) != 0:
+    if hold_at(&account.index, number, &standing.hold) != 0:
         return DAMAGED
     if hb_load_acquire(&standing.hold.state) == 0:
         key.low = key.high = 0
@@ -739,53 +571,6 @@ cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing 
     key.low = hb_load_relaxed(&standing.hold.key[0])
     key.high = hb_load_relaxed(&standing.hold.key[1])
     return settle_down(account, key, standing)
-
-
-cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
-    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or DAMAGED.
-    cdef uint64_t number
-    cdef UserKey key
-    cdef Standing standing
-    cdef int answer, kind
-    for number in range(first, end):
-        answer = account_read(account, number, &key, &standing)
-        if answer == ABSENT:
-            continue
-        if answer != REPEATED:
-            return answer
-        kind = hold_kind(standing.state)
-        # No state comes back, so equal digests of two looks mean equal states all the while.
-        sums.digest = (sums.digest ^ standing.state ^ standing.value) * <uint64_t>0x9E3779B97F4A7C15
-        if kind == ADDED:
-            sums.added += standing.amount
-            continue
-        sums.taken += standing.amount - standing.value
-        if kind != FUNDED:
-            sums.count += 1
-        if kind == SETTLED:
-            sums.settled += standing.amount - standing.value
-    return 0
-
-
-cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
-    # For the audit: every hold first .. end - 1 can be read, and its key leads to it and to no other. Returns 0,
-    # LACKING, UNSEEN, or DAMAGED with the number of the hold.
-    cdef UserKey key
-    cdef Standing standing, found
-    cdef int answer
-    number[0] = first
-    while number[0] < end:
-        answer = account_read(account, number[0], &key, &standing)
-        if answer != REPEATED and answer != ABSENT:
-            return answer
-        if key.low != 0:
-            answer = account_locate(account, &key, &found)
-            if answer == LACKING:
-                return LACKING
-            if answer != REPEATED or found.number != standing.number:
-                return DAMAGED
-        number[0] += 1
-    return 0
 
 
 cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil:

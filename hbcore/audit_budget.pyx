@@ -9,22 +9,23 @@ that a sound engine is never called unsound, and damage is found unless it moves
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from hbcore.account cimport (
-    ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums, account_available, account_check,
-    account_money, hold_kind,
-)
+from hbcore.account cimport MONEY_CLOSED, account_available, account_money
 from hbcore.atomics cimport hb_load_acquire
-from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
+from hbcore.budget cimport Budget, budget_at
 from hbcore.deck cimport Counts
 from hbcore.directory cimport extent_name, name_hash
-from hbcore.envelope cimport Envelope, part_check
+from hbcore.envelope cimport Envelope
 from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_envelope, hb_extent, hb_part,
     hb_top_up,
 )
+from hbcore.funding cimport finish_top_ups, refund_from, refund_upwards
 from hbcore.growth cimport is_appended
-from hbcore.part cimport Part, part_step
+from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, Standing, hold_kind
+from hbcore.part cimport Part, part_check, part_step
+from hbcore.purse cimport Run
 from hbcore.region cimport Region
+from hbcore.tally cimport Sums, account_check
 from hbcore.user cimport UserKey
 
 from functools import partial
@@ -138,7 +139,7 @@ def audit_budgets(budgets, envelopes):
         audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
     for budget in budgets:
         if not budget.region.is_readonly:
-            budget.finish_top_ups()
+            finish_top_ups(budget)
             refund_upwards(budget)
     for budget in budgets:
         audit_holds(budget, &sums)
@@ -266,7 +267,7 @@ cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
     if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
         if region.is_readonly:
             return 0
-        budget.finish_top_ups()
+        finish_top_ups(budget)
         answer = target.look_up(&key, &standing)
     if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
         raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")

@@ -1,22 +1,11 @@
 # Budgets and holds: the public classes.
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from hbcore.account cimport Account, Standing, Sums
+from hbcore.hold cimport Standing
+from hbcore.purse cimport Purse
 from hbcore.region cimport Region
+from hbcore.tally cimport Sums
 from hbcore.user cimport UserKey
-
-cdef struct HoldSnapshotRow:    # hbcore.HOLD_SNAPSHOT_DTYPE
-    UserKey key
-    int64_t amount
-    int64_t settled
-    uint8_t state
-    int64_t granted_at_ms
-
-
-cdef struct Run:        # holds first .. end - 1 of a segment
-    uint64_t segment
-    uint64_t first
-    uint64_t end
 
 
 cdef class Hold:
@@ -26,48 +15,14 @@ cdef class Hold:
     cdef int state_code
 
 
-cdef class Budget:
-    cdef Account account
-    cdef Region region
-    cdef uint64_t offset
-    cdef uint64_t base_total
-    cdef uint64_t *pledged
-    cdef UserKey funding_key        # under which the parent holds this budget's money
-    cdef readonly str name
-    cdef readonly Budget parent
+cdef class Budget(Purse):
     cdef object __weakref__
 
-    cdef int supply(self, int answer) except -1
-    cdef int attach_levels(self) except -1
-    cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
-    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1
-    cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1
-    cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1
-    cdef int pledge(self, uint64_t amount) except -1
-    cdef int check_limit(self, uint64_t amount) except -1
-    cdef object raise_limit(self, object total, uint64_t amount)
-    cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1
-    cdef bint next_run(self, Run *run) except -1
-    cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1
-    cdef int count(self, Sums *sums) except -1
-    cdef list children(self)
-    cdef int finish_top_ups(self) except -1
     cdef uint64_t own_total(self, const Sums *sums, uint64_t available, bint is_closed) noexcept
-    cdef object raise_corrupt(self)
     cdef tuple identity(self)
 
 
 cdef object as_key(error)
-cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1
-cdef int64_t child_afford(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
-) except? -1
-cdef int64_t child_insert(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
-) except? -1
 cdef Budget budget_at(Region region, uint64_t offset)
 cdef Budget parent_of(Region region, uint64_t offset)
-cdef int refund_upwards(Budget budget) except -1
-cdef int refund_from(Budget parent, const UserKey *key, uint64_t target) except -1

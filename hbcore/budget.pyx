@@ -1,49 +1,44 @@
 """Budgets: money that can be reserved, and the tree that budgets and envelopes make of it.
 
-The public classes ``Hold`` and ``Budget``: check and convert the Python arguments, then ``account.pyx``. A child (a
-sub-budget, an envelope, a top-up of a sub-budget) is a hold of its parent: the money word of the parent decides whether
-it is made. Its extent is written whole before that, so that anybody can finish what a death leaves; and what a closed
-child gives back is told to the parent as a sum of all refunds so far, so that none can be lost or counted twice.
+The public classes ``Hold`` and ``Budget``: check and convert the Python arguments, then ``account.pyx``. A budget is a
+``Purse``, which supplies its account with levels and reads all of it; how money comes to what is below a budget, and
+back, is in ``funding.pyx``.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy
 
 from hbcore.account cimport (
-    ABSENT, ADDED, ADDING, CROWDED, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED,
-    RELEASING, SETTLED, SETTLING, UNSEEN, Account, Standing, Sums, account_attach, account_available, account_close,
-    account_count, account_decide, account_find, account_finish, account_prefetch, account_read, account_refund,
-    account_reserve,
-    hold_kind, hold_time, level_size, segment_first, segment_size,
+    Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
 )
-from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
+from hbcore.atomics cimport hb_fetch_add_relaxed
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
-from hbcore.directory cimport (
-    directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
-    name_hash, publish_extent, retire_extent,
+from hbcore.directory cimport directory_allocate
+from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
+from hbcore.funding cimport (
+    check_limit, child_afford, child_find, child_insert, fund_top_up, pledge, refund_upwards,
+    top_up_conflict, top_up_key,
 )
-from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, HB_UNIT,
-    hb_budget, hb_extent, hb_hold, hb_part, hb_top_up,
+from hbcore.hold cimport (
+    ABSENT, ADDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing,
+    hold_kind,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
-from hbcore.region cimport Region, extent_size, hb_now_ms
-from hbcore.user cimport UserKey, siphash128, user_key
+from hbcore.purse cimport (
+    DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
+)
+from hbcore.region cimport Region, hb_now_ms
+from hbcore.tally cimport Sums
+from hbcore.user cimport UserKey, user_key
 
 import numpy as np
 
-from hbcore.errors import (
-    ConflictError, CorruptFileError, EngineFullError, InsufficientBudgetError, NotFoundError,
-)
+from hbcore.errors import ConflictError, NotFoundError
 from hbcore.records import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT, amount_list, check_same_total, index, integer, object_name
 
 cdef enum:
-    NAME_LIMIT = 255
-    DEPTH_LIMIT = 64            # budgets from the root to a leaf
-    SUPPLY_LIMIT = 64           # levels, and looks at the file, that one call may need
-    LEVEL_HEADER = 64           # a level is an extent; its holds begin after the header
     ALL_OF_IT = -1              # to account_finish, as an unsigned number
     CONFLICT_STATUS = 5
 
@@ -51,12 +46,11 @@ cdef struct HoldRow:            # hbcore.HOLD_DTYPE
     uint8_t status
     int64_t amount
 
-if sizeof(HoldRow) != HOLD_DTYPE.itemsize or sizeof(HoldSnapshotRow) != HOLD_SNAPSHOT_DTYPE.itemsize:
+if sizeof(HoldRow) != HOLD_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
 
 cdef tuple STATUSES = tuple(Status)
 cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
-cdef Region NO_REGION = Region()    # closed for ever: of a Budget that Budget.__new__ alone has made
 
 
 @cython.final
@@ -153,7 +147,7 @@ cdef object as_key(error):
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Budget:
+cdef class Budget(Purse):
     """Money that can be reserved, in minor units; made by ``Engine.budget`` or, as a hold of another, by ``budget``.
 
     ``reserve(key, amount)`` holds money, ``settle`` spends it or a part of it, ``release`` gives it back. Every key is
@@ -164,102 +158,8 @@ cdef class Budget:
     same budget. A budget of a file can be pickled; of a memory engine it cannot.
     """
 
-    def __cinit__(self):
-        self.region = NO_REGION
-
     def __init__(self):
         raise TypeError("budgets are made by Engine.budget and Budget.budget")
-
-    cdef object raise_corrupt(self):
-        raise CorruptFileError(f"budget {self.name!r} of the engine {engine_name(self.region)} is damaged")
-
-    # ---- what an account asks of its caller
-
-    cdef int supply(self, int answer) except -1:
-        # Do what an account cannot do without Python; the caller asks it again.
-        cdef uint64_t known
-        if answer == LACKING:
-            if self.attach_levels() == 0:
-                self.raise_corrupt()
-        elif answer == CROWDED:
-            self.make_part(self.account.level_offsets, self.account.levels, HB_LEVELS, True)
-        elif answer == FULL:
-            self.make_part(self.account.segment_offsets, self.account.segments, HB_SEGMENTS, False)
-        elif answer == UNSEEN:
-            known = hb_load_private(&self.region.known_size)
-            self.region.contains(0, self.region.capacity)
-            if hb_load_private(&self.region.known_size) == known:
-                self.raise_corrupt()
-        else:
-            self.raise_corrupt()
-        return 0
-
-    cdef int attach_levels(self) except -1:
-        # Attach every level and segment that was made since. Returns how many.
-        return (
-            self.attach(self.account.level_offsets, self.account.levels, HB_LEVELS, True)
-            + self.attach(self.account.segment_offsets, self.account.segments, HB_SEGMENTS, False)
-        )
-
-    cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
-        cdef uint64_t i, offset
-        cdef hb_extent *extent
-        cdef int new = 0
-        for i in range(1, count):
-            offset = hb_load_acquire(&offsets[i])
-            if offset == 0:
-                break
-            if hb_load_private(&addresses[i]) == 0:
-                extent = self.region.extent(offset, HB_KIND_LEVEL, part_size(i, is_level))
-                if extent == NULL or extent.parent != self.offset:
-                    self.raise_corrupt()
-                publish_extent(self.region, offset)
-                hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
-                new += 1
-        return new
-
-    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
-        # Make the next level or segment: of several makers one wins, and all go on with its extent.
-        cdef uint64_t i = 1
-        cdef int64_t offset
-        cdef hb_extent *extent
-        while i < count and hb_load_private(&addresses[i]) != 0:
-            i += 1
-        if i == count:
-            raise EngineFullError(f"budget {self.name!r} has no room for another key")
-        if hb_load_acquire(&offsets[i]) == 0:
-            offset = directory_allocate(self.region, part_size(i, is_level))
-            extent = <hb_extent *>(self.region.base + offset)
-            extent.kind = HB_KIND_LEVEL
-            extent.parent = self.offset
-            extent.created_at_ms = hb_now_ms()
-            if hb_cas(&offsets[i], 0, <uint64_t>offset):
-                publish_extent(self.region, <uint64_t>offset)
-            else:
-                retire_extent(self.region, <uint64_t>offset)
-        self.attach_levels()
-        return 0
-
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1:
-        # REPEATED or ABSENT
-        cdef int answer, _turn
-        for _turn in range(SUPPLY_LIMIT):
-            answer = account_find(&self.account, key, standing)
-            if answer == REPEATED or answer == ABSENT:
-                return answer
-            self.supply(answer)
-        self.raise_corrupt()
-
-    cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
-        # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
-        cdef int answer, _turn
-        standing.wish = 0
-        for _turn in range(SUPPLY_LIMIT):
-            answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)
-            if 0 <= answer < LACKING:
-                return answer
-            self.supply(answer)
-        self.raise_corrupt()
 
     # ---- holds
 
@@ -446,54 +346,6 @@ cdef class Budget:
                 PyBuffer_Release(&view)
         return rows[:count]
 
-    cdef bint next_run(self, Run *run) except -1:
-        # The next run of holds that may ever have been written; begins where segment and end are 0.
-        cdef uint64_t base, first, end, data, data_end
-        while run.segment < HB_SEGMENTS and hb_load_private(&self.account.segments[run.segment]) != 0:
-            base = hb_load_private(&self.account.segments[run.segment]) - <uint64_t>self.region.base
-            first = segment_first(run.segment)
-            end = base + segment_size(run.segment) * sizeof(hb_hold)
-            data = self.region.next_data(base + (max(run.end, first) - first) * sizeof(hb_hold), end, &data_end)
-            if data < end:
-                run.first = first + (data - base) // sizeof(hb_hold)
-                run.end = first + (data_end - base - 1) // sizeof(hb_hold) + 1
-                return True
-            run.segment += 1
-        return False
-
-    cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
-        # REPEATED or ABSENT
-        cdef int answer = account_read(&self.account, number, key, standing)
-        while answer != REPEATED and answer != ABSENT:
-            self.supply(answer)
-            answer = account_read(&self.account, number, key, standing)
-        return answer
-
-    cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1:
-        cdef uint64_t at, count = 0
-        cdef UserKey key
-        cdef Standing standing
-        cdef Run run
-        cdef int kind
-        run.segment = run.end = 0
-        self.attach_levels()
-        while self.next_run(&run):
-            for at in range(run.first, run.end):
-                if self.read_at(at, &key, &standing) == ABSENT:
-                    continue
-                kind = hold_kind(standing.state)
-                if kind == FUNDED or kind == ADDED:
-                    continue
-                if count == limit:
-                    return <int64_t>count
-                rows[count].key = key
-                rows[count].amount = <int64_t>standing.amount
-                rows[count].settled = <int64_t>(standing.amount - standing.value) if kind == SETTLED else 0
-                rows[count].state = <uint8_t>kind
-                rows[count].granted_at_ms = <int64_t>hold_time(standing.state)
-                count += 1
-        return <int64_t>count
-
     # ---- the tree
 
     def budget(self, name, total=None):
@@ -548,11 +400,11 @@ cdef class Budget:
             if is_closed and answer == ABSENT:
                 return REFUSED_CLOSED
             if self.parent is None:
-                self.pledge(added)
+                pledge(self, added)
             elif answer == ABSENT:
-                answer = self.fund_top_up(&hash, added)
+                answer = fund_top_up(self, &hash, added)
                 if answer == INSUFFICIENT or answer == CLOSED:
-                    self.check_limit(added)
+                    check_limit(self, added)
                     return REFUSED if answer == INSUFFICIENT else REFUSED_CLOSED
                 self.parent.look_up(&hash, &standing)
             if self.parent is not None:
@@ -571,91 +423,6 @@ cdef class Budget:
         if standing.amount != added:
             raise ConflictError(top_up_conflict(self, key, standing.amount, added))
         return hold_of(answer, &standing)
-
-    cdef int pledge(self, uint64_t amount) except -1:
-        # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
-        # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
-        # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
-        cdef uint64_t pledged = hb_load_acquire(self.pledged)
-        while pledged < <uint64_t>TOTAL_LIMIT and self.base_total + pledged + amount < <uint64_t>TOTAL_LIMIT:
-            if hb_cas(self.pledged, pledged, pledged + amount):
-                return 0
-            pledged = hb_load_acquire(self.pledged)
-        self.raise_limit(self.total, amount)
-
-    cdef int check_limit(self, uint64_t amount) except -1:
-        # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
-        # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
-        cdef Budget root = self
-        while root.parent is not None:
-            root = root.parent
-        if root.base_total + hb_load_acquire(root.pledged) + amount >= <uint64_t>TOTAL_LIMIT:
-            total = self.total
-            if total + amount >= TOTAL_LIMIT:
-                self.raise_limit(total, amount)
-        return 0
-
-    cdef object raise_limit(self, object total, uint64_t amount):
-        raise ValueError(
-            f"the total of budget {self.name!r} must stay below 2**62: it is {total}, and {amount} is too much"
-        )
-
-    cdef int fund_top_up(self, const UserKey *key, uint64_t amount) except -1:
-        # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
-        cdef hb_top_up *record
-        cdef Standing standing
-        cdef UserKey check
-        cdef int64_t offset
-        cdef int answer
-        cdef bint is_closed
-        cdef uint64_t available = account_available(&self.parent.account, &is_closed)
-        if (is_closed or available < amount) and self.parent.look_up(key, &standing) == ABSENT:
-            return CLOSED if is_closed else INSUFFICIENT
-        offset = directory_allocate(self.region, sizeof(hb_top_up))
-        record = <hb_top_up *>(self.region.base + offset)
-        record.extent.kind = HB_KIND_TOP_UP
-        record.extent.parent = self.offset
-        record.extent.created_at_ms = hb_now_ms()
-        record.total = amount
-        record.key[0] = key.low
-        record.key[1] = key.high
-        top_up_check(self.region, record, &check)
-        memcpy(record.check, &check, 16)
-        try:
-            answer = self.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
-        except BaseException:
-            # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
-            if standing.wish == 0:
-                retire_extent(self.region, <uint64_t>offset)
-            raise
-        if answer == GRANTED_NOW:
-            publish_extent(self.region, <uint64_t>offset)
-        else:
-            retire_extent(self.region, <uint64_t>offset)
-        return answer
-
-    cdef int finish_top_ups(self) except -1:
-        # Of sub-budgets and envelopes: what this budget has granted to them and a death has kept from them.
-        cdef hb_top_up *record
-        cdef Budget child
-        cdef Standing standing
-        cdef UserKey key
-        for offset in self.children():
-            record = <hb_top_up *>self.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-            if record == NULL:
-                if self.region.extent(offset, HB_KIND_PART, sizeof(hb_part)) != NULL:
-                    growth().finish_part(self.region, offset)
-                continue
-            top_up_check(self.region, record, &key)
-            if memcmp(&key, record.check, 16) != 0:
-                self.raise_corrupt()
-            key.low = record.key[0]
-            key.high = record.key[1]
-            child = budget_at(self.region, record.extent.parent)
-            if child.look_up(&key, &standing) == ABSENT:
-                child.put(&key, ADDING, record.total, record.total, &standing)
-                refund_upwards(child)
-        return 0
 
     def close(self):
         """End the reserving, and give what is available to the parent; holds that exist can be settled or released.
@@ -677,40 +444,6 @@ cdef class Budget:
         self.region.check_open()
         account_available(&self.account, &is_closed)
         return bool(is_closed)
-
-    cdef int count(self, Sums *sums) except -1:
-        # All holds, once.
-        cdef Sums before
-        cdef Run run
-        cdef int answer
-        run.segment = run.end = 0
-        sums.count = sums.taken = sums.added = sums.settled = sums.digest = 0
-        self.attach_levels()
-        while self.next_run(&run):
-            answer = LACKING
-            while answer != 0:
-                before = sums[0]
-                with nogil:
-                    answer = account_count(&self.account, run.first, run.end, sums)
-                if answer != 0:
-                    sums[0] = before
-                    self.supply(answer)
-        return 0
-
-    cdef list children(self):
-        # The offsets of all children that were funded.
-        cdef uint64_t at
-        cdef UserKey key
-        cdef Standing standing
-        cdef Run run
-        cdef list found = []
-        run.segment = run.end = 0
-        self.attach_levels()
-        while self.next_run(&run):
-            for at in range(run.first, run.end):
-                if self.read_at(at, &key, &standing) == REPEATED and hold_kind(standing.state) == FUNDED:
-                    found.append(standing.link)
-        return found
 
     cdef uint64_t own_total(self, const Sums *sums, uint64_t available, bint is_closed) noexcept:
         # What of all its money was not given back to the parent.
@@ -741,10 +474,8 @@ cdef class Budget:
     @property
     def total(self):
         """What the budget was made with and topped up by, whatever it has given back since; minor units, O(holds)."""
-        cdef Sums sums
         self.region.check_open()
-        self.count(&sums)
-        return self.base_total + sums.added
+        return self.sum_of_all()
 
     # ---- handles
 
@@ -770,10 +501,6 @@ cdef class Budget:
             )
         from hbcore.engine import reopen_budget
         return reopen_budget, (self.region.path, self.region.engine_id(), names_of(self), bool(self.region.is_readonly))
-
-
-cdef object engine_name(Region region):
-    return "in memory" if region.path is None else repr(region.path)
 
 
 def figures_of(Budget budget not None):
@@ -840,99 +567,13 @@ cdef int reserve_rows(
 
 # ---- making and finding ---------------------------------------------------------------------------------------------
 
-cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
-    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
-
-
-cdef inline uint64_t budget_size(uint64_t name_length) noexcept nogil:
-    return sizeof(hb_budget) + whole_units(name_length) + 8 * level_size(0) + segment_size(0) * sizeof(hb_hold)
-
-
-cdef inline uint64_t part_size(uint64_t i, bint is_level) noexcept nogil:
-    # The extent of a level or a segment.
-    return LEVEL_HEADER + (8 * level_size(i) if is_level else segment_size(i) * sizeof(hb_hold))
-
-
-cdef int budget_check(
-    Region region, const hb_budget *terms, const unsigned char *name, uint64_t name_length, UserKey *out
-) except -1:
-    # A keyed hash of what a budget is: its kind and parent, its total, its name.
-    cdef unsigned char[24 + NAME_LIMIT] message
-    memcpy(message, &terms.extent.kind, 16)
-    memcpy(message + 16, &terms.total, 8)
-    memcpy(message + 24, name, name_length)
-    siphash128(region.header.directory_key, message, 24 + name_length, out)
-    return 0
-
-
-cdef int top_up_check(Region region, const hb_top_up *record, UserKey *out) except -1:
-    cdef unsigned char[40] message
-    memcpy(message, &record.extent.kind, 16)
-    memcpy(message + 16, &record.total, 24)
-    siphash128(region.header.directory_key, message, 40, out)
-    return 0
-
-
-cdef UserKey top_up_key(Budget budget, const UserKey *key):
-    # A name space of its own: under another key than all holds, and with the budget in it.
-    cdef unsigned char[32] message
-    cdef UserKey out
-    memcpy(message, b"top-up: ", 8)
-    memcpy(message + 8, &budget.offset, 8)
-    memcpy(message + 16, key, 16)
-    siphash128(budget.region.header.directory_key, message, 32, &out)
-    return out
-
-
-cdef str top_up_conflict(Budget budget, object key, uint64_t present, uint64_t wanted):
-    return f"top-up {key!r} of budget {budget.name!r} was {present}, not {wanted}"
-
-
 cdef Budget budget_at(Region region, uint64_t offset):
-    return budget_from(region, offset, 0)
+    return <Budget>purse_from(Budget, region, offset, 0)
 
 
 cdef Budget parent_of(Region region, uint64_t offset):
     # The budget of a child whose extent says so; None for a child of the engine.
-    return None if offset == 0 else budget_from(region, offset, 0)
-
-
-cdef Budget budget_from(Region region, uint64_t offset, int depth):
-    # The budget whose extent is at an offset that was read from the mapping: copied, and then checked, once.
-    cdef Budget budget = Budget.__new__(Budget)
-    cdef hb_budget *shared = <hb_budget *>region.extent(offset, HB_KIND_BUDGET, sizeof(hb_budget))
-    cdef hb_budget copy
-    cdef unsigned char[NAME_LIMIT] name
-    cdef char *level
-    cdef uint64_t size, length
-    cdef UserKey check
-    where = f"the budget at byte {offset} of the engine {engine_name(region)}"
-    if shared == NULL:
-        raise CorruptFileError(f"{where} is damaged")
-    size = extent_size(hb_load_acquire(&shared.extent.state))
-    memcpy(&copy, shared, sizeof(hb_budget))
-    length = copy.extent.name_length
-    if copy.extent.name_offset != sizeof(hb_budget) or not 1 <= length <= NAME_LIMIT or size < budget_size(length):
-        raise CorruptFileError(f"{where} has an impossible size")
-    memcpy(name, <char *>shared + sizeof(hb_budget), length)
-    budget_check(region, &copy, name, length, &check)
-    if memcmp(&check, copy.check, 16) != 0 or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
-        raise CorruptFileError(f"{where} has impossible terms")
-    encoded = name[:length]
-    budget.name = encoded.decode(errors="backslashreplace")
-    budget.region = region
-    budget.offset = offset
-    budget.base_total = copy.total
-    budget.pledged = &shared.pledged
-    if copy.extent.parent != 0:
-        budget.parent = budget_from(region, copy.extent.parent, depth + 1)
-        budget.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
-    level = <char *>shared + sizeof(hb_budget) + whole_units(length)
-    account_attach(
-        &budget.account, shared.money, &shared.next, shared.levels, shared.segments, level, level + 8 * level_size(0),
-        region.base, &region.known_size, region.header.directory_key, region.is_readonly,
-    )
-    return budget
+    return None if offset == 0 else budget_at(region, offset)
 
 
 def budget_get(Region region not None, Budget parent, name, total):
@@ -976,189 +617,15 @@ def budget_get(Region region not None, Budget parent, name, total):
     return budget
 
 
-cdef int depth_of(Budget budget):
-    cdef int depth = 0
-    while budget is not None:
-        depth += 1
-        budget = budget.parent
-    return depth
-
-
-cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1:
-    # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
-    cdef uint64_t owner = 0 if parent is None else parent.offset
-    cdef int64_t offset = directory_find(region, kind, owner, name)
-    cdef UserKey key
-    cdef Standing standing
-    if offset != 0 or parent is None:
-        return offset
-    key = name_hash(region, kind, owner, name)
-    if parent.look_up(&key, &standing) == ABSENT:
-        return 0
-    if hold_kind(standing.state) != FUNDED:
-        parent.raise_corrupt()
-    if not region.is_readonly:
-        directory_name(region, kind, owner, name, standing.link)
-    return <int64_t>standing.link
-
-
-cdef object insufficient(Budget parent, uint32_t kind, str name, uint64_t total, bint is_closed, uint64_t available):
-    if is_closed:
-        return InsufficientBudgetError(f"budget {parent.name!r} is closed")
-    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
-    return InsufficientBudgetError(
-        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
-    )
-
-
-cdef int64_t child_afford(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
-) except? -1:
-    # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
-    # funded, the offset of what somebody else has just made of that name, or raises InsufficientBudgetError.
-    cdef bint is_closed
-    cdef uint64_t available
-    cdef int64_t offset
-    if parent is None:
-        return 0
-    available = account_available(&parent.account, &is_closed)
-    if not is_closed and available >= total:
-        return 0
-    # The look at the money comes first: if the child is not there now, it was not there then.
-    offset = child_find(region, parent, kind, encoded)
-    if offset == 0:
-        raise insufficient(parent, kind, name, total, is_closed, available)
-    return offset
-
-
-cdef int64_t child_insert(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
-) except? -1:
-    # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
-    # has the name then, or raises InsufficientBudgetError; what has lost is retired.
-    cdef UserKey key
-    cdef Standing standing
-    cdef bint is_closed
-    cdef uint64_t available
-    cdef int answer
-    if parent is None:
-        return directory_insert(region, kind, 0, encoded, offset)
-    key = name_hash(region, kind, parent.offset, encoded)
-    try:
-        answer = parent.put(&key, FUNDING, offset, total, &standing)
-    except BaseException:
-        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
-        if standing.wish == 0:
-            retire_extent(region, offset)
-        raise
-    if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
-        if standing.link != offset:
-            retire_extent(region, offset)
-        directory_name(region, kind, parent.offset, encoded, standing.link)
-        return <int64_t>standing.link
-    retire_extent(region, offset)
-    available = account_available(&parent.account, &is_closed)
-    raise insufficient(parent, kind, name, total, answer == CLOSED, available)
-
-
-cdef bint child_is_funded(Region region, uint64_t offset) except -1:
-    # For the directory: whether the object at `offset`, which nothing names, was funded. A wish is decided by that.
-    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint32_t kind = extent.kind
-    cdef hb_top_up *record
-    cdef hb_part *part
-    cdef Budget parent
-    cdef UserKey key
-    cdef Standing standing
-    cdef int answer, _turn
-    cdef bytes name
-    if kind == HB_KIND_TOP_UP:
-        record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-        if record == NULL:
-            return False
-        top_up_check(region, record, &key)
-        if memcmp(&key, record.check, 16) != 0:
-            return False        # half made, or damaged
-        parent = budget_at(region, record.extent.parent).parent
-        if parent is None:
-            return False
-        key.low = record.key[0]
-        key.high = record.key[1]
-    elif kind == HB_KIND_PART:
-        part = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
-        extent = NULL if part == NULL else region.extent(part.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
-        if extent == NULL or extent.parent == 0 or not envelopes().part_is_whole(region, offset):
-            return False
-        parent = budget_at(region, extent.parent)
-        key.low = part.key[0]
-        key.high = part.key[1]
-    elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
-        name = extent_name(region, offset)
-        parent = parent_of(region, extent.parent)
-        if name is None or parent is None:
-            return False
-        key = name_hash(region, kind, parent.offset, name)
-    else:
-        return False
-    for _turn in range(SUPPLY_LIMIT):
-        if region.is_readonly:
-            answer = account_find(&parent.account, &key, &standing)
-        else:
-            answer = account_decide(&parent.account, &key, &standing)
-        if answer == ABSENT:
-            return False
-        if answer == REPEATED:
-            if hold_kind(standing.state) != FUNDED or standing.link != offset:
-                return False
-            if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
-                directory_name(region, kind, parent.offset, name, offset)
-            return True
-        parent.supply(answer)
-    parent.raise_corrupt()
-
-directory_set_funded(child_is_funded)
-
-
-# ---- refunds --------------------------------------------------------------------------------------------------------
-
-cdef int refund_from(Budget parent, const UserKey *key, uint64_t target) except -1:
-    # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
-    cdef int answer, _turn
-    for _turn in range(SUPPLY_LIMIT):
-        answer = account_refund(&parent.account, key, target)
-        if answer == REPEATED:
-            return refund_upwards(parent)
-        if answer == ABSENT:
-            parent.raise_corrupt()
-        parent.supply(answer)
-    parent.raise_corrupt()
-
-
-cdef int refund_upwards(Budget budget) except -1:
-    # What is available in a closed budget is its parent's. It only grows, so it is the sum of all refunds.
-    cdef bint is_closed
-    cdef uint64_t available
-    if budget.parent is None:
-        return 0
-    available = account_available(&budget.account, &is_closed)
-    return refund_from(budget.parent, &budget.funding_key, available) if is_closed and available != 0 else 0
-
-
 def envelopes():
     """Return the module of the envelopes, which lies above this one."""
     from hbcore import envelope
     return envelope
 
 
-def growth():
-    """Return the module of their top-ups, likewise."""
-    from hbcore import growth
-    return growth
-
-
 cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
     # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
-    # the way up from each budget is short (budget_from).
+    # the way up from each budget is short (purse_from).
     cdef Region region = budget.region
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     if not region.contains(offset, sizeof(hb_extent)):

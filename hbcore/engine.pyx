@@ -5,9 +5,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.directory cimport extent_name, is_named, publish_extent
 from hbcore.batch cimport nth_key
-from hbcore.budget cimport Budget, budget_at, refund_upwards
+from hbcore.budget cimport Budget, budget_at
 from hbcore.envelope cimport envelope_at, envelope_sweep
 from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
+from hbcore.funding cimport finish_top_ups, refund_upwards
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
 from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
@@ -184,7 +185,7 @@ cdef class Engine:
         for offset, _ in self.objects(HB_KIND_BUDGET):
             try:
                 budget = budget_at(self.region, offset)
-                budget.finish_top_ups()
+                finish_top_ups(budget)
                 refund_upwards(budget)
             except CorruptFileError as error:
                 damage = damage or error

@@ -3,7 +3,6 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.budget cimport Budget
 from hbcore.deck cimport Counts, Deck
-from hbcore.format cimport hb_part
 from hbcore.ledger cimport Found
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
@@ -36,7 +35,6 @@ cdef class Envelope:
     cdef Claim answer(self, int status, const Found *found)
 
 
-cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1
 cdef Envelope envelope_at(Region region, uint64_t offset, str name)
 cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded)
 cdef Envelope envelope_create(

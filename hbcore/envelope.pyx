@@ -11,19 +11,20 @@ from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire
 from hbcore.batch cimport Users, nth_key, users_of
-from hbcore.budget cimport Budget, child_afford, child_find, child_insert, parent_of, refund_from
+from hbcore.budget cimport Budget, parent_of
 from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport directory_allocate, name_hash
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore.funding cimport child_afford, child_find, child_insert, refund_from
 from hbcore.law cimport Terms, terms_from_python, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
     ledger_find, ledger_look, ledger_release, ledger_scan, ledger_settle,
 )
-from hbcore.part cimport Part, part_join, part_prepare, parts_free
+from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
 from hbcore.user cimport UserKey, siphash128, user_key
 
@@ -46,7 +47,6 @@ cdef enum:
     NAME_LIMIT = 255
     TERMS_SIZE = 104        # from the total to the seed
     TERMS_MESSAGE = 16 + TERMS_SIZE + NAME_LIMIT
-    PART_SIZE = 64          # likewise of a part, and its key
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
@@ -525,22 +525,6 @@ cdef int terms_check(
     memcpy(message + 16 + TERMS_SIZE, name, name_length)
     siphash128(region.header.directory_key, message, 16 + TERMS_SIZE + name_length, out)
     return 0
-
-
-cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1:
-    # A keyed hash of what a part is; whether that is the one it was made with.
-    cdef unsigned char[16 + PART_SIZE] message
-    memcpy(message, &record.extent.kind, 16)
-    memcpy(message + 16, &record.total, PART_SIZE)
-    siphash128(region.header.directory_key, message, 16 + PART_SIZE, out)
-    return memcmp(out, record.check, 16) == 0
-
-
-def part_is_whole(Region region not None, uint64_t offset):
-    """Return whether the part at an offset was made to its end, and is not damaged."""
-    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
-    cdef UserKey check
-    return record != NULL and part_check(region, record, &check)
 
 
 cdef int attach_part(void *owner, Part *part) noexcept with gil:

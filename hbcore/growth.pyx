@@ -16,15 +16,16 @@ between the two leaves pledged what nobody can use any more, and no money with i
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from hbcore.account cimport ABSENT, FUNDING, INSUFFICIENT, Standing, account_available
+from hbcore.account cimport account_available
 from hbcore.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire
 from hbcore.budget cimport Budget, as_key
 from hbcore.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
-from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of, part_check
+from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore.hold cimport ABSENT, FUNDING, INSUFFICIENT, Standing
 from hbcore.law cimport Terms, terms_from_python, terms_prepare
 from hbcore.ledger cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED
-from hbcore.part cimport Part, part_step
+from hbcore.part cimport Part, part_check, part_step
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.user cimport UserKey, siphash128, user_key
 from hbcore.vacancy cimport vacancy_open

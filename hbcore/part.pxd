@@ -1,7 +1,9 @@
 # The parts of an envelope: what it was made with, and what each top-up has added.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore.format cimport hb_part
 from hbcore.law cimport Terms, packet_at, position_of
+from hbcore.region cimport Region
 from hbcore.user cimport UserKey
 
 cdef enum:
@@ -26,6 +28,7 @@ cdef struct Part:
 ctypedef int (*attach_function)(void *owner, Part *part) noexcept nogil
 
 
+cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1
 cdef void part_prepare(Part *part) noexcept nogil
 cdef bint part_join(Part *part, Part *next) noexcept nogil
 cdef void parts_free(Part *first) noexcept nogil

@@ -6,12 +6,26 @@ a packet of a part beyond it. Safe in any thread of any process.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire
+from hbcore.format cimport hb_part
 from hbcore.law cimport terms_prepare
+from hbcore.region cimport Region
+from hbcore.user cimport UserKey, siphash128
 
 cdef enum:
     CORRUPT = -2        # as of ledger.pxd
+    CHECKED_SIZE = 64   # of a record: from the total to the seed
+
+
+cdef bint part_check(Region region, const hb_part *record, UserKey *out) except -1:
+    # A keyed hash of what a part is; whether that is the one it was made with.
+    cdef unsigned char[16 + CHECKED_SIZE] message
+    memcpy(message, &record.extent.kind, 16)
+    memcpy(message + 16, &record.total, CHECKED_SIZE)
+    siphash128(region.header.directory_key, message, 16 + CHECKED_SIZE, out)
+    return memcmp(out, record.check, 16) == 0
 
 
 cdef void part_prepare(Part *part) noexcept nogil:

@@ -11,14 +11,17 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
-    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Account, Standing, account_attach, account_available,
-    account_close, account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size,
-    segment_first, segment_size,
+    Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
+    account_refund, account_reserve,
 )
 from hbcore.atomics cimport hb_cas
 from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
+from hbcore.hold cimport (
+    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
+    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
+)
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.levels cimport level_size, segment_first, segment_size
 from hbcore.user cimport UserKey
 
 cdef extern from "schedule.h" nogil:
@@ -127,22 +130,22 @@ cdef bint supply(int process, int answer) noexcept nogil:
     cdef uint64_t offset = ROOMS + <uint64_t>process * ROOM_SIZE
     cdef uint64_t i = 1
     cdef bint is_any = False
-    if answer == CROWDED and account.levels[1] == 0:
-        hb_cas(&account.level_offsets[1], 0, offset)
+    if answer == CROWDED and account.index.levels[1] == 0:
+        hb_cas(&account.index.level_offsets[1], 0, offset)
     elif answer == FULL:
-        while account.segments[i] != 0:
+        while account.index.segments[i] != 0:
             i += 1
         if i == SEGMENT_LIMIT:
             return False
-        hb_cas(&account.segment_offsets[i], 0, offset + 8 * level_size(1) + segment_first(i) * sizeof(hb_hold))
+        hb_cas(&account.index.segment_offsets[i], 0, offset + 8 * level_size(1) + segment_first(i) * sizeof(hb_hold))
     elif answer != LACKING:
         return False
-    if account.levels[1] == 0 and account.level_offsets[1] != 0:
-        account.levels[1] = <uint64_t>(<char *>block + account.level_offsets[1])
+    if account.index.levels[1] == 0 and account.index.level_offsets[1] != 0:
+        account.index.levels[1] = <uint64_t>(<char *>block + account.index.level_offsets[1])
         is_any = True
     for i in range(1, SEGMENT_LIMIT):
-        if account.segments[i] == 0 and account.segment_offsets[i] != 0:
-            account.segments[i] = <uint64_t>(<char *>block + account.segment_offsets[i])
+        if account.index.segments[i] == 0 and account.index.segment_offsets[i] != 0:
+            account.index.segments[i] = <uint64_t>(<char *>block + account.index.segment_offsets[i])
             is_any = True
     return is_any
 
@@ -370,7 +373,7 @@ cdef const char *check_keys(bint has_deaths) noexcept nogil:
     supply(OPERATION_LIMIT, LACKING)
     supply(OPERATION_LIMIT + 1, LACKING)
     for segment in range(SEGMENT_LIMIT):
-        holds = <hb_hold *>account.segments[segment]
+        holds = <hb_hold *>account.index.segments[segment]
         if holds == NULL:
             break
         for at in range(segment_size(segment)):
@@ -379,7 +382,7 @@ cdef const char *check_keys(bint has_deaths) noexcept nogil:
             if not has_deaths and kind not in (0, GRANTED, SETTLED, RELEASED, FUNDED, ADDED):
                 return b"the living have left a hold undecided"
     for level in range(2):
-        words = <uint64_t *>account.levels[level]
+        words = <uint64_t *>account.index.levels[level]
         if words == NULL:
             break
         for at in range(level_size(level)):

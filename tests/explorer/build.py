@@ -15,15 +15,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
-MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account")
+MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account", "tally")
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
     ("vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
     ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
-    ("account.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
-    ("account.pyx", "CROWDED_AT = 12 ", "CROWDED_AT = 0 "),
+    ("levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
+    ("levels.pxd", "CROWDED_AT = 12 ", "CROWDED_AT = 0 "),
 )
 
 SETUP = """

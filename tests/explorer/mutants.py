@@ -337,34 +337,34 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a key's word is written by a plain store": [
         (
-            "account.pyx",
+            "levels.pxd",
             "    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):\n        return AGAIN\n",
             "    hb_store_relaxed(standing.word, entry_of(key) | spare.number)\n",
         ),
     ],
     "a hold's number is taken by a plain store": [
         (
-            "account.pyx",
-            "        if hb_cas(account.next, number[0], number[0] + 1):\n",
-            "        hb_store_relaxed(account.next, number[0] + 1)\n        if True:\n",
+            "levels.pxd",
+            "        if hb_cas(index.next, number[0], number[0] + 1):\n",
+            "        hb_store_relaxed(index.next, number[0] + 1)\n        if True:\n",
         ),
     ],
     "a hold that others have is given back": [
         (
-            "account.pyx",
+            "levels.pxd",
             "    standing.number = spare.number\n    spare.hold = NULL\n",
             "    standing.number = spare.number\n",
         ),
     ],
     "a key is written after its word": [
         (
-            "account.pyx",
+            "levels.pxd",
             "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
             "        hb_store_relaxed(&spare.hold.key[0], key.low)\n    # This",
             "    # This",
         ),
         (
-            "account.pyx",
+            "levels.pxd",
             "    standing.hold = spare.hold\n    standing.number",
             "    hb_store_relaxed(&spare.hold.key[1], key.high)\n    hb_store_relaxed(&spare.hold.key[0], key.low)\n"
             "    standing.hold = spare.hold\n    standing.number",
@@ -372,17 +372,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a path goes on without being closed": [
         (
-            "account.pyx",
+            "levels.pxd",
             "            if word == 0:\n",
             "            if (word == 0 and level + 1 < HB_LEVELS\n"
-            "                    and hb_load_acquire(&account.level_offsets[level + 1]) != 0):\n"
+            "                    and hb_load_acquire(&index.level_offsets[level + 1]) != 0):\n"
             "                break\n"
             "            if word == 0:\n",
         ),
     ],
     "a path is closed before there is a next level": [
         (
-            "account.pyx",
+            "levels.pxd",
             "    if standing.distance > CROWDED_AT + 2 * standing.level:\n        return CROWDED\n",
             "    if standing.distance > CROWDED_AT + 2 * standing.level:\n"
             "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
@@ -545,7 +545,7 @@ LONG_SEARCHES = {
 def part_of(name: str) -> str:
     """Return which scenarios should see a mutant."""
     files = {file for file, _, _ in MUTANTS[name]}
-    if "account.pyx" in files:
+    if files & {"account.pyx", "levels.pxd"}:
         return "accounts"
     return "makers" if files & {"directory.pyx", "region.pyx"} else "ledger"
 

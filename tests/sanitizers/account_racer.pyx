@@ -14,14 +14,18 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hbcore.account cimport (
-    ABSENT, ADDING, CROWDED, FULL, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
-    SETTLING, Account, Standing, Sums, account_attach, account_available, account_check, account_close, account_count,
-    account_decide, account_find, account_finish, account_refund, account_reserve, hold_kind, level_size,
-    segment_first, segment_size,
+    Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
+    account_refund, account_reserve,
 )
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_hold, hb_top_up
+from hbcore.hold cimport (
+    ABSENT, ADDING, CROWDED, FULL, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
+    SETTLING, Standing, hold_kind,
+)
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.levels cimport level_size, segment_first, segment_size
+from hbcore.tally cimport Sums, account_check, account_count
 from hbcore.user cimport UserKey
 
 cdef extern from "<stdlib.h>" nogil:
@@ -107,21 +111,21 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     cdef Account *account = &racer.account
     cdef uint64_t next = 1
     if answer == CROWDED:
-        while account.levels[next] != 0:
+        while account.index.levels[next] != 0:
             next += 1
-        if next == HB_LEVELS or not make_part(racer.shared, &account.level_offsets[next], 8 * level_size(next)):
+        if next == HB_LEVELS or not make_part(racer.shared, &account.index.level_offsets[next], 8 * level_size(next)):
             return False
     elif answer == FULL:
-        while account.segments[next] != 0:
+        while account.index.segments[next] != 0:
             next += 1
         if next == HB_SEGMENTS or not make_part(
-                racer.shared, &account.segment_offsets[next], segment_size(next) * sizeof(hb_hold)):
+                racer.shared, &account.index.segment_offsets[next], segment_size(next) * sizeof(hb_hold)):
             return False
     elif answer != LACKING:
         return False
     return (
-        attach(racer.shared, account.level_offsets, account.levels, HB_LEVELS)
-        + attach(racer.shared, account.segment_offsets, account.segments, HB_SEGMENTS) > 0
+        attach(racer.shared, account.index.level_offsets, account.index.levels, HB_LEVELS)
+        + attach(racer.shared, account.index.segment_offsets, account.index.segments, HB_SEGMENTS) > 0
     )
 
 
@@ -341,7 +345,7 @@ cdef int count_all(Racer *racer, Sums *sums) noexcept nogil:
     memset(sums, 0, sizeof(Sums))
     supply(racer, LACKING)
     for segment in range(HB_SEGMENTS):
-        if racer.account.segments[segment] == 0:
+        if racer.account.index.segments[segment] == 0:
             break
         first = segment_first(segment)
         end = first + segment_size(segment)
@@ -443,7 +447,7 @@ cdef class AccountRace:
             wrong = check_money(&self.racers[0])
         if wrong != NULL:
             raise AssertionError(wrong.decode())
-        while self.racers[0].account.levels[levels]:
+        while self.racers[0].account.index.levels[levels]:
             levels += 1
         return (
             sum([self.racers[i].granted for i in range(self.thread_count)]),

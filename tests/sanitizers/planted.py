@@ -88,9 +88,11 @@ FAULTS = {
         "SEGV",
         [
             (
-                "account.pyx",
-                "    if keys_of(account, level) == NULL:\n"
-                "        return LACKING if hb_load_acquire(&account.level_offsets[level]) != 0 else DAMAGED\n",
+                "levels.pxd",
+                "        if words == NULL:\n"
+                "            if hb_load_acquire(&index.level_offsets[level]) != 0:\n"
+                "                return LACKING\n"
+                "            return DAMAGED if is_closed else CROWDED\n",
                 "",
             )
         ],
@@ -117,7 +119,7 @@ FAULTS = {
         "address",
         "memory",
         "misaligned address",
-        [("deck.pyx", "        memcpy(&number32, place, 4)\n", "        number32 = (<const int32_t *>place)[0]\n")],
+        [("batch.pyx", "        memcpy(&number32, place, 4)\n", "        number32 = (<const int32_t *>place)[0]\n")],
     ),
     "a mapping that is not let go": Fault(
         "address",

@@ -1,0 +1,22 @@
+# How money comes to the children of a budget, and back.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore.purse cimport Purse
+from hbcore.region cimport Region
+from hbcore.user cimport UserKey
+
+cdef int64_t child_find(Region region, Purse parent, uint32_t kind, bytes name) except? -1
+cdef int64_t child_afford(
+    Region region, Purse parent, uint32_t kind, str name, bytes encoded, uint64_t total
+) except? -1
+cdef int64_t child_insert(
+    Region region, Purse parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
+) except? -1
+cdef int refund_upwards(Purse budget) except -1
+cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -1
+cdef UserKey top_up_key(Purse budget, const UserKey *key)
+cdef str top_up_conflict(Purse budget, object key, uint64_t present, uint64_t wanted)
+cdef int pledge(Purse budget, uint64_t amount) except -1
+cdef int check_limit(Purse budget, uint64_t amount) except -1
+cdef int fund_top_up(Purse budget, const UserKey *key, uint64_t amount) except -1
+cdef int finish_top_ups(Purse budget) except -1

@@ -1,0 +1,181 @@
+# Where a key's hold is: the index of an account's holds, as pointers and counts, without Python.
+#
+# The holds are numbered, and taken in turn. An index leads from a key to the number of its hold: levels of growing
+# size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the one that puts its
+# number into the first empty word of the key's path; it stays there for ever, so that a released or settled key keeps
+# its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists, whoever
+# would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key ends at the
+# first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed; to die
+# between taking a number and that CAS loses 64 bytes.
+#
+# All of it is inline, for it is the way of every request, and has no state but what lies in the mapping.
+from libc.stdint cimport uint64_t
+
+from hbcore.atomics cimport (
+    hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+)
+from hbcore.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
+from hbcore.hold cimport ABSENT, AGAIN, CROWDED, DAMAGED, FULL, LACKING, Standing
+from hbcore.ledger cimport REPEATED
+from hbcore.user cimport UserKey
+from hbcore.wide cimport hb_highest_bit, hb_multiply
+
+cdef enum:
+    FIRST_LEVEL = 64            # words in level 0, holds in segment 0
+    NUMBER_BITS = 36
+    PATH_CLOSED = 1             # of a word: the path goes on in the next level
+    CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
+    TAKE_LIMIT = 1 << 20        # every retry means that somebody else has made progress; only damage brings so many
+
+
+cdef struct Levels:
+    uint64_t *next              # [shared] hint: the number of the next hold to be used
+    uint64_t *level_offsets     # [shared] HB_LEVELS of them
+    uint64_t *segment_offsets   # [shared] HB_SEGMENTS of them
+    uint64_t levels[16]         # [private] addresses of the levels that this process has attached; 0: not yet
+    uint64_t segments[32]       # [private] of the segments
+
+
+cdef struct Spare:      # a hold that was taken and that no word names yet
+    hb_hold *hold
+    uint64_t number
+
+
+cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
+    # Growing by 16 while a level is small, so that there are few, and then by 4, so that little space lies idle.
+    return <uint64_t>FIRST_LEVEL << (4 * level if level < 4 else 2 * level + 6)
+
+
+cdef inline uint64_t segment_first(uint64_t segment) noexcept nogil:
+    # The number of its first hold.
+    return 0 if segment == 0 else <uint64_t>FIRST_LEVEL << (segment - 1)
+
+
+cdef inline uint64_t segment_size(uint64_t segment) noexcept nogil:
+    return <uint64_t>FIRST_LEVEL << (segment - (segment != 0))
+
+
+cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
+    # Every level has a hash of its own, so that keys that crowd one part on the next.
+    cdef uint64_t low
+    return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low)
+
+
+cdef inline uint64_t *words_of(const Levels *index, uint64_t level) noexcept nogil:
+    return <uint64_t *>hb_load_private(&index.levels[level])
+
+
+cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
+    # A word without its number; from other bits of the key than those that lead to the word.
+    return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
+
+
+cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) noexcept nogil:
+    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or DAMAGED.
+    cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
+    cdef char *holds
+    if segment >= HB_SEGMENTS:
+        return DAMAGED
+    holds = <char *>hb_load_private(&index.segments[segment])
+    if holds == NULL:
+        return LACKING if hb_load_acquire(&index.segment_offsets[segment]) != 0 else FULL
+    hold[0] = <hb_hold *>holds + (number - segment_first(segment))
+    return 0
+
+
+cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexcept nogil:
+    # Ask for the first word of the key's path in every level.
+    cdef uint64_t level = 0
+    while level < HB_LEVELS and words_of(index, level) != NULL:
+        hb_prefetch_write(words_of(index, level) + home_of(key, level))
+        level += 1
+
+
+cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing *standing) noexcept nogil:
+    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
+    # (there is no empty word, and no next level yet) or DAMAGED.
+    cdef uint64_t level, at, size, word, distance
+    cdef uint64_t entry = entry_of(key)
+    cdef uint64_t *words
+    cdef bint is_closed = False
+    cdef int status
+    for level in range(HB_LEVELS):
+        words = words_of(index, level)
+        if words == NULL:
+            if hb_load_acquire(&index.level_offsets[level]) != 0:
+                return LACKING
+            return DAMAGED if is_closed else CROWDED
+        is_closed = False
+        size = level_size(level)
+        at = home_of(key, level)
+        distance = 0
+        while distance < size:
+            word = hb_load_acquire(&words[at])      # pairs with the CAS of occupy: the hold's key is there
+            if word == 0:
+                standing.word = words + at
+                standing.level = level
+                standing.distance = distance
+                return ABSENT
+            if word == PATH_CLOSED:
+                is_closed = True
+                break
+            if word & ~((<uint64_t>1 << NUMBER_BITS) - 1) == entry:
+                standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
+                status = hold_at(index, standing.number, &standing.hold)
+                if status != 0:
+                    return LACKING if status == LACKING else DAMAGED
+                if (hb_load_relaxed(&standing.hold.key[0]) == key.low
+                        and hb_load_relaxed(&standing.hold.key[1]) == key.high):
+                    return REPEATED
+            distance += 1
+            at = at + 1 if at + 1 < size else 0
+    return DAMAGED
+
+
+cdef inline int take_number(Levels *index, uint64_t *number, hb_hold **hold) noexcept nogil:
+    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
+    cdef uint64_t _attempt
+    cdef int status
+    for _attempt in range(TAKE_LIMIT):
+        number[0] = hb_load_relaxed(index.next)
+        status = hold_at(index, number[0], hold)
+        if status != 0:
+            return status
+        if hb_cas(index.next, number[0], number[0] + 1):
+            # What `next` says is not believed: a hold that is in use is passed over.
+            if hb_load_relaxed(&hold[0].key[0]) == 0 and hb_load_relaxed(&hold[0].state) == 0:
+                return 0
+    return DAMAGED
+
+
+cdef inline void give_number_back(Levels *index, const Spare *spare) noexcept nogil:
+    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it.
+    if spare.hold != NULL:
+        hb_store_relaxed(&spare.hold.key[1], 0)
+        hb_store_relaxed(&spare.hold.key[0], 0)
+        hb_cas(index.next, spare.number + 1, spare.number)
+
+
+cdef inline int occupy(Levels *index, const UserKey *key, Standing *standing, Spare *spare) noexcept nogil:
+    # Take the empty word where a key's path ends. Returns REPEATED, AGAIN, CROWDED, LACKING, FULL or DAMAGED.
+    cdef int status
+    if standing.level + 1 < HB_LEVELS and hb_load_acquire(&index.level_offsets[standing.level + 1]) != 0:
+        # The next level must be there first: a path that is closed leads on.
+        hb_cas(standing.word, 0, PATH_CLOSED)
+        return AGAIN
+    if standing.distance > CROWDED_AT + 2 * standing.level:
+        return CROWDED
+    if spare.hold == NULL:
+        status = take_number(index, &spare.number, &spare.hold)
+        if status != 0:
+            spare.hold = NULL
+            return status
+        hb_store_relaxed(&spare.hold.key[1], key.high)
+        hb_store_relaxed(&spare.hold.key[0], key.low)
+    # This CAS makes the hold. Release: whoever reads the word sees the key.
+    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
+        return AGAIN
+    standing.hold = spare.hold
+    standing.number = spare.number
+    spare.hold = NULL
+    return REPEATED

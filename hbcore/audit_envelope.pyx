@@ -13,8 +13,6 @@ from libc.string cimport memset
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 from hbcore.deck cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore.envelope cimport Envelope
-from hbcore.funding cimport finish_top_ups, refund_from, refund_upwards
-from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, Standing, hold_kind
 from hbcore.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
@@ -24,7 +22,6 @@ from hbcore.ledger cimport BUSY, EXPIRED, REPEATED, Found, ledger_find, ledger_r
 from hbcore.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was, worker_of
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
-from hbcore.tally cimport Sums as AccountSums, account_check
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport vacancy_hides
 

@@ -3,7 +3,6 @@
 import os
 import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest

@@ -279,13 +279,20 @@ cdef int audit_part(Budget budget, uint64_t offset) except -1:
     cdef Region region = budget.region
     cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
     cdef hb_extent *extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+    cdef Standing standing
     cdef UserKey key
     if extent == NULL or extent.parent != budget.offset or not part_check(region, record, &key):
         raise AuditError(f"budget {budget.name!r} holds money for the damaged top-up at byte {offset}")
     if not region.is_readonly:
         finish_part(region, offset)
         if not is_appended(region, offset):
-            raise AuditError(f"budget {budget.name!r} holds money for a top-up at byte {offset}, which has not arrived")
+            key.low = record.key[0]
+            key.high = record.key[1]
+            budget.look_up(&key, &standing)
+            if standing.value != record.total:      # refused, and its money not back
+                raise AuditError(
+                    f"budget {budget.name!r} holds money for a top-up at byte {offset}, which has not arrived"
+                )
     return 0
 
 

@@ -119,8 +119,7 @@ struct hb_envelope {
     uint64_t open_count;      /* [atomic] slots that may be taken, and how many of them no old bit of the vacancy tree */
     uint64_t cleared_count;   /* [atomic]   can hide; the two differ while slots are being opened: see vacancy.pyx */
     uint64_t following;       /* [atomic] offset of the first top-up; 0: none yet */
-    uint64_t pledged_packets; /* [atomic] no less than the packets of all top-ups; hint */
-    unsigned char reserved2[80];
+    unsigned char reserved2[88];
     uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
     uint64_t next_expiry_ms; /* [atomic] hint: no claim expires before; 0: unknown */
     uint64_t late_refunds;   /* [atomic] hint: how many packets were refunded after the closing */

@@ -78,7 +78,6 @@ cdef extern from "format.h" nogil:
         uint64_t open_count
         uint64_t cleared_count
         uint64_t following
-        uint64_t pledged_packets
         uint64_t tombstones
         uint64_t next_expiry_ms
         uint64_t late_refunds

@@ -10,18 +10,19 @@ A part comes about in these steps, and a death leaves it between two of them:
 4. Its slots are opened (``vacancy.pyx``).
 
 The next call with the same key, a sweep and an audit finish what they find, and a claim that finds nothing free the
-fourth step. A part that is funded always has room, because its packets are pledged before it asks for money; to die
-between the two leaves pledged what nobody can use any more, and no money with it.
+fourth step. A part that has no room once it is funded, because another was faster, never will have: the chain only
+grows. So whoever meets it can see that it is refused, and gives its money back; its key keeps this outcome for ever.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from hbcore.account cimport account_available
-from hbcore.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire
+from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire
 from hbcore.budget cimport Budget, as_key
 from hbcore.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
 from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore.funding cimport refund_from
 from hbcore.hold cimport ABSENT, FUNDING, INSUFFICIENT, Standing
 from hbcore.law cimport Terms, terms_from_python, terms_prepare
 from hbcore.ledger cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED
@@ -52,13 +53,13 @@ def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
         raise as_key(error) from None
     terms = top_up_terms(envelope_terms_of(envelope), amount, packets, seed)
     hash = part_key(envelope, &hash)
-    part = find_part(envelope, &hash)
+    part = find_part(envelope, &hash, terms)
     if part == NULL:
         status = make_part(envelope, &hash, terms)
         if status == CLOSED or status == INSUFFICIENT:
             envelope.end_if_due()
             return Hold(status, 0, 0, None)
-        part = find_part(envelope, &hash)
+        part = find_part(envelope, &hash, terms)
         if part == NULL:
             raise_damaged(envelope)
     finish_parts(envelope)
@@ -89,18 +90,22 @@ cdef int step(Envelope envelope, Part **part) except -1:
     return 0
 
 
-cdef Part *find_part(Envelope envelope, const UserKey *key) except? NULL:
-    # The part of that key, also one that its budget has funded and a death has kept from it; NULL if there is none.
+cdef Part *find_part(Envelope envelope, const UserKey *key, object terms) except? NULL:
+    # The part of that key, also one that its budget has funded and a death has kept from it; NULL if there is none. One
+    # that was funded and refused is what check_room says, now as then.
     cdef Part *part = &envelope.deck.first
     cdef Standing standing
-    cdef bint is_new = False
+    cdef bint is_funded = False
     while True:
         step(envelope, &part)
         if part == NULL:
-            if is_new or envelope.budget is None or envelope.budget.look_up(key, &standing) == ABSENT:
+            if is_funded:
+                check_appended(envelope, terms)
+                return NULL
+            if envelope.budget is None or envelope.budget.look_up(key, &standing) == ABSENT:
                 return NULL
             finish_part(envelope.region, standing.link)
-            is_new = True
+            is_funded = True
             part = &envelope.deck.first
         elif part.key.low == key.low and part.key.high == key.high:
             return part
@@ -124,52 +129,25 @@ cdef int make_part(Envelope envelope, const UserKey *key, object terms) except -
     # Refused, it takes no space, if that can be seen at once.
     available = account_available(&budget.account, &is_closed)
     if is_closed or available < amount:
-        if find_part(envelope, key) != NULL:
+        if find_part(envelope, key, terms) != NULL:
             return REPEATED     # what has taken the money is the same top-up, by another call
         return CLOSED if is_closed else INSUFFICIENT
-    if not pledge(envelope, terms.packets):
-        if find_part(envelope, key) != NULL:
-            return REPEATED     # likewise
-        check_room(envelope.name, envelope_terms_of(envelope), 1, 1, pledged_packets(envelope), terms)
+    offset = write_part(envelope, key, terms)
     standing.wish = 0
-    offset = 0
     try:
-        offset = write_part(envelope, key, terms)
         answer = budget.put(key, FUNDING, offset, amount, &standing)
     except BaseException:
         # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
         if standing.wish == 0:
-            take_back(envelope, offset, terms.packets)
+            retire_extent(envelope.region, offset)
         raise
     if answer == GRANTED_NOW:
         finish_part(envelope.region, offset)
     else:
-        take_back(envelope, offset, terms.packets)
+        retire_extent(envelope.region, offset)
         if answer == REPEATED:
             finish_part(envelope.region, standing.link)
     return answer
-
-
-cdef uint64_t pledged_packets(Envelope envelope) noexcept:
-    return envelope.deck.first.terms.packets + hb_load_acquire(&envelope.deck.shared.pledged_packets)
-
-
-cdef bint pledge(Envelope envelope, uint64_t packets) noexcept:
-    cdef uint64_t *place = &envelope.deck.shared.pledged_packets
-    cdef uint64_t room = envelope.deck.max_packets - envelope.deck.first.terms.packets
-    cdef uint64_t pledged = hb_load_acquire(place)
-    while pledged <= room and packets <= room - pledged:
-        if hb_cas(place, pledged, pledged + packets):
-            return True
-        pledged = hb_load_acquire(place)
-    return False
-
-
-cdef int take_back(Envelope envelope, uint64_t offset, uint64_t packets) except -1:
-    hb_fetch_add_relaxed(&envelope.deck.shared.pledged_packets, -packets)
-    if offset != 0:
-        retire_extent(envelope.region, offset)
-    return 0
 
 
 cdef int check_appended(Envelope envelope, object terms) except -1:
@@ -213,48 +191,54 @@ cdef uint64_t write_part(Envelope envelope, const UserKey *key, object checked) 
 # ---- appending and opening ------------------------------------------------------------------------------------------
 
 cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, object terms) except -1:
-    # Of an envelope without a budget: GRANTED_NOW, or REPEATED if another call with that key was faster.
-    cdef int answer
+    # Of an envelope without a budget: GRANTED_NOW, or REPEATED if another call with that key was faster. Raises what
+    # check_room says if there is no room any more.
+    cdef bint is_appended
     try:
-        answer = append(envelope, offset, key, terms)
+        is_appended = append(envelope, offset, key, terms.total, terms.packets)
     except BaseException:
         retire_extent(envelope.region, offset)      # it is not in the chain: the append itself raises nothing
         raise
-    if answer == GRANTED_NOW:
+    if is_appended:
         publish_extent(envelope.region, offset)
-    else:
-        retire_extent(envelope.region, offset)
-    return answer
+        return GRANTED_NOW
+    retire_extent(envelope.region, offset)
+    if find_part(envelope, key, terms) == NULL:
+        check_appended(envelope, terms)
+    return REPEATED
 
 
-cdef int append(Envelope envelope, uint64_t offset, const UserKey *key, object terms) except -1:
-    # Put the part at `offset` at the end of the chain, or see that it is in there (GRANTED_NOW), or another of its key
-    # (REPEATED). terms: of one that is not funded; then room and limits are looked at where the chain ends: what comes
-    # before that CAS never changes.
+cdef bint append(
+    Envelope envelope, uint64_t offset, const UserKey *key, uint64_t total, uint64_t packets
+) except -1:
+    # Put the part at `offset` at the end of the chain; whether it is in there. It is not if another of its key is, or
+    # if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
+    # moment of the CAS that would put it there.
     cdef Part *part = &envelope.deck.first
-    cdef uint64_t following, total = 0
+    cdef uint64_t following, sum = 0
     while True:     # each turn passes one part, or somebody else has appended one
         following = hb_load_acquire(part.following)
         if following == offset:
-            return GRANTED_NOW
+            return True
         if following == 0:
-            if terms is not None:
-                check_room(
-                    envelope.name, envelope_terms_of(envelope), part.number + 1, total + part.terms.total,
-                    part.start + part.terms.packets, terms,
-                )
+            if (packets > envelope.deck.max_packets - part.start - part.terms.packets
+                    or sum + part.terms.total + total >= <uint64_t>1 << 62 or part.number >= TOP_UP_LIMIT):
+                return False
             # Release: whoever reads the offset sees all of the part.
             if hb_cas(part.following, 0, offset):
-                return GRANTED_NOW
+                return True
             continue
-        total += part.terms.total
+        sum += part.terms.total
         step(envelope, &part)
         if part.key.low == key.low and part.key.high == key.high:
-            return REPEATED
+            return False
 
 
 def finish_part(Region region not None, uint64_t offset):
-    """Append and open a part that a budget has funded, if that was not done yet. Any number may do this at once."""
+    """Append and open a part that a budget has funded, or give its money back if there is no room for it.
+
+    Any number may do this at once, and again.
+    """
     cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
     cdef Envelope envelope
     cdef UserKey key
@@ -264,8 +248,10 @@ def finish_part(Region region not None, uint64_t offset):
     key.high = record.key[1]
     envelope = envelope_at(region, record.extent.parent, f"at byte {record.extent.parent}")
     publish_extent(region, offset)
-    append(envelope, offset, &key, None)
-    finish_parts(envelope)
+    if append(envelope, offset, &key, record.total, record.packets):
+        finish_parts(envelope)
+    elif envelope.budget is not None:
+        refund_from(envelope.budget, &key, record.total)
 
 
 def finish_parts(Envelope envelope not None):

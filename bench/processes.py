@@ -1,0 +1,279 @@
+"""Processes that claim from one envelope at once: what two do beside one, and how long a claim takes meanwhile.
+
+Workers are forked for every slice, as an engine in memory is shared with forked children. They prepare themselves,
+meet, and begin together; a slice lasts from the first beginning to the last end by the clock on the wall. One process
+and two do the same work: all packets of one envelope. The pages of *touched* envelopes are touched by every worker, so
+that its page tables are filled as well.
+"""
+
+import gc
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+import peers
+from claims import TIMES
+from measuring import Finding, Run, Scale, Times, at_least, at_most
+from operations import FIRST_USER, MEAN
+from pages import touch
+
+import hbcore
+
+BATCHES = (1, 10, 100, 1_000, 10_000, 100_000)
+ONE_BY_ONE = 0  # stands for `claim` where a batch size is asked for
+READY, START, END, PROCESSOR, FIELDS = 0, 1, 2, 3, 16  # 128 bytes a worker, so that no two share a cache line
+MEETING_SECONDS = 60
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99}
+OTHER_BATCH = 1_000
+
+Prepare = Callable[[], Run]
+
+
+class Lap(NamedTuple):
+    """What one process did: when by a clock that all share, and how much processor time it took, in nanoseconds."""
+
+    start: int
+    end: int
+    processor: int
+
+
+def shared_numbers(count: int) -> np.ndarray:
+    """Zeros of 64 bits that forked children write to and their parent reads."""
+    return np.frombuffer(mmap.mmap(-1, 8 * count), np.int64)
+
+
+def side_by_side(jobs: Sequence[Prepare]) -> list[Lap]:
+    """Fork a process for each job; when all are prepared, all begin."""
+    board = shared_numbers(len(jobs) * FIELDS).reshape(len(jobs), FIELDS)
+    children = []
+    for number, prepare in enumerate(jobs):
+        child = os.fork()
+        if child == 0:
+            work(prepare, board, number)
+        children.append(child)
+    failed = [child for child in children if os.waitpid(child, 0)[1] != 0]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} workers have failed")
+    return [Lap(*map(int, row[START : PROCESSOR + 1])) for row in board]
+
+
+def work(prepare: Prepare, board: np.ndarray, number: int) -> None:
+    """Do one job in a forked child, and end it."""
+    status = 1
+    try:
+        gc.disable()
+        run = prepare()
+        board[number, READY] = 1
+        deadline = time.monotonic() + MEETING_SECONDS
+        while not board[:, READY].all():
+            if time.monotonic() > deadline:
+                raise TimeoutError("another worker never came")
+            os.sched_yield()
+        start, processor = time.perf_counter_ns(), time.thread_time_ns()
+        run()
+        board[number, PROCESSOR] = time.thread_time_ns() - processor
+        board[number, START], board[number, END] = start, time.perf_counter_ns()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def claimer(engine: hbcore.Engine, users: range, batch: int, touched: bool) -> Prepare:
+    """The job of claiming for these users, in batches or one by one."""
+
+    def prepare() -> Run:
+        if touched:
+            touch(engine)
+        envelope = engine.envelope("race")
+        # To register as a worker, and to copy what was shared with the parent, is not what is measured.
+        warm_up = engine.envelope("warm-up")
+        warm_up.claim_many(np.arange(users[0], users[0] + 100))
+        for user in users[:100]:
+            warm_up.claim(user)
+        if batch == ONE_BY_ONE:
+            claim, numbers = envelope.claim, list(users)
+
+            def run() -> None:
+                for user in numbers:
+                    claim(user)
+
+            return run
+        keys = np.arange(users[0], users[-1] + 1)
+
+        def run_batches() -> None:
+            for start in range(0, len(keys), batch):
+                envelope.claim_many(keys[start : start + batch])
+
+        return run_batches
+
+    return prepare
+
+
+class Slice(NamedTuple):
+    """Nanoseconds a claim: of the wall clock, all processes together; and of processor time, in each."""
+
+    wall: float
+    processor: float
+
+
+def race(processes: int, claims: int, batch: int, touched: bool) -> Slice:
+    """Claim all packets of one new envelope, each process its part."""
+    engine = hbcore.Engine()
+    engine.envelope("race", total=MEAN * claims, packets=claims, law="equal" if touched else "double_mean")
+    engine.envelope("warm-up", total=MEAN * 1_000, packets=1_000)
+    if touched:
+        touch(engine)
+    part = claims // processes
+    firsts = range(FIRST_USER, FIRST_USER + part * processes, part)
+    laps = side_by_side([claimer(engine, range(first, first + part), batch, touched) for first in firsts])
+    wall = max(lap.end for lap in laps) - min(lap.start for lap in laps)
+    return Slice(wall / (part * processes), sum(lap.processor for lap in laps) / (part * processes))
+
+
+def claims_of(scale: Scale, batch: int) -> int:
+    """About so many claims take some tens of milliseconds."""
+    return scale.choose({ONE_BY_ONE: 200_000, 1: 100_000, 10: 500_000}.get(batch, 2_000_000), 4_000)
+
+
+def two_beside_one(scale: Scale) -> list[Finding]:
+    if len(os.sched_getaffinity(0)) < 2:
+        return [Finding("two processes beside one", "not measured: there is one core", "at least 1.7")]
+    found = []
+    turns = scale.choose(15, 2)
+    for form, batch in (("claim", ONE_BY_ONE), (f"claim_many, batches of {OTHER_BATCH:,}", OTHER_BATCH)):
+        for touched in (True, False):
+            slices: dict[str, list[Slice]] = {"one": [], "two": []}
+            for turn in range(turns):
+                scale.tell(f"turn {turn + 1} of {turns}: {form}")
+                for processes, name in enumerate(slices, 1):
+                    slices[name].append(race(processes, claims_of(scale, batch), batch, touched))
+            wall = Times({name: [one.wall for one in many] for name, many in slices.items()})
+            processor = Times({name: [one.processor for one in many] for name, many in slices.items()})
+            rates = " and ".join(f"{1e3 / wall.median(name):.1f}" for name in slices)
+            what = f"{form}, two processes beside one, {'touched' if touched else 'fresh'} ({rates} million a second"
+            what += f"; {processor.ratio('two', 'one'):.2f} times the processor time a claim)"
+            found.append(at_least(what, wall.ratio("one", "two"), 1.7, TIMES))
+    return found
+
+
+def throughput(scale: Scale) -> list[Finding]:
+    """For the picture: claims a second by number of processes and size of the batch; touched."""
+    cores = len(os.sched_getaffinity(0))
+    sizes = (ONE_BY_ONE, *BATCHES)
+    rates: dict[int, list[float]] = {processes: [] for processes in sorted({1, 2, cores, 2 * cores})}
+    turns = scale.choose(7, 1)
+    for batch in sizes:
+        walls: dict[int, list[float]] = {processes: [] for processes in rates}
+        for turn in range(turns):
+            scale.tell(f"turn {turn + 1} of {turns}: batches of {batch}")
+            for processes in rates:
+                walls[processes].append(race(processes, claims_of(scale, batch), batch, True).wall)
+        for processes, times in walls.items():
+            rates[processes].append(1e9 / float(np.median(times)))
+    scale.pictured["throughput"] = {"sizes": sizes, "rates": rates, "cores": cores}
+    best = max(
+        (rate, processes, sizes[i]) for processes, all_rates in rates.items() for i, rate in enumerate(all_rates)
+    )
+    what = f"most claims a second on one envelope ({best[1]} processes, batches of {best[2]:,})"
+    return [Finding(what, f"{best[0] / 1e6:,.1f} million")]
+
+
+def latencies(call: Callable[[object], object], users: Sequence[int], out: np.ndarray) -> None:
+    """Fill ``out`` with the nanoseconds of each call, one reading of the clock and the loop included."""
+    clock = time.perf_counter_ns
+    stamps = memoryview(out)
+    last = clock()
+    for number, user in enumerate(users):
+        call(user)
+        now = clock()
+        stamps[number] = now - last
+        last = now
+
+
+def claims_beside_batches(claims: int, packets: int) -> np.ndarray:
+    """Nanoseconds of each scalar claim of one process, while another claims from the same fresh envelope in batches."""
+    engine = hbcore.Engine()
+    engine.envelope("race", total=MEAN * packets, packets=packets)
+    engine.envelope("warm-up", total=MEAN * 1_000, packets=1_000)
+    out, done = shared_numbers(claims), shared_numbers(1)
+    users = range(FIRST_USER, FIRST_USER + claims)
+    others = range(users[-1] + 1, users[-1] + 1 + packets - claims)  # leaves a packet for everybody
+
+    def one() -> Run:
+        claimer(engine, users, ONE_BY_ONE, False)()
+        envelope, numbers = engine.envelope("race"), list(users)
+
+        def run() -> None:
+            latencies(envelope.claim, numbers, out)
+            done[0] = 1
+
+        return run
+
+    def other() -> Run:
+        claimer(engine, others, OTHER_BATCH, False)()
+        envelope, keys = engine.envelope("race"), np.arange(others[0], others[-1] + 1)
+
+        def run() -> None:
+            for start in range(0, len(keys), OTHER_BATCH):
+                if done[0]:
+                    return
+                envelope.claim_many(keys[start : start + OTHER_BATCH])
+
+        return run
+
+    side_by_side([one, other])
+    return out
+
+
+def nothing_timed(claims: int) -> np.ndarray:
+    """The same for calls of a built-in method: what the clock, the loop and the machine's other work add."""
+    out = shared_numbers(claims)
+    side_by_side([lambda: lambda: latencies(().count, list(range(claims)), out)])
+    return out
+
+
+def server_latencies(scale: Scale) -> np.ndarray | None:
+    """The same of the Lua claim on a server of our own, one by one, nobody else being there."""
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(peers.valkey_server())
+        except ImportError:
+            return None
+        count = scale.choose(20_000, 500)
+        peers.fill(client, count)
+        script = client.register_script(peers.LUA)
+        out = np.zeros(count, np.int64)
+        latencies(lambda user: script(keys=("packets", "claims"), args=(user,)), range(count), out)
+        return out
+
+
+def tail(scale: Scale) -> list[Finding]:
+    claims, packets = scale.choose(100_000, 5_000), scale.choose(4_000_000, 500_000)
+    turns = scale.choose(15, 2)
+    beside, nothing = [], []
+    for turn in range(turns):
+        scale.tell(f"turn {turn + 1} of {turns}: claims beside batches")
+        beside.append(claims_beside_batches(claims, packets))
+        nothing.append(nothing_timed(claims))
+    server = server_latencies(scale)
+    scale.pictured["latency"] = {
+        "a built-in method that does nothing": np.concatenate(nothing),
+        "claim, beside a process that claims in batches": np.concatenate(beside),
+        **({} if server is None else {"Valkey, Lua, one by one, alone": server}),
+    }
+    found = []
+    bars = {"p99": 2_000, "p99.9": 50_000}
+    for name, percentile in PERCENTILES.items():
+        value, empty = (
+            float(np.median([np.percentile(times, percentile) for times in rounds])) for rounds in (beside, nothing)
+        )
+        what = f"{name} of claim, fresh, while another process claims in batches of {OTHER_BATCH:,} (a built-in: {empty:,.0f} ns)"
+        if name in bars:
+            found.append(at_most(what, value, bars[name], "{:,.0f} ns"))
+        else:
+            found.append(Finding(what, f"{value:,.0f} ns"))
+    return found

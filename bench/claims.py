@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import operations
 from limit import bare_loop, library
-from measuring import Case, Finding, Run, Scale, Times, at_least, at_most
+from measuring import NANOSECONDS, Case, Finding, Run, Scale, at_least, at_most, faster, slower
 from operations import FIRST_USER, MEAN, for_each, integers, texts
 from pages import survives_without_writing, touched_envelope
 
 import hbcore
 from hbcore import reference
 
-NANOSECONDS = "{:,.1f} ns"
-TIMES = "{:,.2f} times"
 RATE = "{:,.0f} a second"
 BATCH = 100_000
 """The users of one call of ``claim_many``."""
@@ -62,25 +60,11 @@ def scalar(scale: Scale) -> list[Finding]:
     return [
         at_most("claim of an int, touched", times.median("touched"), 150, NANOSECONDS),
         at_most("claim of an int, fresh", times.median("fresh"), 150, NANOSECONDS),
-        at_most(
-            f"touched beside the cheapest call of a built-in method ({times.median('built-in'):.1f} ns)",
-            times.ratio("touched", "built-in"),
-            3.3,
-            TIMES,
-        ),
-        at_least(
-            "faster than the reference, law equal, both fresh", times.ratio("reference", "alone, fresh"), 8, TIMES
-        ),
-        at_most(
-            "claim of a 16-character str beside an int, touched", times.ratio("text, touched", "touched"), 1.25, TIMES
-        ),
-        at_most("claim of a 16-character str beside an int, fresh", times.ratio("text, fresh", "fresh"), 1.25, TIMES),
+        slower("touched, beside the cheapest call of a built-in method", times, "touched", "built-in", 3.3),
+        faster("beside the reference, law equal, both fresh", times, "alone, fresh", "reference", 8),
+        slower("claim of a 16-character str beside an int, touched", times, "text, touched", "touched", 1.25),
+        slower("claim of a 16-character str beside an int, fresh", times, "text, fresh", "fresh", 1.25),
     ]
-
-
-def of_the_bare_loop(what: str, times: Times, case: str) -> Finding:
-    described = f"{what} ({times.median(case):.1f} ns; the loop {times.median('bare'):.1f} ns)"
-    return at_least(described, times.ratio("bare", case), 0.5, "{:,.2f} of its speed")
 
 
 def batch(scale: Scale) -> list[Finding]:
@@ -94,28 +78,31 @@ def batch(scale: Scale) -> list[Finding]:
     if library() is not None:
         cases["bare"] = Case(lambda: bare_loop(count), count)
     times = scale.take_turns(cases, scale.choose(25, 2))
-    found = []
+    what = f"claim_many of {count:,} int64, "
+    found = [
+        faster(what + "touched, beside the reference, law equal", times, "touched", "reference", 40),
+        faster(what + "fresh, beside the reference, law equal, fresh", times, "alone, fresh", "reference", 40),
+    ]
     if "bare" in cases:
-        found.append(
-            of_the_bare_loop(f"claim_many of {count:,} int64, touched, beside the bare C loop", times, "touched")
-        )
-        found.append(of_the_bare_loop(f"claim_many of {count:,} int64, fresh, beside the bare C loop", times, "fresh"))
-    form = ("claim_many faster than the reference, law equal, {}", 40, TIMES)
-    found.append(at_least(form[0].format("touched"), times.ratio("reference", "touched"), *form[1:]))
-    found.append(at_least(form[0].format("both fresh"), times.ratio("reference", "alone, fresh"), *form[1:]))
+        found.append(faster(what + "touched, beside the bare C loop, touched", times, "touched", "bare", 0.5))
+        found.append(faster(what + "fresh, beside the bare C loop, touched", times, "fresh", "bare", 0.5))
     return found
 
 
 def large_batch(scale: Scale) -> list[Finding]:
-    count = scale.choose(5_000_000, 100_000)
-    cases = {"touched": Case(lambda: touched_batch(count), count), "fresh": Case(lambda: fresh_batch(count), count)}
     if library() is None:
-        return []
-    cases["bare"] = Case(lambda: bare_loop(count), count)
-    times = scale.take_turns(cases, scale.choose(7, 1))
+        return [Finding("claim_many in memory, beside the bare C loop", "not measured: there is no C compiler")]
+    count = scale.choose(5_000_000, 100_000)
+    cases = {
+        "touched": Case(lambda: touched_batch(count), count),
+        "fresh": Case(lambda: fresh_batch(count), count),
+        "bare": Case(lambda: bare_loop(count), count),
+    }
+    times = scale.take_turns(cases, scale.choose(9, 1))
+    what = f"claim_many, {count:,} packets, "
     return [
-        of_the_bare_loop(f"claim_many, {count:,} packets, {case}, beside the loop", times, case)
-        for case in list(cases)[:2]
+        faster(what + f"{case}, beside the bare C loop, touched", times, case, "bare", 0.5)
+        for case in ("touched", "fresh")
     ]
 
 
@@ -140,10 +127,7 @@ def answers(scale: Scale) -> list[Finding]:
         }
         times = scale.take_turns(cases, scale.choose(15, 2))
         for name in ("repeated", "sold out"):
-            both = f"{times.median(name):.1f} ns; {times.median('grant'):.1f} ns"
-            found.append(
-                at_most(f"{form}, {name}, beside a touched grant ({both})", times.ratio(name, "grant"), 1, TIMES)
-            )
+            found.append(slower(f"{form}, {name}, beside a touched grant", times, name, "grant", 1))
     return [*found, writes_nothing(scale)]
 
 

@@ -25,6 +25,9 @@ Clock = Callable[[], int]
 PROCESSOR: Clock = time.thread_time_ns
 WALL: Clock = time.perf_counter_ns
 
+NANOSECONDS = "{:,.1f} ns"
+TIMES = "{:,.2f} times"
+
 
 class Case(NamedTuple):
     """Something to be measured: ``prepare`` returns a call that does ``count`` operations."""
@@ -88,21 +91,36 @@ class Scale:
 
 
 class Finding(NamedTuple):
-    """One line of a table: what was measured, how much it was, what is asked for, and whether it is met."""
+    """One line of a table: what was measured, how much it was, what is asked for, whether it is met, and what of."""
 
     what: str
     measured: str
     bar: str = ""
     met: bool | None = None  # None where nothing is asked for
+    figures: str = ""
 
 
-def at_most(what: str, value: float, bar: float, form: str) -> Finding:
+def at_most(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
     """``form`` has one place for a number, as in ``"{:,.0f} ns"``."""
-    return Finding(what, form.format(value), f"at most {bar:,g}", value <= bar)
+    return Finding(what, form.format(value), f"at most {bar:,.10g}", value <= bar, figures)
 
 
-def at_least(what: str, value: float, bar: float, form: str) -> Finding:
-    return Finding(what, form.format(value), f"at least {bar:,g}", value >= bar)
+def at_least(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
+    return Finding(what, form.format(value), f"at least {bar:,.10g}", value >= bar, figures)
+
+
+def beside(times: Times, name: str, other: str) -> str:
+    return f"{times.median(name):,.1f} and {times.median(other):,.1f} ns"
+
+
+def slower(what: str, times: Times, name: str, other: str, bar: float) -> Finding:
+    """The bar is how many times as long as the other it may take."""
+    return at_most(what, times.ratio(name, other), bar, TIMES, beside(times, name, other))
+
+
+def faster(what: str, times: Times, name: str, other: str, bar: float) -> Finding:
+    """The bar is how many times as fast as the other it must be."""
+    return at_least(what, times.ratio(other, name), bar, TIMES, beside(times, name, other))
 
 
 def available_bytes() -> int:

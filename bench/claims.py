@@ -51,19 +51,17 @@ def scalar(scale: Scale) -> list[Finding]:
         "touched": Case(lambda: touched_scalar(integers(count)), count),
         "text, touched": Case(lambda: touched_scalar(texts(count)), count),
         "fresh": Case(lambda: operations.claim_integer(hbcore, count), count),
-        "text, fresh": Case(lambda: operations.claim_text(hbcore, count), count),
         "alone, fresh": Case(lambda: operations.claim_alone(hbcore, count), count),
         "built-in": Case(lambda: operations.builtin_call(hbcore, count), count),
         "reference": Case(lambda: operations.claim_alone(reference, count), count),
     }
     times = scale.take_turns(cases, scale.choose(25, 2))
     return [
-        at_most("claim of an int, touched", times.median("touched"), 150, NANOSECONDS),
-        at_most("claim of an int, fresh", times.median("fresh"), 150, NANOSECONDS),
-        slower("touched, beside the cheapest call of a built-in method", times, "touched", "built-in", 3.3),
-        faster("beside the reference, law equal, both fresh", times, "alone, fresh", "reference", 8),
-        slower("claim of a 16-character str beside an int, touched", times, "text, touched", "touched", 1.25),
-        slower("claim of a 16-character str beside an int, fresh", times, "text, fresh", "fresh", 1.25),
+        at_most("claim of an int, touched", times.figure("touched"), 150, NANOSECONDS),
+        at_most("claim of an int, fresh", times.figure("fresh"), 150, NANOSECONDS),
+        slower("claim of an int, touched, beside the cheapest call of a built-in", times, "touched", "built-in", 3.3),
+        faster("claim of an int, fresh, beside the reference, law equal", times, "alone, fresh", "reference", 8),
+        slower("claim of a 16-character str, touched, beside an int", times, "text, touched", "touched", 1.25),
     ]
 
 
@@ -81,11 +79,11 @@ def batch(scale: Scale) -> list[Finding]:
     what = f"claim_many of {count:,} int64, "
     found = [
         faster(what + "touched, beside the reference, law equal", times, "touched", "reference", 40),
-        faster(what + "fresh, beside the reference, law equal, fresh", times, "alone, fresh", "reference", 40),
+        faster(what + "fresh, beside the reference, law equal", times, "alone, fresh", "reference", 40),
     ]
     if "bare" in cases:
-        found.append(faster(what + "touched, beside the bare C loop, touched", times, "touched", "bare", 0.5))
-        found.append(faster(what + "fresh, beside the bare C loop, touched", times, "fresh", "bare", 0.5))
+        found.append(faster(what + "touched, beside the bare C loop", times, "touched", "bare", 0.5))
+        found.append(faster(what + "fresh, beside the bare C loop", times, "fresh", "bare", 0.5))
     return found
 
 
@@ -100,10 +98,7 @@ def large_batch(scale: Scale) -> list[Finding]:
     }
     times = scale.take_turns(cases, scale.choose(9, 1))
     what = f"claim_many, {count:,} packets, "
-    return [
-        faster(what + f"{case}, beside the bare C loop, touched", times, case, "bare", 0.5)
-        for case in ("touched", "fresh")
-    ]
+    return [faster(what + f"{case}, beside the bare C loop", times, case, "bare", 0.5) for case in ("touched", "fresh")]
 
 
 def answered_again(count: int, form: str, sold_out: bool) -> Run:
@@ -152,7 +147,7 @@ def writes_nothing(scale: Scale) -> Finding:
     if survives_without_writing(register, lambda: left.claim(FIRST_USER + 1)):
         raise RuntimeError("a grant is no fault in memory that is read-only: this check proves nothing here")
     survived = survives_without_writing(register, ask)
-    what = f"{2 * count:,} answers SOLD_OUT, claim and claim_many, while every write to the engine is a fault"
+    what = f"{2 * count:,} answers SOLD_OUT where a write to the engine is a fault"
     return Finding(what, "no fault" if survived else "a fault", "writes nothing shared", survived)
 
 
@@ -169,10 +164,10 @@ def creation(scale: Scale) -> list[Finding]:
     if hasattr(hbcore.Engine, "create_many"):
         cases["create_many"] = Case(lambda: create_many(10 * count), 10 * count)
     times = scale.take_turns(cases, scale.choose(15, 2))
-    found = [at_least("engine.envelope(...) of 10 packets", 1e9 / times.median("envelope"), 500_000, RATE)]
-    what = "engine.create_many(names, totals, packets), 10 packets each"
+    found = [at_least("engine.envelope(...) of 10 packets", 1e9 / times.figure("envelope"), 500_000, RATE)]
+    what = "engine.create_many(...), 10 packets each"
     if "create_many" in cases:
-        return [*found, at_least(what, 1e9 / times.median("create_many"), 2_000_000, RATE)]
+        return [*found, at_least(what, 1e9 / times.figure("create_many"), 2_000_000, RATE)]
     return [*found, Finding(what, "not there", "at least 2,000,000", False)]
 
 
@@ -183,6 +178,6 @@ def laws(scale: Scale) -> list[Finding]:
     times = scale.take_turns(cases, scale.choose(15, 2))
     notes = {"dirichlet": ", c = 3"}
     return [
-        at_most(f"law {law}{notes.get(law, '')}, per packet", times.median(law), bar, NANOSECONDS)
+        at_most(f"law {law}{notes.get(law, '')}, per packet", times.figure(law), bar, NANOSECONDS)
         for law, bar in bars.items()
     ]

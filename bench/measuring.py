@@ -1,9 +1,12 @@
 """What the benches measure with: clocks, turns, the findings they print, and the facts of the machine.
 
 Machines are noisy. So whatever is compared takes turns, in slices of some milliseconds, each on something that is
-prepared afresh outside the clock; a figure is the median over the turns, and a ratio is the median of the ratios of
-single turns, whose two sides lie next to each other in time. One thread is measured by its processor time: what other
-processes take from it meanwhile is not counted. Several processes, and servers, are measured by the clock on the wall.
+prepared afresh outside the clock.
+
+- One thread is measured by its processor time: what other processes take from it meanwhile is not counted. A figure is
+  the median over the turns, and a ratio is the median of the ratios of single turns, neighbours in time.
+- Several processes, and servers, are measured by the clock on the wall, to which others only ever add. A figure is the
+  least over the turns, and a ratio is that of two least.
 """
 
 import gc
@@ -37,15 +40,18 @@ class Case(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Nanoseconds an operation, by case, turn by turn."""
+    """Nanoseconds an operation, by case, turn by turn; and whether by the clock on the wall."""
 
     turns: dict[str, list[float]]
+    by_wall: bool = False
 
-    def median(self, name: str) -> float:
-        return statistics.median(self.turns[name])
+    def figure(self, name: str) -> float:
+        return min(self.turns[name]) if self.by_wall else statistics.median(self.turns[name])
 
     def ratio(self, name: str, other: str) -> float:
-        """Return how many times as long as the other it took, in the median turn."""
+        """Return how many times as long as the other it took."""
+        if self.by_wall:
+            return self.figure(name) / self.figure(other)
         return statistics.median(a / b for a, b in zip(self.turns[name], self.turns[other], strict=True))
 
 
@@ -87,7 +93,7 @@ class Scale:
                 with without_garbage():
                     times[name].append(timed(run, case.count, clock))
                 del run  # and its engine, whose pages the next case may want
-        return Times(times)
+        return Times(times, clock is WALL)
 
 
 class Finding(NamedTuple):
@@ -110,7 +116,7 @@ def at_least(what: str, value: float, bar: float, form: str, figures: str = "") 
 
 
 def beside(times: Times, name: str, other: str) -> str:
-    return f"{times.median(name):,.1f} and {times.median(other):,.1f} ns"
+    return f"{times.figure(name):,.1f} and {times.figure(other):,.1f} ns"
 
 
 def slower(what: str, times: Times, name: str, other: str, bar: float) -> Finding:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import claims
 import peers
@@ -41,33 +40,28 @@ def beside_peers(scale: Scale) -> list[Finding]:
         (peers.SINGLE, 300, (peers.CLAIM_TOUCHED, peers.CLAIM)),
         (peers.PIPELINED, 200, (peers.MANY_TOUCHED, peers.MANY, peers.SMALL_BATCHES_TOUCHED, peers.SMALL_BATCHES)),
     ):
-        found += [faster(f"{name}, beside {rival}", times, name, rival, bar) for name in names]
+        found += [faster(f"{name} beside {rival}", times, name, rival, bar) for name in names]
     for rival in (peers.SQLITE, peers.LOCK_AND_DICT, peers.REFERENCE):
         ratio = TIMES.format(times.ratio(rival, peers.CLAIM))
-        found.append(Finding(f"{peers.CLAIM}, beside {rival}", ratio, figures=beside(times, peers.CLAIM, rival)))
-    scale.pictured["peers"] = {name: 1e9 / times.median(name) for name in cases}
+        found.append(Finding(f"{peers.CLAIM} beside {rival}", ratio, figures=beside(times, peers.CLAIM, rival)))
+    scale.pictured["peers"] = {name: 1e9 / times.figure(name) for name in cases}
     return found
 
 
-class Section(NamedTuple):
-    title: str
-    measure: Callable[[Scale], list[Finding]]
-
-
-SECTIONS = {
-    "scalar": Section("claim, one thread", claims.scalar),
-    "batch": Section("claim_many, one thread", claims.batch),
-    "large": Section("claim_many, in memory", claims.large_batch),
-    "processes": Section("two processes on one envelope", processes.two_beside_one),
-    "throughput": Section("more processes, all sizes of batches", processes.throughput),
-    "answers": Section("sold out, and repeated", claims.answers),
-    "peers": Section("beside what people use today, by the clock on the wall", beside_peers),
-    "creation": Section("making envelopes", claims.creation),
-    "giant": Section("making a giant envelope", sizes.giant),
-    "laws": Section("splitting", claims.laws),
-    "memory": Section("memory", sizes.memory),
-    "curve": Section("cost per claim, by the size of the envelope", sizes.curve),
-    "tail": Section("the tail", processes.tail),
+SECTIONS: dict[str, Callable[[Scale], list[Finding]]] = {
+    "scalar": claims.scalar,
+    "batch": claims.batch,
+    "large": claims.large_batch,
+    "processes": processes.two_beside_one,
+    "throughput": processes.throughput,
+    "answers": claims.answers,
+    "peers": beside_peers,
+    "creation": claims.creation,
+    "giant": sizes.giant,
+    "laws": claims.laws,
+    "memory": sizes.memory,
+    "curve": sizes.curve,
+    "tail": processes.tail,
 }
 
 
@@ -84,7 +78,7 @@ def measured(names: list[str], scale: Scale, display: Display) -> dict[str, list
 
     for name in names:
         scale.tell = partial(tell, name)
-        done[name] = SECTIONS[name].measure(scale)
+        done[name] = SECTIONS[name](scale)
     draw(True)
     return done
 
@@ -93,8 +87,7 @@ def lines(done: dict[str, list[Finding]], quick: bool) -> list[str]:
     """Return the table in Markdown, aligned for those who read it as it is."""
     verdicts = {None: "", True: "yes", False: "**no**"} if not quick else dict.fromkeys((None, True, False), "")
     rows = [("what", "measured", "bar", "met", "figures")]
-    for name, findings in done.items():
-        rows.append((f"**{SECTIONS[name].title}**", "", "", "", ""))
+    for findings in done.values():
         rows += [(found.what, found.measured, found.bar, verdicts[found.met], found.figures) for found in findings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = [

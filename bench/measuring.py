@@ -108,11 +108,11 @@ class Finding(NamedTuple):
 
 def at_most(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
     """``form`` has one place for a number, as in ``"{:,.0f} ns"``."""
-    return Finding(what, form.format(value), f"at most {bar:,.10g}", value <= bar, figures)
+    return Finding(what, form.format(value), f"at most {bar:,.9g}{form.partition('}')[2]}", value <= bar, figures)
 
 
 def at_least(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
-    return Finding(what, form.format(value), f"at least {bar:,.10g}", value >= bar, figures)
+    return Finding(what, form.format(value), f"at least {bar:,.9g}{form.partition('}')[2]}", value >= bar, figures)
 
 
 def beside(times: Times, name: str, other: str) -> str:

@@ -1,6 +1,7 @@
 """The pages of engines in memory: touch them, count them, and forbid to write to them."""
 
 import ctypes
+import faulthandler
 import os
 import re
 import resource
@@ -72,6 +73,7 @@ def survives_without_writing(first: Callable[[], object], then: Callable[[], obj
         status = 1
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
             first()
             for start, end in mappings():
                 checked(libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(end - start), READ), "mprotect")

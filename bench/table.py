@@ -1,10 +1,11 @@
 """Prints how fast hbcore is, row by row, beside what is asked of it and beside what people use today.
 
-    python bench/table.py [--quick] [--only ROW ...] [--out docs] [--json]
+    python bench/table.py [--quick] [--only ROW ...] [--out docs] [--into README.md] [--json]
 
 The table is Markdown. Whatever is compared takes turns in one run; ``measuring.py`` says how, ``claims.py`` what
 *fresh* and *touched* mean. One thread is measured by its processor time, processes and servers by the clock on the
-wall: for those nothing else should be running. Writes the pictures of what was measured to ``--out``.
+wall: for those nothing else should be running. Writes the pictures of what was measured to ``--out``, and puts the
+table between the two marks of a document, if it is told to.
 
 Exits 1 if a bar is missed, except with ``--quick``, whose rounds are too short to judge.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import claims
 import peers
@@ -47,6 +49,8 @@ def beside_peers(scale: Scale) -> list[Finding]:
     scale.pictured["peers"] = {name: 1e9 / times.figure(name) for name in cases}
     return found
 
+
+BEGIN, END = "<!-- bench/table.py --into README.md -->", "<!-- end of the table -->"
 
 SECTIONS: dict[str, Callable[[Scale], list[Finding]]] = {
     "scalar": claims.scalar,
@@ -96,34 +100,50 @@ def lines(done: dict[str, list[Finding]], quick: bool) -> list[str]:
     return [text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]]
 
 
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the marks."""
+    before, begin, rest = document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{document} has no lines {BEGIN!r} and {END!r}")
+    document.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def draw(scale: Scale, folder: Path, facts: dict[str, Any]) -> None:
+    try:
+        import pictures
+    except ImportError as error:
+        print(f"table.py: no pictures: {error}; pip install '.[bench]'", file=sys.stderr)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in pictures.draw(scale.pictured, folder, facts):
+        print(f"Wrote {path}.", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="how fast hbcore is, beside what is asked of it")
     parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), metavar="ROW", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--out", type=Path, help="folder of the pictures (docs; with --quick a temporary one)")
+    parser.add_argument("--into", type=Path, help="a document that takes the table between its marks, as README.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
     facts, scale = machine(), Scale(arguments.quick)
     terminal = Console(stderr=True)
     with Display(terminal if terminal.is_terminal else None) as display:
         done = measured(arguments.only or list(SECTIONS), scale, display)
+    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    text = "\n".join([said, "", *lines(done, arguments.quick)])
     if arguments.json:
         found = {name: [finding._asdict() for finding in findings] for name, findings in done.items()}
         print(json.dumps({"machine": facts, "quick": arguments.quick, "rows": found}, indent=2))
     else:
-        print(", ".join(f"{name} {value}" for name, value in facts.items()), end="\n\n")
-        print("\n".join(lines(done, arguments.quick)))
+        print(text)
+    if arguments.into:
+        put_into(arguments.into, text)
     if scale.pictured:
-        try:
-            import pictures
-        except ImportError as error:
-            print(f"table.py: no pictures: {error}; pip install '.[bench]'", file=sys.stderr)
-        else:
-            default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
-            folder = Path(arguments.out or default)
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in pictures.draw(scale.pictured, folder, facts):
-                print(f"Wrote {path}.", file=sys.stderr)
+        default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
+        draw(scale, Path(arguments.out or default), facts)
     judged = [finding.met for findings in done.values() for finding in findings]
     return 0 if arguments.quick or False not in judged else 1
 

@@ -23,10 +23,10 @@ SHOWN_PEERS = {
     peers.SINGLE: "Valkey, Lua, one by one",
 }
 LATENCIES = {
-    "built-in": ("a built-in method that does nothing", SOFT),
-    "touched": ("claim, touched", RED),
-    "fresh": ("claim, fresh", BLUE),
-    "server": ("Valkey, Lua, one by one, nobody else there", BROWN),
+    "built-in": ("a built-in method that does nothing", SOFT, True),
+    "touched": ("claim, touched", RED, True),
+    "fresh": ("claim, fresh", BLUE, False),
+    "server": ("Valkey, Lua, one by one, nobody else there", BROWN, False),
 }
 
 
@@ -108,7 +108,7 @@ def draw_throughput(pictured: dict[str, Any], path: Path, machine: str) -> Path:
 def draw_cost(pictured: dict[str, Any], path: Path, machine: str) -> Path:
     found = pictured["curve"]
     figure, axes = plt.subplots(figsize=(8, 4.4))
-    figure.subplots_adjust(left=0.07, right=0.8, top=0.8, bottom=0.12)
+    figure.subplots_adjust(left=0.07, right=0.8, top=0.77, bottom=0.12)
     for name, costs in found["costs"].items():
         colour = BLUE if name.startswith("claim,") else RED if name.startswith("claim_many") else SOFT
         style = (0, (4, 2)) if name.endswith("fresh") else "-"
@@ -143,7 +143,7 @@ def draw_latency(pictured: dict[str, Any], path: Path, machine: str) -> Path:
     for percent in PERCENTILES.values():
         axes.axhline(1 - percent / 100, color=FAINT, linewidth=0.8)
     for name, times in pictured["latency"].items():
-        label, colour = LATENCIES[name]
+        label, colour, is_left = LATENCIES[name]
         ordered = np.sort(times)
         longer = 1 - np.arange(1, len(ordered) + 1) / (len(ordered) + 1)
         # As many points as can be seen: the first of each step, evenly over the powers of ten.
@@ -158,8 +158,9 @@ def draw_latency(pictured: dict[str, Any], path: Path, machine: str) -> Path:
             axes.annotate(
                 duration(value),
                 (value, 1 - percent / 100),
-                xytext=(5, 5),
+                xytext=(-5, -11) if is_left else (5, 5),
                 textcoords="offset points",
+                ha="right" if is_left else "left",
                 color=colour,
                 fontsize=8,
             )

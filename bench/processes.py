@@ -134,15 +134,15 @@ def race(processes: int, claims: int, batch: int, touched: bool) -> Slice:
 
 
 def claims_of(scale: Scale, batch: int) -> int:
-    """About so many claims take some tens of milliseconds."""
-    return scale.choose({ONE_BY_ONE: 200_000, 1: 100_000, 10: 500_000}.get(batch, 2_000_000), 4_000)
+    """So many claims take some milliseconds: the least slice is one in which nobody else wanted a core."""
+    return scale.choose({ONE_BY_ONE: 50_000, 1: 20_000, 10: 100_000}.get(batch, 400_000), 4_000)
 
 
 def two_beside_one(scale: Scale) -> list[Finding]:
     if len(os.sched_getaffinity(0)) < 2:
         return [Finding("two processes beside one", "not measured: there is one core", "at least 1.7")]
     found = []
-    turns = scale.choose(15, 2)
+    turns = scale.choose(50, 2)
     for form, batch in (("claim", ONE_BY_ONE), (f"claim_many, batches of {OTHER_BATCH:,}", OTHER_BATCH)):
         for touched in (True, False):
             slices: dict[str, list[Slice]] = {"one": [], "two": []}
@@ -164,7 +164,7 @@ def throughput(scale: Scale) -> list[Finding]:
     cores = len(os.sched_getaffinity(0))
     sizes = (ONE_BY_ONE, *BATCHES)
     rates: dict[int, list[float]] = {processes: [] for processes in sorted({1, 2, cores, 2 * cores})}
-    turns = scale.choose(7, 1)
+    turns = scale.choose(25, 1)
     for batch in sizes:
         walls: dict[int, list[float]] = {processes: [] for processes in rates}
         for turn in range(turns):

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from measuring import Run
@@ -26,22 +28,34 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(path))
 
 
-def bare_loop(count: int) -> Run:
+class Tables(NamedTuple):
+    """What the loop works on: the index, the records and the shared counter; zeros all of them."""
+
+    index: np.ndarray
+    records: np.ndarray
+    counter: np.ndarray
+
+
+def tables(count: int, zeros: Callable[[int], np.ndarray]) -> Tables:
+    """Return those for so many users; ``zeros`` makes an array of 64-bit words."""
+    return Tables(zeros(1 << (2 * count - 1).bit_length()), zeros(4 * count), zeros(1))
+
+
+def bare_claims(of: Tables, first_user: int, count: int) -> Run:
     """The tables are touched before the loop is timed, as the figure is to be a limit."""
     loop = library()
     assert loop is not None
-    users = np.arange(FIRST_USER, FIRST_USER + count, dtype=np.uint64)
-    words = 1 << (2 * count - 1).bit_length()
-    table, records, counter = np.full(words, 1), np.full(4 * count, 1), np.zeros(1, np.uint64)
-    table[:] = 0
-    records[:] = 0
-    arrays = (table, records, counter, users)
+    of.index[:] = 0
+    of.records[:] = 0
+    users = np.arange(first_user, first_user + count, dtype=np.uint64)
 
     def run() -> None:
-        addresses = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-        loop.bare_claims(
-            addresses[0], ctypes.c_uint64(words - 1), addresses[1], addresses[2], addresses[3], ctypes.c_uint64(count)
-        )
-        assert counter[0] == count
+        index, records, counter, keys = (ctypes.c_void_p(array.ctypes.data) for array in (*of, users))
+        loop.bare_claims(index, ctypes.c_uint64(len(of.index) - 1), records, counter, keys, ctypes.c_uint64(count))
+        assert of.counter[0] >= count
 
     return run
+
+
+def bare_loop(count: int) -> Run:
+    return bare_claims(tables(count, lambda words: np.zeros(words, np.int64)), FIRST_USER, count)

@@ -29,7 +29,7 @@ def checked(result: int, call: str) -> None:
 
 
 def touch(engine: hbcore.Engine) -> None:
-    """Touch every page of an engine that has been given to something; let it be the only one of the process."""
+    """Touch every page of an engine that has been given to something, and as many of all others of the process."""
     size = engine.info().used & -4096  # its file is as large as its capacity, and mostly a hole
     for start, _ in mappings():
         checked(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), POPULATE_WRITE), "madvise")

@@ -95,17 +95,17 @@ def draw_peers(axes: Axes, rates: dict[str, float]) -> None:
     title_axes(axes, "Beside what people use today")
 
 
-def draw_throughput(pictured: dict[str, Any], path: Path, machine: str) -> Path:
+def draw_throughput(pictured: dict[str, Any], path: Path, title: str, machine: str) -> Path:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.2), width_ratios=(1, 0.82))
     figure.subplots_adjust(left=0.05, right=0.97, top=0.74, bottom=0.12, wspace=0.52)
     draw_batches(left, pictured["throughput"])
     draw_peers(right, pictured["peers"])
     subtitle = f"{machine}. Left: pages touched before. Right: all that a new envelope costs."
-    headline(figure, "Claims a second on one envelope", subtitle, 0.92, 0.86)
+    headline(figure, title, subtitle, 0.92, 0.86)
     return save(figure, path)
 
 
-def draw_cost(pictured: dict[str, Any], path: Path, machine: str) -> Path:
+def draw_cost(pictured: dict[str, Any], path: Path, title: str, machine: str) -> Path:
     found = pictured["curve"]
     figure, axes = plt.subplots(figsize=(8, 4.4))
     figure.subplots_adjust(left=0.07, right=0.8, top=0.77, bottom=0.12)
@@ -132,11 +132,11 @@ def draw_cost(pictured: dict[str, Any], path: Path, machine: str) -> Path:
     label_axes(axes, "packets of the envelope, all of them claimed")
     title_axes(axes, "Nanoseconds a claim")
     subtitle = f"{machine}. Fresh: with all that a new envelope costs. Touched: the claim alone."
-    headline(figure, "What a claim costs, by the size of its envelope", subtitle, 0.925, 0.875)
+    headline(figure, title, subtitle, 0.925, 0.875)
     return save(figure, path)
 
 
-def draw_latency(pictured: dict[str, Any], path: Path, machine: str) -> Path:
+def draw_latency(pictured: dict[str, Any], path: Path, title: str, machine: str) -> Path:
     """How many claims take longer than so long: both axes in powers of ten, as the tail is what matters."""
     figure, axes = plt.subplots(figsize=(8, 4.6))
     figure.subplots_adjust(left=0.09, right=0.95, top=0.74, bottom=0.11)
@@ -177,7 +177,7 @@ def draw_latency(pictured: dict[str, Any], path: Path, machine: str) -> Path:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.09, 1.0), ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     headline(
         figure,
-        "How long a claim takes, and the slowest",
+        title,
         f"{machine}. Another process claims from the same envelope in batches.",
         0.93,
         0.88,
@@ -186,17 +186,18 @@ def draw_latency(pictured: dict[str, Any], path: Path, machine: str) -> Path:
 
 
 PICTURES = {
-    "throughput.png": (draw_throughput, {"throughput", "peers"}),
-    "cost.png": (draw_cost, {"curve"}),
-    "latency.png": (draw_latency, {"latency"}),
+    # file: how it is drawn, of what, and its title
+    "throughput.png": (draw_throughput, {"throughput", "peers"}, "Claims a second on one envelope"),
+    "cost.png": (draw_cost, {"curve"}, "What a claim costs, by the size of its envelope"),
+    "latency.png": (draw_latency, {"latency"}, "How long a claim takes, and the slowest"),
 }
 
 
-def draw(pictured: dict[str, Any], folder: Path, facts: dict[str, Any]) -> list[Path]:
-    """Draw every picture whose figures are there."""
+def draw(pictured: dict[str, Any], folder: Path, facts: dict[str, Any]) -> dict[Path, str]:
+    """Draw every picture whose figures are there; return them by their titles."""
     machine = f"{facts['cores']} cores, {facts['processor']}, {facts['python']}"
-    return [
-        draw_one(pictured, folder / name, machine)
-        for name, (draw_one, needed) in PICTURES.items()
+    return {
+        draw_one(pictured, folder / name, title, machine): title
+        for name, (draw_one, needed, title) in PICTURES.items()
         if needed <= pictured.keys()
-    ]
+    }

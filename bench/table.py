@@ -4,14 +4,15 @@
 
 The table is Markdown. Whatever is compared takes turns in one run; ``measuring.py`` says how, ``claims.py`` what
 *fresh* and *touched* mean. One thread is measured by its processor time, processes and servers by the clock on the
-wall: for those nothing else should be running. Writes the pictures of what was measured to ``--out``, and puts the
-table between the two marks of a document, if it is told to.
+wall: for those nothing else should be running. Writes the pictures of what was measured to ``--out``, and puts table
+and pictures between the two marks of a document, if it is told to.
 
 Exits 1 if a bar is missed, except with ``--quick``, whose rounds are too short to judge.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -109,15 +110,18 @@ def put_into(document: Path, text: str) -> None:
     document.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
-def draw(scale: Scale, folder: Path, facts: dict[str, Any]) -> None:
+def draw(scale: Scale, folder: Path, facts: dict[str, Any]) -> dict[Path, str]:
+    """Draw what can be drawn of what was measured; return the pictures and their titles."""
     try:
         import pictures
     except ImportError as error:
         print(f"table.py: no pictures: {error}; pip install '.[bench]'", file=sys.stderr)
-        return
+        return {}
     folder.mkdir(parents=True, exist_ok=True)
-    for path in pictures.draw(scale.pictured, folder, facts):
+    drawn = pictures.draw(scale.pictured, folder, facts)
+    for path in drawn:
         print(f"Wrote {path}.", file=sys.stderr)
+    return drawn
 
 
 def main() -> int:
@@ -132,6 +136,8 @@ def main() -> int:
     terminal = Console(stderr=True)
     with Display(terminal if terminal.is_terminal else None) as display:
         done = measured(arguments.only or list(SECTIONS), scale, display)
+    default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
+    drawn = draw(scale, Path(arguments.out or default), facts) if scale.pictured else {}
     said = ", ".join(f"{name} {value}" for name, value in facts.items())
     text = "\n".join([said, "", *lines(done, arguments.quick)])
     if arguments.json:
@@ -140,10 +146,9 @@ def main() -> int:
     else:
         print(text)
     if arguments.into:
-        put_into(arguments.into, text)
-    if scale.pictured:
-        default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
-        draw(scale, Path(arguments.out or default), facts)
+        folder = arguments.into.resolve().parent
+        links = [f"\n![{title}]({os.path.relpath(path, folder)})" for path, title in drawn.items()]
+        put_into(arguments.into, "\n".join([text, *links]))
     judged = [finding.met for findings in done.values() for finding in findings]
     return 0 if arguments.quick or False not in judged else 1
 

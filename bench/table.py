@@ -51,6 +51,7 @@ def beside_peers(scale: Scale) -> list[Finding]:
     return found
 
 
+BUSY_LOAD = 0.5
 BEGIN, END = "<!-- bench/table.py --into README.md -->", "<!-- end of the table -->"
 
 SECTIONS: dict[str, Callable[[Scale], list[Finding]]] = {
@@ -139,6 +140,8 @@ def main() -> int:
     default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
     drawn = draw(scale, Path(arguments.out or default), facts) if scale.pictured else {}
     said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    if facts["load_at_start"] > BUSY_LOAD:
+        said += "; other processes were running, so take what it says of absolute times as an upper bound"
     text = "\n".join([said, "", *lines(done, arguments.quick)])
     if arguments.json:
         found = {name: [finding._asdict() for finding in findings] for name, findings in done.items()}

@@ -10,43 +10,22 @@ a hold of ``reserve_many`` more than 100 ns, touched or fresh, except with ``--q
 """
 
 import argparse
-import ctypes
 import os
-import re
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import operations
+from measuring import timed
+from pages import touch
 
 import hbcore
 
 RATIO_BAR = 1.5
 BATCH_BAR_NS = 100
 BATCH = 1_000
-POPULATE_WRITE = 23  # of madvise: touch the pages, and change nothing
 RICH = 1 << 61
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def timed(run: Callable[[], object], count: int) -> float:
-    """Return nanoseconds of processor time for each of ``count`` operations."""
-    start = time.thread_time_ns()
-    run()
-    return (time.thread_time_ns() - start) / count
-
-
-def touch(engine: hbcore.Engine) -> None:
-    """Touch every page that an engine in memory has so far."""
-    with open("/proc/self/maps") as maps:
-        starts = [int(line.split("-")[0], 16) for line in maps if re.search(r"memfd:hbcore", line)]
-    for start in starts:
-        size = ctypes.c_size_t(engine.info().used & -4096)  # its file is as large as its capacity, and mostly a hole
-        if libc.madvise(ctypes.c_void_p(start), size, POPULATE_WRITE) != 0:
-            raise OSError(ctypes.get_errno(), "madvise")
 
 
 def new_budget() -> tuple[hbcore.Engine, hbcore.Budget]:

@@ -11,20 +11,14 @@ Exits 1 if a bar is missed, except with ``--quick``, whose rounds are too short 
 """
 
 import argparse
-import gc
 import json
-import os
-import platform
 import statistics
 import sys
-import time
 from typing import Any, NamedTuple
 
-import numpy as np
 import operations
+from measuring import machine, timed, without_garbage
 from operations import IMPLEMENTATIONS
-
-import hbcore
 
 ALL = tuple(IMPLEMENTATIONS)
 PAIR = ALL[:2]  # what a lock and a dict has no equivalent of
@@ -63,14 +57,8 @@ ROWS = (
 def measure(operation: Any, implementation: str, count: int) -> float:
     """Return nanoseconds an operation, in one round that is prepared afresh."""
     run = operation(IMPLEMENTATIONS[implementation], count)
-    gc.collect()
-    gc.disable()
-    try:
-        start = time.thread_time_ns()
-        run()
-        return (time.thread_time_ns() - start) / count
-    finally:
-        gc.enable()
+    with without_garbage():
+        return timed(run, count)
 
 
 def measure_row(row: Row, turns: int, shrink: int) -> dict[str, list[float]]:
@@ -81,20 +69,6 @@ def measure_row(row: Row, turns: int, shrink: int) -> dict[str, list[float]]:
             count = row.count if name == "native" else row.reference_count
             figures[name].append(measure(row.operation, name, max(1, count // shrink)))
     return figures
-
-
-def machine() -> dict[str, Any]:
-    with open("/proc/cpuinfo") as file:
-        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": models[0] if models else platform.machine(),
-        "kernel": platform.release(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "numpy": np.__version__,
-        "hbcore": hbcore.__version__,
-        "load_at_start": os.getloadavg()[0],
-    }
 
 
 def nanoseconds(value: float) -> str:

@@ -12,26 +12,21 @@ import math
 import tempfile
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-
-mpl.use("Agg")
-
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from style import BLUE, BROWN, FAINT, GREEN, GREY, INK, RED, SOFT, headline, label_axes, plain_axes, save, title_axes
 
 from hbcore import law
 
 TOTAL, PACKETS = 10_000, 10
-INK, SOFT, FAINT = "#1f2328", "#656d76", "#d8dee4"
 LAWS = {
     # label: arguments, colour, what it means
-    "equal": ({"law": "equal"}, "#57606a", "alike, but for odd units"),
-    "dirichlet, c = 10": ({"law": "dirichlet", "concentration": 10}, "#0a7d6f", "gentle"),
-    "dirichlet, c = 3": ({"law": "dirichlet", "concentration": 3}, "#2f6fd0", "the default concentration"),
-    "double_mean": ({"law": "double_mean"}, "#c8102e", "the field's classic, shuffled"),
-    "dirichlet, c = 1": ({"law": "dirichlet", "concentration": 1}, "#9a5b00", "every possible split is equally likely"),
+    "equal": ({"law": "equal"}, GREY, "alike, but for odd units"),
+    "dirichlet, c = 10": ({"law": "dirichlet", "concentration": 10}, GREEN, "gentle"),
+    "dirichlet, c = 3": ({"law": "dirichlet", "concentration": 3}, BLUE, "the default concentration"),
+    "double_mean": ({"law": "double_mean"}, RED, "the field's classic, shuffled"),
+    "dirichlet, c = 1": ({"law": "dirichlet", "concentration": 1}, BROWN, "every possible split is equally likely"),
 }
 CLASSIC = "double mean, not shuffled"
 FAIR = ("double_mean", "dirichlet, c = 3")
@@ -70,13 +65,6 @@ def best_chance(rows: np.ndarray) -> np.ndarray:
     return (best / best.sum(axis=1)[:, None]).mean(axis=0)
 
 
-def plain_axes(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(length=0, colors=SOFT, labelsize=8.5)
-
-
 def draw_laws(rows: dict[str, np.ndarray], path: Path) -> None:
     figure, all_axes = plt.subplots(len(rows), 1, figsize=(8, 6.2), sharex=True)
     figure.subplots_adjust(left=0.27, right=0.97, top=0.86, bottom=0.09, hspace=0.28)
@@ -98,13 +86,10 @@ def draw_laws(rows: dict[str, np.ndarray], path: Path) -> None:
             note = f"always {low:,.0f}"
         axes.text(0.995, 0.78, note, transform=axes.transAxes, ha="right", color=SOFT, fontsize=8)
     all_axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda amount, _: f"{amount:,.0f}"))
-    all_axes[-1].set_xlabel("amount of a packet", color=SOFT, fontsize=9)
-    figure.text(0.03, 0.945, "Five ways to split 10,000 over 10 packets", color=INK, fontsize=14, weight="bold")
-    figure.text(
-        0.03, 0.905, "How often a packet holds which amount; the mean is always 1,000.", color=SOFT, fontsize=9.5
-    )
-    figure.savefig(path, dpi=150, facecolor="white")
-    plt.close(figure)
+    label_axes(all_axes[-1], "amount of a packet")
+    subtitle = "How often a packet holds which amount; the mean is always 1,000."
+    headline(figure, "Five ways to split 10,000 over 10 packets", subtitle, 0.945, 0.905)
+    save(figure, path)
 
 
 def draw_fairness(rows: dict[str, np.ndarray], path: Path) -> None:
@@ -128,13 +113,13 @@ def draw_fairness(rows: dict[str, np.ndarray], path: Path) -> None:
         axes.set_xticks(numbers)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.set_xlabel("number of the packet", color=SOFT, fontsize=9)
+        label_axes(axes, "number of the packet")
     left.set_ylim(450, 800)
     right.set_ylim(0.08, 0.13)
     right.set_yticks([0.08, 0.09, 0.1, 0.11, 0.12, 0.13])
     right.yaxis.set_major_formatter(FuncFormatter(lambda chance, _: f"{100 * chance:.0f} %"))
     for axes, title in ((left, "Standard deviation of the amount"), (right, "Chance of the best packet")):
-        axes.set_title(title, loc="left", color=INK, fontsize=10.5, weight="bold", pad=10)
+        title_axes(axes, title)
     figure.legend(
         *left.get_legend_handles_labels(),
         loc="upper left",
@@ -144,11 +129,9 @@ def draw_fairness(rows: dict[str, np.ndarray], path: Path) -> None:
         fontsize=9,
         labelcolor=INK,
     )
-    figure.text(0.03, 0.925, "Position is no advantage", color=INK, fontsize=14, weight="bold")
     subtitle = "10,000 over 10 packets: what a packet's number says about its amount. With hbcore, nothing."
-    figure.text(0.03, 0.87, subtitle, color=SOFT, fontsize=9.5)
-    figure.savefig(path, dpi=150, facecolor="white")
-    plt.close(figure)
+    headline(figure, "Position is no advantage", subtitle, 0.925, 0.87)
+    save(figure, path)
 
 
 def print_tables(rows: dict[str, np.ndarray]) -> None:

@@ -2,10 +2,10 @@
 
     python bench/instructions.py [--record]
 
-Runs this script once under ``valgrind --tool=callgrind``, and divides what was executed inside the methods, callees
-included, by the calls: a scalar claim of an int and of a str, a batch (per claim), a repeated and a sold-out claim, a
-release. Exits 1 if one of them has grown by more than a tenth over ``instructions.json``; ``--record`` writes that file
-anew. The figures belong to one version of Python and of the compiler: of another, they are printed and not judged.
+Runs this script once under ``valgrind --tool=callgrind``, and divides what was executed inside a method, callees
+included, by the calls, or by the users of a batch. Exits 1 if one of the figures has grown by more than a tenth over
+``instructions.json``; ``--record`` writes that file anew. The figures belong to one version of Python and of the
+compiler: of another, they are printed and not judged.
 """
 
 import argparse
@@ -18,48 +18,86 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from operations import for_each, for_each_hold, integers, texts
 
 RECORD = Path(__file__).with_name("instructions.json")
 GROWTH = 1.10
-SCALAR, BATCH = 2_000, 20_000
+SCALAR, BATCH, FEW = 2_000, 20_000, 200
 
 
-def methods() -> dict[str, int]:
-    """Do what is counted; return how many operations each method has done. Everything is touched before."""
-    import numpy as np
+class Phase(NamedTuple):
+    """One kind of call: the method that is counted, how many operations they are, and the calls."""
 
+    method: str
+    count: int
+    run: Callable[[], object]
+
+
+def phases() -> dict[str, Phase]:
+    """Prepare what is counted, in the order in which it is to be done. Every page is touched before."""
     import hbcore
 
     engine = hbcore.Engine(capacity=1 << 28)  # valgrind has little address space
 
-    def used(name: str, packets: int, users: list[int | str]) -> hbcore.Envelope:
-        envelope = engine.envelope(name, total=100 * packets, packets=packets)
+    def used(name: str, users: list[int] | list[str]) -> hbcore.Envelope:
+        envelope = engine.envelope(name, total=100 * len(users), packets=len(users))
         envelope.claim_many(users)
         for user in users:
             envelope.release(user)
         return envelope
 
-    numbers = list(range(10**10, 10**10 + SCALAR))
-    batch = np.arange(10**10, 10**10 + BATCH)
-    first, second = used("numbers", SCALAR, numbers), used("batch", BATCH, batch.tolist())
+    numbers, names = integers(SCALAR), texts(SCALAR)
+    batch = np.array(integers(BATCH))
+    first, second, third = used("numbers", numbers), used("names", names), used("batch", batch.tolist())
+    budget = engine.budget("budget", total=100 * (SCALAR + BATCH))
+    budget.reserve_many(batch + BATCH, 1)  # its levels are there from now on
+    others = [number + BATCH for number in numbers]
+    made = [f"envelope {number}" for number in range(FEW)]
+    first.find(0)
+    return {
+        "claim": Phase("claim", SCALAR, for_each(first.claim, numbers)),
+        "claim of a str": Phase("claim", SCALAR, for_each(second.claim, names)),
+        "claim, repeated": Phase("claim", SCALAR, for_each(first.claim, numbers)),
+        "claim, sold out": Phase("claim", SCALAR, for_each(first.claim, others)),
+        "claim_many": Phase("claim_many", BATCH, lambda: third.claim_many(batch)),
+        "claim_many, repeated": Phase("claim_many", BATCH, lambda: third.claim_many(batch)),
+        "claim_many, sold out": Phase("claim_many", BATCH, lambda: third.claim_many(batch + BATCH)),
+        "find": Phase("find", SCALAR, for_each(first.find, numbers)),
+        "settle": Phase("settle", SCALAR, for_each(first.settle, numbers)),
+        "release": Phase("release", SCALAR, for_each(second.release, names)),
+        "reserve": Phase("reserve", SCALAR, for_each_hold(budget.reserve, numbers)),
+        "reserve_many": Phase("reserve_many", BATCH, lambda: budget.reserve_many(batch + 2 * BATCH, 1)),
+        "envelope of 10 packets": Phase("envelope", FEW, lambda: [engine.envelope(name, 1_000, 10) for name in made]),
+    }
+
+
+def control(*arguments: str) -> None:
+    subprocess.run(["callgrind_control", *arguments, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
+
+
+def work() -> None:
+    """Do everything under callgrind, with a dump of the counters after each phase; print what each has done."""
+    prepared = phases()
     gc.disable()
-    subprocess.run(["callgrind_control", "-i", "on", str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
-    # Each method is counted as a whole, so each kind of call has one of its own.
-    for number in numbers:
-        first.claim(number)
-    second.claim_many(batch)
-    for number in numbers:
-        first.find(number)
-    for number in numbers:
-        first.settle(number)
-    return {"claim": SCALAR, "claim_many": BATCH, "find": SCALAR, "settle": SCALAR}
+    control("-i", "on")
+    for phase in prepared.values():
+        control("-z")
+        phase.run()
+        control("-d")
+    print(json.dumps({name: [phase.method, phase.count] for name, phase in prepared.items()}))
 
 
-def inclusive(output: str, method: str) -> int:
-    """Return what callgrind_annotate says of a method of Envelope, callees included."""
+def inclusive(dump: Path, method: str) -> int:
+    """Return what callgrind_annotate says of a method of a class of hbcore, callees included."""
+    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", dump]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for line in output.splitlines():
-        found = re.match(rf"\s*([\d,]+) .*__pyx_pw_6hbcore_8envelope_8Envelope_\d+{method}(?: |$|\[)", line)
+        found = re.match(rf"\s*([\d,]+) .*__pyx_pw_6hbcore_\d\w*?_\d+{method}(?: |$|\[)", line)
         if found:
             return int(found[1].replace(",", ""))
     raise SystemExit(f"callgrind has not seen {method}")
@@ -74,14 +112,10 @@ def count() -> dict[str, float]:
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if result.returncode:
             raise SystemExit(result.stderr[-2000:])
-        done = json.loads(result.stdout)
-        annotated = subprocess.run(
-            ["callgrind_annotate", "--inclusive=yes", "--threshold=100", out],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    return {name: round(inclusive(annotated, name) / operations, 1) for name, operations in done.items()}
+        return {
+            name: round(inclusive(Path(f"{out}.{number}"), method) / operations, 1)
+            for number, (name, (method, operations)) in enumerate(json.loads(result.stdout).items(), 1)
+        }
 
 
 def where() -> str:
@@ -96,7 +130,7 @@ def main() -> int:
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        print(json.dumps(methods()))
+        work()
         return 0
     if not shutil.which("valgrind"):
         print("instructions.py: valgrind is not installed: nothing counted")
@@ -113,7 +147,7 @@ def main() -> int:
         is_worse = before is not None and figure > before * GROWTH
         grown = grown or is_worse
         said = "not judged here" if before is None else f"recorded {before:,.1f}" + (": GROWN" if is_worse else "")
-        print(f"  {name:<12}{figure:>10,.1f}   {said}")
+        print(f"  {name:<24}{figure:>10,.1f}   {said}")
     return 1 if grown and not arguments.record else 0
 
 

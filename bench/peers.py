@@ -7,34 +7,45 @@
 - SQLite in WAL mode: one row a packet, one transaction a claim.
 - A lock and a dictionary; the reference; and, as the limit, a bare loop in C (``bare.c``).
 
-Every peer gives 100 minor units on average to users who come once. All take turns; a figure is the median over the
-turns of claims a second of wall clock time, for a server works beside its client. Nothing else should be running.
+Every peer gives 100 minor units on average to users who come once. All take turns; a figure is the most claims a second
+in any of them, by the clock on the wall, as a server works beside its client. Nothing else should be running.
+hbcore's own figures contain all that a fresh envelope costs; *touched* is with the law ``equal`` in memory whose
+pages were touched: the claims alone, as with the list that was filled for the server, and the tables of the bare loop.
 """
 
 import argparse
-import ctypes
-import os
-import shutil
 import sqlite3
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import operations
-from compare import machine
-from operations import MEAN, integers, new_envelope
+from limit import bare_loop, library
+from measuring import WALL, Case, Scale, Times, machine
+from operations import MEAN, for_each, integers, new_envelope
+from pages import touched_envelope
 
 import hbcore
 from hbcore import reference
 
 PIPELINE = 100
+CLAIM = "hbcore, claim, fresh"
+CLAIM_TOUCHED = "hbcore, claim, touched"
+MANY = "hbcore, claim_many, fresh"
+MANY_TOUCHED = "hbcore, claim_many, touched"
+SMALL_BATCHES = f"hbcore, batches of {PIPELINE}, fresh"
+SMALL_BATCHES_TOUCHED = f"hbcore, batches of {PIPELINE}, touched"
+SINGLE = "Valkey, Lua, one by one"
+PIPELINED = f"Valkey, Lua, pipelines of {PIPELINE}"
+SQLITE = "SQLite, WAL, a transaction a claim"
+LOCK_AND_DICT = "a lock and a dict"
+REFERENCE = "the reference in Python"
+BARE = "a bare C loop (the limit)"
 LUA = """
 local amount = redis.call('HGET', KEYS[2], ARGV[1])
 if amount then return amount end
@@ -42,12 +53,6 @@ amount = redis.call('RPOP', KEYS[1])
 if amount then redis.call('HSET', KEYS[2], ARGV[1], amount) end
 return amount
 """
-
-
-class Peer(NamedTuple):
-    name: str
-    count: int  # claims a turn
-    prepare: Callable[[int], Callable[[], object]]
 
 
 @contextmanager
@@ -124,71 +129,46 @@ def sqlite(folder: str, count: int) -> Callable[[], object]:
     return run
 
 
-def bare_loop(library: ctypes.CDLL, count: int) -> Callable[[], object]:
-    """The tables are touched before the loop is timed, as the figure is to be a limit."""
-    users = np.array(integers(count), np.uint64)
-    words = 1 << (2 * count - 1).bit_length()
-    table, records, counter = np.full(words, 1), np.full(4 * count, 1), np.zeros(1, np.uint64)
-    table[:] = 0
-    records[:] = 0
-    addresses = [ctypes.c_void_p(array.ctypes.data) for array in (table, records, counter, users)]
+def in_batches(envelope: hbcore.Envelope, count: int, size: int) -> Callable[[], object]:
+    users = np.array(integers(count))
 
     def run() -> None:
-        library.bare_claims(
-            addresses[0], ctypes.c_uint64(words - 1), addresses[1], addresses[2], addresses[3], ctypes.c_uint64(count)
-        )
-        assert counter[0] == count
-        assert table is not None
-        assert records is not None
+        for start in range(0, count, size):
+            envelope.claim_many(users[start : start + size])
 
     return run
 
 
-def compiled(folder: str) -> ctypes.CDLL | None:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if not compiler:
-        return None
-    library = Path(folder) / "bare.so"
-    source = Path(__file__).with_name("bare.c")
-    subprocess.run([compiler, "-O3", "-shared", "-fPIC", source, "-o", library], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def touched_batch(count: int) -> Callable[[], object]:
-    """A batch whose pages and packets were touched before, as those of the bare loop are."""
-    envelope, users = new_envelope(hbcore, count), np.array(integers(count))
-    envelope.claim_many(users)
-    for user in users.tolist():
-        envelope.release(user)
-    return lambda: envelope.claim_many(users)
-
-
-def peers(stack: ExitStack, quick: bool) -> list[Peer]:
+def peers(stack: ExitStack, quick: bool) -> dict[str, Case]:
+    """Return all of them; the server runs as long as the stack. ImportError: the package with it is missing."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     shrink = 20 if quick else 1
     client = stack.enter_context(valkey_server())
-    library = compiled(folder)
-    result = [
-        Peer("hbcore, claim", 100_000, lambda n: operations.claim_integer(hbcore, n)),
-        Peer("hbcore, claim_many", 100_000, lambda n: operations.claim_many(hbcore, n)),
-        Peer("hbcore, claim_many, memory touched before", 100_000, touched_batch),
-        Peer("Valkey, Lua, one by one", 10_000, lambda n: valkey_single(client, n)),
-        Peer(f"Valkey, Lua, pipelines of {PIPELINE}", 50_000, lambda n: valkey_pipelined(client, n)),
-        Peer("SQLite, WAL, a transaction a claim", 10_000, lambda n: sqlite(folder, n)),
-        Peer("a lock and a dict", 100_000, lambda n: operations.claim_integer(operations.LockAndDict, n)),
-        Peer("the reference in Python", 10_000, lambda n: operations.claim_integer(reference, n)),
-    ]
-    if library is not None:
-        result.append(Peer("a bare C loop (the limit)", 100_000, lambda n: bare_loop(library, n)))
-    return [peer._replace(count=peer.count // shrink) for peer in result]
+    operation: dict[str, tuple[int, Callable[[int], Callable[[], object]]]] = {
+        CLAIM: (100_000, lambda n: operations.claim_integer(hbcore, n)),
+        CLAIM_TOUCHED: (100_000, lambda n: for_each(touched_envelope(n).claim, integers(n))),
+        MANY: (100_000, lambda n: operations.claim_many(hbcore, n)),
+        MANY_TOUCHED: (100_000, lambda n: in_batches(touched_envelope(n), n, n)),
+        SMALL_BATCHES: (100_000, lambda n: in_batches(new_envelope(hbcore, n), n, PIPELINE)),
+        SMALL_BATCHES_TOUCHED: (100_000, lambda n: in_batches(touched_envelope(n), n, PIPELINE)),
+        SINGLE: (10_000, lambda n: valkey_single(client, n)),
+        PIPELINED: (50_000, lambda n: valkey_pipelined(client, n)),
+        SQLITE: (10_000, lambda n: sqlite(folder, n)),
+        LOCK_AND_DICT: (100_000, lambda n: operations.claim_integer(operations.LockAndDict, n)),
+        REFERENCE: (10_000, lambda n: operations.claim_integer(reference, n)),
+    }
+    if library() is not None:
+        operation[BARE] = (100_000, bare_loop)
+    return {
+        name: Case(partial(prepare, count // shrink), count // shrink) for name, (count, prepare) in operation.items()
+    }
 
 
-def measure(peer: Peer) -> float:
-    """Return claims a second, in one turn that is prepared afresh."""
-    run = peer.prepare(peer.count)
-    start = time.perf_counter()
-    run()
-    return peer.count / (time.perf_counter() - start)
+def print_rates(times: Times, turns: int) -> None:
+    print(f"best of {turns} turns\n\n{'':<44}{'claims/s':>12}{'claim is':>12}{'claim_many is':>16}")
+    for name in times.turns:
+        single, many = times.ratio(name, CLAIM), times.ratio(name, MANY)
+        print(f"{name:<44}{1e9 / times.figure(name):>12,.0f}{single:>10,.1f} x{many:>14,.1f} x")
 
 
 def main() -> int:
@@ -200,19 +180,12 @@ def main() -> int:
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     with ExitStack() as stack:
         try:
-            rows = peers(stack, arguments.quick)
+            cases = peers(stack, arguments.quick)
         except ImportError as error:
             print(f"peers.py: {error}; pip install '.[bench]'", file=sys.stderr)
             return 2
-        rates: dict[str, list[float]] = {peer.name: [] for peer in rows}
-        for _ in range(turns):
-            for peer in rows:
-                rates[peer.name].append(measure(peer))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"median of {turns} turns\n\n{'':<44}{'claims/s':>12}{'claim is':>12}{'claim_many is':>16}")
-    for name, rate in medians.items():
-        single, many = (medians[row] / rate for row in ("hbcore, claim", "hbcore, claim_many"))
-        print(f"{name:<44}{rate:>12,.0f}{single:>10,.1f} x{many:>14,.1f} x")
+        times = Scale(arguments.quick).take_turns(cases, turns, WALL)
+    print_rates(times, turns)
     return 0
 
 

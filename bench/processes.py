@@ -1,0 +1,321 @@
+"""Processes that claim from one envelope at once: what two do beside one, and how long a claim takes meanwhile.
+
+Workers are forked for every slice, as an engine in memory is shared with forked children. They prepare themselves,
+meet, and begin together; a slice lasts from the first beginning to the last end by the clock on the wall. One process
+and two do the same work: all packets of one envelope. The pages of *touched* envelopes are touched by every worker, so
+that its page tables are filled as well.
+"""
+
+import gc
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import peers
+from limit import bare_claims, library, tables
+from measuring import TIMES, Finding, Run, Scale, Times, at_least, at_most
+from operations import FIRST_USER, MEAN
+from pages import touch
+
+import hbcore
+
+BATCHES = (1, 10, 100, 1_000, 10_000, 100_000)
+ONE_BY_ONE = 0  # stands for `claim` where a batch size is asked for
+READY, START, END, PROCESSOR, FIELDS = 0, 1, 2, 3, 16  # 128 bytes a worker, so that no two share a cache line
+MEETING_SECONDS = 60
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99}
+OTHER_BATCH = 1_000
+
+Prepare = Callable[[], Run]
+
+
+class Lap(NamedTuple):
+    """What one process did: when by a clock that all share, and how much processor time it took, in nanoseconds."""
+
+    start: int
+    end: int
+    processor: int
+
+
+def shared_numbers(count: int) -> np.ndarray:
+    """Zeros of 64 bits that forked children write to and their parent reads."""
+    return np.frombuffer(mmap.mmap(-1, 8 * count), np.int64)
+
+
+def side_by_side(jobs: Sequence[Prepare]) -> list[Lap]:
+    """Fork a process for each job; when all are prepared, all begin."""
+    board = shared_numbers(len(jobs) * FIELDS).reshape(len(jobs), FIELDS)
+    children = []
+    for number, prepare in enumerate(jobs):
+        child = os.fork()
+        if child == 0:
+            work(prepare, board, number)
+        children.append(child)
+    failed = [child for child in children if os.waitpid(child, 0)[1] != 0]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} workers have failed")
+    return [Lap(*map(int, row[START : PROCESSOR + 1])) for row in board]
+
+
+def work(prepare: Prepare, board: np.ndarray, number: int) -> None:
+    """Do one job in a forked child, and end it."""
+    status = 1
+    try:
+        gc.disable()
+        run = prepare()
+        board[number, READY] = 1
+        deadline = time.monotonic() + MEETING_SECONDS
+        while not board[:, READY].all():
+            if time.monotonic() > deadline:
+                raise TimeoutError("another worker never came")
+            os.sched_yield()
+        start, processor = time.perf_counter_ns(), time.thread_time_ns()
+        run()
+        board[number, PROCESSOR] = time.thread_time_ns() - processor
+        board[number, START], board[number, END] = start, time.perf_counter_ns()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def claimer(engine: hbcore.Engine, users: range, batch: int, touched: bool) -> Prepare:
+    """The job of claiming for these users, in batches or one by one."""
+
+    def prepare() -> Run:
+        if touched:
+            touch(engine)
+        envelope = engine.envelope("race")
+        # To register as a worker, and to copy what was shared with the parent, is not what is measured.
+        warm_up = engine.envelope("warm-up")
+        warm_up.claim_many(np.arange(users[0], users[0] + 100))
+        for user in users[:100]:
+            warm_up.claim(user)
+        if batch == ONE_BY_ONE:
+            claim, numbers = envelope.claim, list(users)
+
+            def run() -> None:
+                for user in numbers:
+                    claim(user)
+
+            return run
+        keys = np.arange(users[0], users[-1] + 1)
+
+        def run_batches() -> None:
+            for start in range(0, len(keys), batch):
+                envelope.claim_many(keys[start : start + batch])
+
+        return run_batches
+
+    return prepare
+
+
+class Slice(NamedTuple):
+    """Nanoseconds a claim: of the wall clock, all processes together; and of processor time, in each."""
+
+    wall: float
+    processor: float
+
+
+def race(processes: int, claims: int, batch: int, touched: bool, engines: int = 1) -> Slice:
+    """Claim all packets of one new envelope, each process its part; or of one each, in an engine each."""
+    made = [hbcore.Engine() for _ in range(engines)]
+    for engine in made:
+        engine.envelope("race", MEAN * claims // engines, claims // engines, "equal" if touched else "double_mean")
+        engine.envelope("warm-up", MEAN * 1_000, 1_000)
+        if touched:
+            touch(engine)
+    part = claims // processes
+    firsts = range(FIRST_USER, FIRST_USER + part * processes, part)
+    return together(
+        part * processes,
+        [claimer(made[i % engines], range(first, first + part), batch, touched) for i, first in enumerate(firsts)],
+    )
+
+
+def together(claims: int, jobs: Sequence[Prepare]) -> Slice:
+    laps = side_by_side(jobs)
+    wall = max(lap.end for lap in laps) - min(lap.start for lap in laps)
+    return Slice(wall / claims, sum(lap.processor for lap in laps) / claims)
+
+
+def bare_race(processes: int, claims: int) -> Slice:
+    """The bare C loop on one index, one counter and the same records, each process with its part of the users."""
+    part = claims // processes
+    shared = tables(part * processes, shared_numbers)
+    firsts = range(FIRST_USER, FIRST_USER + part * processes, part)
+    return together(part * processes, [partial(bare_claims, shared, first, part) for first in firsts])
+
+
+def claims_of(scale: Scale, batch: int) -> int:
+    """So many claims take some milliseconds: the least slice is one in which nobody else wanted a core."""
+    return scale.choose({ONE_BY_ONE: 50_000, 1: 20_000, 10: 100_000}.get(batch, 400_000), 4_000)
+
+
+def two_beside_one(scale: Scale) -> list[Finding]:
+    """The last two rows are what this machine can: processes that share nothing, and the bare loop that shares all."""
+    if len(os.sched_getaffinity(0)) < 2:
+        return [Finding("two processes beside one", "not measured: there is one core", "at least 1.7 times")]
+    many = f"claim_many, batches of {OTHER_BATCH:,}"
+    scalar_claims, many_claims = claims_of(scale, ONE_BY_ONE), claims_of(scale, OTHER_BATCH)
+    races: dict[str, Callable[[int], Slice]] = {
+        "claim, touched": lambda processes: race(processes, scalar_claims, ONE_BY_ONE, True),
+        "claim, fresh": lambda processes: race(processes, scalar_claims, ONE_BY_ONE, False),
+        f"{many}, touched": lambda processes: race(processes, many_claims, OTHER_BATCH, True),
+        f"{many}, fresh": lambda processes: race(processes, many_claims, OTHER_BATCH, False),
+        f"{many}, touched, an engine each": lambda processes: race(
+            processes, many_claims, OTHER_BATCH, True, processes
+        ),
+    }
+    judged = list(races)[:4]
+    if library() is not None:
+        races["the bare C loop, on one index"] = lambda processes: bare_race(processes, many_claims)
+    return [
+        two_of(scale, f"two processes beside one, {name}", run, 1.7 if name in judged else None)
+        for name, run in races.items()
+    ]
+
+
+def two_of(scale: Scale, what: str, run: Callable[[int], Slice], bar: float | None) -> Finding:
+    slices: dict[str, list[Slice]] = {"one": [], "two": []}
+    turns = scale.choose(50, 2)
+    for turn in range(turns):
+        scale.tell(f"turn {turn + 1} of {turns}: {what}")
+        for processes, name in enumerate(slices, 1):
+            slices[name].append(run(processes))
+    wall = Times({name: [one.wall for one in found] for name, found in slices.items()}, by_wall=True)
+    rates = " and ".join(f"{1e3 / wall.figure(name):.1f}" for name in slices)
+    # Of the very slices that count: it tells two that wait for each other's memory from two that wait for a core.
+    busy = min(slices["two"]).processor / min(slices["one"]).processor
+    figures = f"{rates} million a second; processor time a claim {busy:.2f} times"
+    if bar is None:
+        return Finding(what, TIMES.format(wall.ratio("one", "two")), figures=figures)
+    return at_least(what, wall.ratio("one", "two"), bar, TIMES, figures)
+
+
+def throughput(scale: Scale) -> list[Finding]:
+    """For the picture: claims a second by number of processes and size of the batch; touched."""
+    cores = len(os.sched_getaffinity(0))
+    sizes = (ONE_BY_ONE, *BATCHES)
+    rates: dict[int, list[float]] = {processes: [] for processes in sorted({1, 2, cores, 2 * cores})}
+    turns = scale.choose(25, 1)
+    for batch in sizes:
+        walls: dict[int, list[float]] = {processes: [] for processes in rates}
+        for turn in range(turns):
+            scale.tell(f"turn {turn + 1} of {turns}: batches of {batch}")
+            for processes in rates:
+                claims = max(claims_of(scale, batch), scale.choose(2 * batch * processes, 0))  # two batches for each
+                walls[processes].append(race(processes, claims, batch, True).wall)
+        for processes, times in walls.items():
+            rates[processes].append(1e9 / min(times))
+    scale.pictured["throughput"] = {"sizes": sizes, "rates": rates, "cores": cores}
+    best = max(
+        (rate, processes, sizes[i]) for processes, all_rates in rates.items() for i, rate in enumerate(all_rates)
+    )
+    figures = f"{best[1]} process{'es'[: 2 * (best[1] > 1)]}, batches of {best[2]:,}"
+    return [Finding("most claims a second on one envelope, touched", f"{best[0] / 1e6:,.1f} million", figures=figures)]
+
+
+def latencies(call: Callable[[object], object], users: Sequence[int], out: np.ndarray) -> None:
+    """Fill ``out`` with the nanoseconds of each call, one reading of the clock and the loop included."""
+    clock = time.perf_counter_ns
+    stamps = memoryview(out)
+    last = clock()
+    for number, user in enumerate(users):
+        call(user)
+        now = clock()
+        stamps[number] = now - last
+        last = now
+
+
+def claims_beside_batches(claims: int, packets: int, touched: bool) -> np.ndarray:
+    """Nanoseconds of each scalar claim of one process, while another claims from the same envelope in batches."""
+    engine = hbcore.Engine()
+    engine.envelope("race", total=MEAN * packets, packets=packets)
+    engine.envelope("warm-up", total=MEAN * 1_000, packets=1_000)
+    out, done = shared_numbers(claims), shared_numbers(1)
+    users = range(FIRST_USER, FIRST_USER + claims)
+    others = range(users[-1] + 1, users[-1] + 1 + packets - claims)  # leaves a packet for everybody
+
+    def one() -> Run:
+        claimer(engine, users, ONE_BY_ONE, touched)()
+        envelope, numbers = engine.envelope("race"), list(users)
+
+        def run() -> None:
+            latencies(envelope.claim, numbers, out)
+            done[0] = 1
+
+        return run
+
+    def other() -> Run:
+        claimer(engine, others, OTHER_BATCH, touched)()
+        envelope, keys = engine.envelope("race"), np.arange(others[0], others[-1] + 1)
+
+        def run() -> None:
+            for start in range(0, len(keys), OTHER_BATCH):
+                if done[0]:
+                    return
+                envelope.claim_many(keys[start : start + OTHER_BATCH])
+
+        return run
+
+    side_by_side([one, other])
+    return out
+
+
+def nothing_timed(claims: int) -> np.ndarray:
+    """The same for calls of a built-in method: what the clock, the loop and the machine's other work add."""
+    out = shared_numbers(claims)
+    side_by_side([lambda: lambda: latencies(().count, list(range(claims)), out)])
+    return out
+
+
+def server_latencies(scale: Scale) -> np.ndarray | None:
+    """The same of the Lua claim on a server of our own, one by one, nobody else being there."""
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(peers.valkey_server())
+        except ImportError:
+            return None
+        count = scale.choose(20_000, 500)
+        peers.fill(client, count)
+        script = client.register_script(peers.LUA)
+        out = np.zeros(count, np.int64)
+        latencies(lambda user: script(keys=("packets", "claims"), args=(user,)), range(count), out)
+        return out
+
+
+def tail(scale: Scale) -> list[Finding]:
+    """Fresh is the worst case: the first claims of a large envelope, many of which meet a page that is new.
+
+    The law is ``double_mean`` in both, whose strata are split at their first claims.
+    """
+    claims, packets = scale.choose(100_000, 5_000), scale.choose(4_000_000, 500_000)
+    turns = scale.choose(15, 2)
+    rounds: dict[str, list[np.ndarray]] = {"fresh": [], "touched": [], "built-in": []}
+    for turn in range(turns):
+        scale.tell(f"turn {turn + 1} of {turns}: claims beside batches")
+        rounds["fresh"].append(claims_beside_batches(claims, packets, False))
+        rounds["touched"].append(claims_beside_batches(claims, packets, True))
+        rounds["built-in"].append(nothing_timed(claims))
+    server = server_latencies(scale)
+    together = {name: np.concatenate(many) for name, many in rounds.items()}
+    scale.pictured["latency"] = together if server is None else {**together, "server": server}
+    found = []
+    bars = {"p99": 2_000, "p99.9": 50_000}
+    for kind in ("touched", "fresh"):
+        for name, percentile in PERCENTILES.items():
+            value, empty = (
+                float(np.median([np.percentile(times, percentile) for times in rounds[of]]))
+                for of in (kind, "built-in")
+            )
+            what, figures = f"{name} of claim beside batches, {kind}", f"of a built-in method {empty:,.0f} ns"
+            if name in bars:
+                found.append(at_most(what, value, bars[name], "{:,.0f} ns", figures))
+            else:
+                found.append(Finding(what, f"{value:,.0f} ns", figures=figures))
+    return found

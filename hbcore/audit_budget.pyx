@@ -9,16 +9,17 @@ that a sound engine is never called unsound, and damage is found unless it moves
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from hbcore.atomics cimport hb_load_acquire, hb_load_private
 from hbcore.account cimport (
     ABSENT, ADDED, DAMAGED, FUNDED, LACKING, MONEY_CLOSED, Standing, Sums, account_available, account_check,
-    account_money, hold_kind,
+    account_money, hold_kind, segment_first,
 )
 from hbcore.budget cimport Budget, Run, budget_at, refund_from, refund_upwards
 from hbcore.deck cimport Counts
 from hbcore.directory cimport extent_name, name_hash
 from hbcore.envelope cimport Envelope
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, hb_budget, hb_envelope, hb_extent, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_SEGMENTS, hb_budget, hb_envelope, hb_extent, hb_top_up,
 )
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
@@ -36,8 +37,15 @@ cdef int audit_places(Budget budget) except -1:
     cdef uint64_t place
     cdef Run run
     cdef int answer
+    # A segment is there before the number of the next hold passes it.
+    cdef uint64_t next_hold = hb_load_acquire(budget.account.next)
+    cdef uint64_t segment = 0
     run.segment = run.end = 0
     budget.attach_levels()
+    while segment < HB_SEGMENTS and hb_load_private(&budget.account.segments[segment]) != 0:
+        segment += 1
+    if next_hold > segment_first(segment):
+        raise AuditError(f"budget {budget.name!r}: {next_hold} is not where its next hold can be")
     while budget.next_run(&run):
         answer = LACKING
         while answer != 0:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from claimers import Child, Say
+from test_damage import FIRST_EXTENT
 
 import hbcore
 from hbcore import Status
 
 ENVELOPE = 2  # of format.h: the kind of an extent
 TOTAL = 64  # and where its total stands
+NEXT = 528  # where the number of the next hold stands in a budget
 CLOSED = 192  # and where the time of closing stands in an envelope
 
 
@@ -169,6 +171,50 @@ def test_statistics_of_damaged_holds_are_an_error_at_once(tmp_path: Path) -> Non
         budgets[-1].find("k")
     with pytest.raises(hbcore.AuditError, match=r"^budget '19': hold 0 is damaged"):
         engine.audit()
+
+
+def test_statistics_name_the_envelope_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "e.hb"
+    root = hbcore.Engine(path).budget("root", 1_000)
+    root.envelope("20:00", total=500, packets=5)
+    with path.open("r+b") as file:
+        file.seek(offset_of_the_envelope(path) + TOTAL)
+        file.write(struct.pack("<Q", 499))
+    with pytest.raises(hbcore.CorruptFileError, match=r"^envelope '20:00' of the engine"):
+        root.stats()
+
+
+@pytest.mark.parametrize("number", [65, 128, 1_000, 64 << 20, 64 << 40, 2**64 - 1])
+def test_a_damaged_hint_of_the_next_hold_takes_no_space(tmp_path: Path, number: int) -> None:
+    """A number far beyond all holds asked for one segment after another, up to the capacity."""
+    path = tmp_path / "e.hb"
+    engine = hbcore.Engine(path)
+    root = engine.budget("root", 1_000)
+    assert root.reserve("before", 10)
+    used = engine.info().used
+    with path.open("r+b") as file:
+        file.seek(FIRST_EXTENT + NEXT)
+        assert file.read(8) == struct.pack("<Q", 1)
+        file.seek(FIRST_EXTENT + NEXT)
+        file.write(struct.pack("<Q", number))
+    for key in range(3):
+        with pytest.raises(hbcore.CorruptFileError, match=r"^budget 'root' of the engine"):
+            root.reserve(key, 10)
+    assert engine.info().used == used
+    assert root.find("before")
+    assert root.settle("before", 7)
+    assert root.stats() == (1_000, 993, 0, 7)
+    with pytest.raises(hbcore.AuditError, match=rf"^budget 'root': {number} is not where its next hold can be$"):
+        engine.audit()
+
+
+def test_the_next_hold_may_be_where_a_segment_is_still_to_be_made(tmp_path: Path) -> None:
+    root = hbcore.Engine(tmp_path / "e.hb").budget("root", 1_000)
+    for key in range(200):
+        assert root.reserve(key, 1)
+        if key in (62, 63, 64, 127, 128):
+            with hbcore.Engine(tmp_path / "e.hb") as other:
+                assert other.audit().holds == key + 1
 
 
 def test_a_sweep_ends_what_is_due_beside_what_is_damaged(tmp_path: Path) -> None:

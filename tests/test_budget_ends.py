@@ -252,3 +252,61 @@ def test_two_top_ups_at_once_stay_below_the_limit() -> None:
         assert root.total == 2**62 - 1
         with pytest.raises(ValueError, match=r"must stay below 2\*\*62: it is 4611686018427387903, and 1 is too much$"):
             root.top_up("more", 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "comes_back"),
+    {
+        "find": False, "settle": False, "release": False, "stats": False, "reserve": False,
+        "claim": True, "claim_many": True, "close": True, "sweep": True, "audit": True,
+    }.items(),
+)  # fmt: skip
+def test_the_money_of_an_expired_envelope_comes_back_with_whom_the_readme_says(call: str, comes_back: bool) -> None:
+    engine = hbcore.Engine()
+    root = engine.budget("root", 1_000)
+    envelope = root.envelope("e", total=900, packets=3, expires_at=1_000_000_000)
+    if call == "reserve":
+        assert root.reserve("k", 500).status is Status.INSUFFICIENT
+    elif call in ("sweep", "audit"):
+        getattr(engine, call)()
+    elif call == "claim_many":
+        envelope.claim_many(["u"])
+    else:
+        getattr(envelope, call)(*(["u"] if call not in ("stats", "close") else []))
+    assert root.stats().available == (1_000 if comes_back else 100)
+    assert root.reserve("k", 500).status is (Status.GRANTED if comes_back else Status.INSUFFICIENT)
+
+
+def test_held_has_in_it_what_is_available_below_and_the_audits_has_not() -> None:
+    engine = hbcore.Engine()
+    root = engine.budget("root", 1_000)
+    root.budget("below", 500).reserve("k", 100)
+    assert root.stats() == (1_000, 500, 500, 0)
+    report = engine.audit()
+    assert (report.amount_available, report.amount_held, report.amount_spent) == (900, 100, 0)
+
+
+def test_a_row_of_a_conflict_has_the_amount_that_was_granted() -> None:
+    root = hbcore.Engine().budget("root", 1_000)
+    for key in ("held", "settled", "released"):
+        root.reserve(key, 10)
+    root.settle("settled", 4)
+    root.release("released")
+    assert root.reserve_many(["held", "settled", "released"], 20).tolist() == [(Status.CONFLICT, 10)] * 3
+
+
+def test_a_closed_engine_is_a_worker_until_its_last_handle_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "e.hb"
+    with hbcore.Engine(path) as other:
+
+        def living() -> int:
+            return sum(worker.is_alive for worker in other.info().workers)
+
+        engine = hbcore.Engine(path)
+        budget = engine.budget("root", 1_000)
+        engine.close()
+        assert living() == 2
+        del engine
+        assert living() == 2
+        del budget
+        assert living() == 1

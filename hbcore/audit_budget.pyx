@@ -10,18 +10,19 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore.account cimport MONEY_CLOSED, account_available, account_money
-from hbcore.atomics cimport hb_load_acquire
+from hbcore.atomics cimport hb_load_acquire, hb_load_private
 from hbcore.budget cimport Budget, budget_at
 from hbcore.deck cimport Counts
 from hbcore.directory cimport extent_name, name_hash
 from hbcore.envelope cimport Envelope
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_envelope, hb_extent, hb_part,
-    hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_SEGMENTS, hb_budget, hb_envelope,
+    hb_extent, hb_part, hb_top_up,
 )
 from hbcore.funding cimport finish_top_ups, refund_from, refund_upwards
 from hbcore.growth cimport is_appended
 from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, Standing, hold_kind
+from hbcore.levels cimport segment_first
 from hbcore.part cimport Part, part_check, part_step
 from hbcore.purse cimport Run
 from hbcore.region cimport Region
@@ -42,8 +43,15 @@ cdef int audit_places(Budget budget) except -1:
     cdef uint64_t place
     cdef Run run
     cdef int answer
+    # A segment is there before the number of the next hold passes it.
+    cdef uint64_t next_hold = hb_load_acquire(budget.account.index.next)
+    cdef uint64_t segment = 0
     run.segment = run.end = 0
     budget.attach_levels()
+    while segment < HB_SEGMENTS and hb_load_private(&budget.account.index.segments[segment]) != 0:
+        segment += 1
+    if next_hold > segment_first(segment):
+        raise AuditError(f"budget {budget.name!r}: {next_hold} is not where its next hold can be")
     while budget.next_run(&run):
         answer = LACKING
         while answer != 0:

@@ -106,9 +106,10 @@ cdef Hold REFUSED_CLOSED = Hold(CLOSED, 0, 0, None)
 
 
 cdef inline Hold hold_of(int status, const Standing *standing):
-    # standing: of a hold that was granted
+    # standing: of a hold that was granted. Who is told GRANTED is told of that moment, whatever others who knew the key
+    # have done since: a hold that was granted and is released already would be an answer of no moment.
     cdef Hold hold = Hold.__new__(Hold)
-    cdef int kind = hold_kind(standing.state)
+    cdef int kind = GRANTED if status == GRANTED_NOW else hold_kind(standing.state)
     hold.status_code = status
     hold.amount = <int64_t>standing.amount
     hold.settled = <int64_t>(standing.amount - standing.value) if kind == SETTLED else 0

@@ -221,7 +221,9 @@ cdef class Engine:
     def close(self):
         """Close the engine in this process; later calls on it and its envelopes raise EngineClosedError.
 
-        Calls that are under way in other threads end as if it had come later. The file, and other processes, go on.
+        Calls that are under way in other threads end as if it had come later. The file, and other processes, go on. As
+        nobody counts calls, this process stays a worker of the file, one of 1,024, until its last envelope and budget
+        of the engine is gone as well: whoever is taken for dead must not be about to write.
         """
         self.region.close()
 
@@ -269,8 +271,9 @@ def survey(Engine engine not None):
 
 cdef Region reopen(path, engine_id, what, readonly):
     # The region of a file that something was pickled from: what this process has open, or opened anew.
-    cdef Region region = None if readonly else open_regions.get((path, engine_id))
-    if region is None or region.is_closed:
+    cdef Region region = open_regions.get((path, engine_id, bool(readonly)))
+    # One that was opened before its file was put right after a reboot goes without the index: anew, it may have it.
+    if region is None or region.is_closed or region.is_stale:
         region = open_region(path, None, 0o600, None, recover, readonly, create=False)
         if region.engine_id() != engine_id:     # another file stands there by now
             raise ConflictError(f"{path!r} is another engine than the one that {what} was pickled from")

@@ -16,7 +16,7 @@ from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore.directory cimport directory_allocate, name_hash
+from hbcore.directory cimport directory_allocate, extent_name, name_hash
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
 from hbcore.funding cimport child_afford, child_find, child_insert, refund_from
 from hbcore.law cimport Terms, terms_from_python, terms_valid
@@ -484,7 +484,9 @@ def envelope_get(
 
 def settled_within(Region region not None, offset):
     """Return what was settled of the envelope at an offset, for the statistics of its budget."""
-    return envelope_at(region, offset, "").stats().amounts.settled
+    raw = extent_name(region, offset)
+    name = f"at byte {offset}" if raw is None else raw.decode(errors="backslashreplace")
+    return envelope_at(region, offset, name).stats().amounts.settled
 
 
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:

@@ -132,6 +132,13 @@ cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing 
     return DAMAGED
 
 
+cdef inline bint is_next_segment(const Levels *index, uint64_t number) noexcept nogil:
+    # Whether a number is the first of a segment whose predecessor is there. (Segment 0 always is.)
+    cdef uint64_t segment = hb_highest_bit(number // FIRST_LEVEL) + 1
+    return (number == segment_first(segment)
+            and (segment == 1 or hb_load_acquire(&index.segment_offsets[segment - 1]) != 0))
+
+
 cdef inline int take_number(Levels *index, uint64_t *number, hb_hold **hold) noexcept nogil:
     # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
     cdef uint64_t _attempt
@@ -140,7 +147,8 @@ cdef inline int take_number(Levels *index, uint64_t *number, hb_hold **hold) noe
         number[0] = hb_load_relaxed(index.next)
         status = hold_at(index, number[0], hold)
         if status != 0:
-            return status
+            # A number beyond all holds that there are is damage: the segments up to it would fill the engine.
+            return DAMAGED if status == FULL and not is_next_segment(index, number[0]) else status
         if hb_cas(index.next, number[0], number[0] + 1):
             # What `next` says is not believed: a hold that is in use is passed over.
             if hb_load_relaxed(&hold[0].key[0]) == 0 and hb_load_relaxed(&hold[0].state) == 0:

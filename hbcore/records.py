@@ -62,7 +62,7 @@ class BudgetStats(NamedTuple):
 
     ``total`` is the base, plus what was topped up, less what a closed sub-budget has given back to its parent.
     ``settled`` was spent, by holds of the budget itself and within the envelopes and sub-budgets below it; ``held`` is
-    what is neither spent nor available.
+    what is neither spent nor available here, and so has in it what is available in the sub-budgets.
     """
 
     total: int
@@ -75,7 +75,8 @@ class AuditReport(NamedTuple):
     """What an audit that found nothing wrong has counted.
 
     ``amount_budgeted`` is the sum of the totals of the budgets that have no parent; it is ``amount_available`` (in all
-    budgets), ``amount_held`` and ``amount_spent`` together. ``holds`` counts the keys that were ever granted.
+    budgets, whoever holds it), ``amount_held`` (available nowhere) and ``amount_spent`` together. ``holds`` counts the
+    keys that were ever granted.
     """
 
     envelopes: int
@@ -137,7 +138,8 @@ SNAPSHOT_DTYPE = np.dtype(
 ``granted_at`` UTC."""
 
 HOLD_DTYPE = np.dtype([("status", "u1"), ("amount", "i8")], align=True)
-"""One answer of ``reserve_many``: ``status`` is a ``Status``; ``amount`` is what the key holds, 0 without a hold."""
+"""One answer of ``reserve_many``: ``status`` is a ``Status``; ``amount`` is what the key was granted with, also where
+that is another than was asked for (CONFLICT) and whatever has become of it, and 0 without a hold."""
 
 HOLD_SNAPSHOT_DTYPE = np.dtype(
     [("key", "V16"), ("amount", "i8"), ("settled", "i8"), ("state", "u1"), ("granted_at", "M8[ms]")],

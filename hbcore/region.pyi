@@ -10,7 +10,7 @@ DEFAULT_CAPACITY: int
 MIN_CAPACITY: int
 MAX_CAPACITY: int
 
-open_regions: WeakValueDictionary[tuple[str, bytes], Region]
+open_regions: WeakValueDictionary[tuple[str, bytes, bool], Region]
 
 @final
 class Region:

@@ -92,7 +92,8 @@ cdef enum:
 if hb_watch_forks() != 0:
     raise HbcoreError("pthread_atfork failed: no memory")
 
-# Regions of files that this process has open, by path and engine id: a pickled envelope finds its engine here.
+# Regions of files that this process has open, by path, engine id and whether they are only read: a pickled envelope
+# finds its engine here.
 open_regions = weakref.WeakValueDictionary()
 
 
@@ -665,9 +666,9 @@ cdef attach(Region region, uint64_t size, key, recover):
         hb_presence_add(&region.presence)
         region.is_present = True
         region.register()
-        if region.path is not None:
-            open_regions[region.path, region.engine_id()] = region
     hb_store_private(&region.closed, 0)
+    if region.path is not None:
+        open_regions[region.path, region.engine_id(), bool(region.is_readonly)] = region
 
 
 cdef uint64_t namespace_ms() except? 0:

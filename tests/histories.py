@@ -148,11 +148,8 @@ def random_program(random: Random, mix: dict[str, int], users: int, size: int, r
     return program
 
 
-def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float) -> Plan:
-    """The same programs for the same arguments, in whichever process."""
-    random = Random(f"{seed}/{number}")
-    packets, users = random.randint(1, PACKET_LIMIT), random.randint(1, 4)
-    terms, amounts = terms_of(packets, random.randrange(VARIANTS))
+def draw_victims(random: Random, topology: tuple[int, ...], kills: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draw the processes that are to be killed, and those that are to be stopped."""
     processes = range(len(topology))
     killed: tuple[int, ...] = ()
     if random.random() < kills:
@@ -161,6 +158,29 @@ def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float
     stopped: tuple[int, ...] = ()
     if len(living) > 1 and random.random() < STOPS:
         stopped = tuple(random.sample(living, random.randint(1, len(living) - 1)))
+    return killed, stopped
+
+
+def draw_moments(
+    random: Random, killed: tuple[int, ...], stopped: tuple[int, ...], clients: int, latest_ns: int = 40_000
+) -> dict[str, Any]:
+    """Draw when that happens, as fields of a plan."""
+    return {
+        "killed": killed,
+        "stopped": stopped,
+        "is_waiting": bool(stopped) and random.random() < 0.7,
+        "after_ns": random.randint(4_000, latest_ns) if killed else random.randint(1_000, 9_000),
+        "delays_ns": [random.choice((0, 0, 300, 1000, 3000)) for _ in range(clients)],
+    }
+
+
+def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float) -> Plan:
+    """The same programs for the same arguments, in whichever process."""
+    random = Random(f"{seed}/{number}")
+    packets, users = random.randint(1, PACKET_LIMIT), random.randint(1, 4)
+    terms, amounts = terms_of(packets, random.randrange(VARIANTS))
+    processes = range(len(topology))
+    killed, stopped = draw_victims(random, topology, kills)
     # Threads of one process overlap only where the GIL is released, for long enough that another gets it.
     mix = random.choice(MIXES if len(topology) > 1 else MIXES[:1])
     repeats = (1, 2, 40, 800) if len(topology) > 1 else (500, 5000)
@@ -187,11 +207,7 @@ def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float
         users=users,
         programs=programs,
         finals=finals,
-        killed=killed,
-        stopped=stopped,
-        is_waiting=bool(stopped) and random.random() < 0.7,
-        after_ns=random.randint(4_000, 40_000) if killed else random.randint(1_000, 9_000),
-        delays_ns=[random.choice((0, 0, 300, 1000, 3000)) for _ in programs],
+        **draw_moments(random, killed, stopped, len(programs)),
         is_text=random.random() < 0.3,
     )
 
@@ -451,7 +467,7 @@ def await_moment(moment_ns: int) -> None:
 
 
 class World:
-    """One engine, and the processes whose clients make histories on it."""
+    """One engine, and the processes whose clients make histories on it: of envelopes, and of else in a subclass."""
 
     def __init__(self, options: argparse.Namespace, number: int, board: Board, folder: Path) -> None:
         self.options, self.board = options, board
@@ -466,8 +482,28 @@ class World:
         for process in range(len(self.topology)):
             self.fork(process)
 
-    def plan(self, number: int) -> Plan:
+    def plan(self, number: int) -> Any:
         return plan_history(self.options.seed, number, self.topology, self.options.kills)
+
+    def make(self, number: int, plan: Any) -> None:
+        """Make what a history is about."""
+        self.engine.envelope(str(number), **plan.terms)
+
+    def bind(self, engine: hbcore.Engine, number: int, plan: Any, programs: list[list[Any]]) -> list[list]:
+        """The calls of programs in this process."""
+        envelope, names = engine.envelope(str(number)), Names(engine, plan, number)
+        return [bind(envelope, names, program) for program in programs]
+
+    def read(self, plan: Any, program: list[Any], tape: Any) -> list[Any]:
+        return read_tape(plan, program, tape)
+
+    def history(self, plan: Any, clients: list[list[Any]], died: dict[int, int]) -> Any:
+        self.held += len([call for call in clients[-1] if call.kind == "snapshot"][-1].rows)
+        return History(plan.amounts, clients, died)
+
+    def check_audit(self, report: hbcore.AuditReport) -> None:
+        if report.granted + report.settled != self.held:
+            raise Broken(f"the audit counts {report.granted + report.settled} held packets, the histories {self.held}")
 
     def fork(self, process: int) -> None:
         here, there = multiprocessing.Pipe()
@@ -506,9 +542,8 @@ class World:
                 return
             plans = {number: self.plan(number) for number in range(first, last)}
             bound = {
-                (number, client): [bind(envelope, names, program) for program in plan.programs[client]]
+                (number, client): self.bind(engine, number, plan, plan.programs[client])
                 for number, plan in plans.items()
-                for envelope, names in [(engine.envelope(str(number)), Names(engine, plan, number))]
                 for client in mine
             }
             threads = [
@@ -584,10 +619,11 @@ class World:
             for stopped in plan.stopped:
                 os.kill(board.pid(stopped), signal.SIGCONT)
 
-    def run_round(self, first: int, last: int) -> list[tuple[int, Plan, History]]:
+    def run_round(self, first: int, last: int) -> list[tuple[int, Any, Any]]:
         """Let the clients make these histories, the last of which may have deaths; look at what each has left."""
         plans = {number: self.plan(number) for number in range(first, last)}
-        envelopes = {number: self.engine.envelope(str(number), **plan.terms) for number, plan in plans.items()}
+        for number, plan in plans.items():
+            self.make(number, plan)
         killed = plans[last - 1].killed
         self.board.clear(last - first)
         for process, pid in self.pids.items():
@@ -600,17 +636,16 @@ class World:
         seen = [self.board.line(DONE + client)[1] for client in range(len(self.owner))]
         died_at = min(filter(None, seen), default=time.monotonic_ns())
         histories = []
-        for number, plan in plans.items():
+        for number, plan in reversed(plans.items()):  # first that with deaths: nobody has put anything right before
             clients = [
-                read_tape(plan, [*chain(*programs)], self.board.tape(number - first, client))
+                self.read(plan, [*chain(*programs)], self.board.tape(number - first, client))
                 for client, programs in enumerate(plan.programs)
             ]
             tape = memoryview(array("q", bytes(8 * TAPE_WORDS)))
-            run_program(bind(envelopes[number], Names(self.engine, plan, number), plan.finals), tape, 0)
-            clients.append(read_tape(plan, plan.finals, tape))
+            run_program(self.bind(self.engine, number, plan, [plan.finals])[0], tape, 0)
+            clients.append(self.read(plan, plan.finals, tape))
             died = {client: died_at for client, process in enumerate(self.owner) if process in plan.killed}
-            histories.append((number, plan, History(plan.amounts, clients, died)))
-            self.held += len([call for call in clients[-1] if call.kind == "snapshot"][-1].rows)
+            histories.append((number, plan, self.history(plan, clients, died)))
         for process in killed:
             self.fork(process)
         return histories
@@ -639,9 +674,7 @@ class World:
 
     def close(self) -> None:
         """Audit what all histories have left, and let the processes go."""
-        report = self.engine.audit()
-        if report.granted + report.settled != self.held:
-            raise Broken(f"the audit counts {report.granted + report.settled} held packets, the histories {self.held}")
+        self.check_audit(self.engine.audit())
         self.end()
 
     def end(self) -> None:
@@ -657,9 +690,9 @@ class World:
 # ---- the script -------------------------------------------------------------------------------------------------
 
 
-def described(number: int, plan: Plan, history: History) -> str:
+def described(number: int, plan: Any, history: Any, subject: str) -> str:
     begin = min(call.invoked for client in history.clients for call in client)
-    lines = [f"history {number}: no order explains these calls on {len(plan.amounts)} packets (from ns, to ns)"]
+    lines = [f"history {number}: no order explains these calls on {subject} (from ns, to ns)"]
     for client, calls in enumerate(history.clients):
         name = f"client {client}" if client < len(plan.programs) else "at last"
         seen = f", dead by {history.died[client] - begin}" if client in history.died else ""
@@ -670,16 +703,27 @@ def described(number: int, plan: Plan, history: History) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--histories", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1, help="of the programs; when a call runs is the machine's choice")
     parser.add_argument("--first", type=int, default=0, help="number of the first history")
     parser.add_argument("--kills", type=float, default=0.2, help="share of histories in which processes are killed")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments(__doc__ or "")
     for packets in range(1, PACKET_LIMIT + 1):  # before the forks, which inherit them
         for variant in range(VARIANTS):
             terms_of(packets, variant)
+    return run(options, World, Checker, lambda plan: f"{len(plan.amounts)} packets")
+
+
+def run(
+    options: argparse.Namespace, make_world: type[World], make_checker: Callable, subject: Callable[[Any], str]
+) -> int:
+    """Make the histories and check each; return the exit status. ``subject``: what a plan is about, in words."""
     counts: Counter[str] = Counter()
     board = Board()
     last = options.first + options.histories
@@ -689,7 +733,7 @@ def main() -> int:
         draw = display.bar("histories", options.histories, lambda _: (counts["histories"], f"{counts['wrong']} wrong"))
         number = options.first
         while number < last:
-            world = World(options, number // WORLD_SIZE, board, Path(folder))
+            world = make_world(options, number // WORLD_SIZE, board, Path(folder))
             try:
                 end_of_world = min(last, (number // WORLD_SIZE + 1) * WORLD_SIZE)
                 while number < end_of_world:
@@ -697,7 +741,7 @@ def main() -> int:
                     while end < min(end_of_world, number + ROUND_SIZE) and not world.plan(end - 1).killed:
                         end += 1
                     for made in world.run_round(number, end):
-                        check(options, counts, *made)
+                        check(options, counts, made, make_checker(made[2]), subject)
                         draw(False)
                     number = end
                 world.close()
@@ -710,13 +754,19 @@ def main() -> int:
     return 1 if counts["wrong"] else 0
 
 
-def check(options: argparse.Namespace, counts: Counter[str], number: int, plan: Plan, history: History) -> None:
-    checker = Checker(history)
+def check(
+    options: argparse.Namespace,
+    counts: Counter[str],
+    made: tuple[int, Any, Any],
+    checker: Any,
+    subject: Callable[[Any], str],
+) -> None:
+    number, plan, history = made
     counts["histories"] += 1
     if not checker.is_linearizable():
         counts["wrong"] += 1
         if counts["wrong"] <= 3:
-            print(described(number, plan, history))
+            print(described(number, plan, history, subject(plan)))
             print(f"again: --seed {options.seed} --kills {options.kills} --first {number} --histories 1", flush=True)
     pairs, most = contention(history, len(plan.programs))
     counts["overlapping"] += pairs > 0

@@ -9,7 +9,7 @@ at has taken effect before their death or never (strict linearizability: Aguiler
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hbcore import Status
 
@@ -110,28 +110,36 @@ def effects(book: Book, call: Operation, packets: int, moment: int) -> Iterator[
         yield book._replace(closed_by=moment)
 
 
-class Checker:
-    """The search for an order of one history's calls that the specification follows."""
+class Call(Protocol):
+    """What the search must know of an operation."""
 
-    def __init__(self, history: History) -> None:
-        self.history = history
-        self.clients = history.clients
-        self.packets = len(history.amounts)
-        self.visited: set[tuple[tuple[int, ...], Book]] = set()
+    @property
+    def invoked(self) -> int: ...
+    @property
+    def returned(self) -> int: ...
+    @property
+    def is_pending(self) -> bool: ...
+
+
+class Search:
+    """The search for an order of calls that a specification follows; the specification is a subclass."""
+
+    def __init__(self, clients: list[list[Any]]) -> None:
+        self.clients = clients
+        self.visited: set[tuple[tuple[int, ...], Any]] = set()
         self.backtracked = False
-        self.sums = {
-            sum(history.amounts[packet] for packet in chosen): sum(1 << packet for packet in chosen)
-            for size in range(self.packets + 1)
-            for chosen in combinations(range(self.packets), size)
-        }
-        assert len(self.sums) == 1 << self.packets, "a sum must tell its packets"
+
+    def first_book(self) -> Any:
+        """The state before the first call; a value that can be hashed."""
+        raise NotImplementedError
+
+    def place(self, book: Any, places: tuple[int, ...], client: int, call: Any, first_end: int) -> Iterator[Any]:
+        """The states after the call if it takes effect now, that is, not after ``first_end``: none, one or several."""
+        raise NotImplementedError
 
     def is_linearizable(self) -> bool:
         """Place the calls one by one, each time one that began before any other unplaced one has ended."""
-        if not all(self.has_right_amount(call) for client in self.clients for call in client):
-            return False
-        users = 1 + max((call.user for client in self.clients for call in client), default=0)
-        stack = [((0,) * len(self.clients), Book((NOBODY,) * users))]
+        stack = [((0,) * len(self.clients), self.first_book())]
         while stack:
             places, book = stack.pop()
             heads = [
@@ -156,6 +164,35 @@ class Checker:
             self.backtracked = self.backtracked or not found
         return False
 
+    def begun(self, places: tuple[int, ...], call: Call) -> int:
+        """The first moment at which a call can take effect: all that are placed, and itself, have begun."""
+        return max([call.invoked, *(self.clients[i][p - 1].invoked for i, p in enumerate(places) if p)])
+
+
+class Checker(Search):
+    """Of an envelope's history."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history.clients)
+        self.history = history
+        self.packets = len(history.amounts)
+        self.sums = {
+            sum(history.amounts[packet] for packet in chosen): sum(1 << packet for packet in chosen)
+            for size in range(self.packets + 1)
+            for chosen in combinations(range(self.packets), size)
+        }
+        assert len(self.sums) == 1 << self.packets, "a sum must tell its packets"
+
+    def is_linearizable(self) -> bool:
+        """Whether some order explains the calls."""
+        if not all(self.has_right_amount(call) for client in self.clients for call in client):
+            return False
+        return super().is_linearizable()
+
+    def first_book(self) -> Book:
+        users = 1 + max((call.user for client in self.clients for call in client), default=0)
+        return Book((NOBODY,) * users)
+
     def has_right_amount(self, call: Operation) -> bool:
         if call.is_pending or call.kind in ("refund", "snapshot"):
             return True
@@ -166,7 +203,6 @@ class Checker:
     def place(
         self, book: Book, places: tuple[int, ...], client: int, call: Operation, first_end: int
     ) -> Iterator[Book]:
-        """The states after the call if it takes effect now, that is, not after ``first_end``: none, one or several."""
         if call.is_pending:
             if places[client] + 1 < len(self.clients[client]):
                 yield book  # it never took effect, and the next of the same batch may have
@@ -186,10 +222,6 @@ class Checker:
                 yield book
         else:
             yield from self.place_lookup(book, call)
-
-    def begun(self, places: tuple[int, ...], call: Operation) -> int:
-        """The first moment at which a call can take effect: all that are placed, and itself, have begun."""
-        return max([call.invoked, *(self.clients[i][p - 1].invoked for i, p in enumerate(places) if p)])
 
     def place_lookup(self, book: Book, call: Operation) -> Iterator[Book]:
         """Find, settle and release, which answer with the user's claim."""

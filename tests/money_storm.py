@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import money_round
+from controlled_clock import clock_of_this_script
 from storm import HANG_SECONDS, Playing, arguments, progress_bar, shares
 from storm_round import Outcome, Settings
 
@@ -88,6 +89,7 @@ def storm(options: argparse.Namespace, folder: Path) -> str:
 
 def main() -> None:
     """Run the storm of the command line."""
+    clock_of_this_script()
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="money-storm-", dir=options.folder))

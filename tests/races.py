@@ -3,11 +3,13 @@
     python tests/races.py [--races 1000000] [--threads 2] [--processes 2]
 
 In every race all threads of all processes speak of the same claim (or hold) at about the same time: some settle it,
-some release it, and of claims the hour runs out meanwhile. Afterwards the answers, and what is there, must name one
-outcome: settled for all who ask, or given back once. Prints its figures, and exits 0 only if that held in every race.
+some release it, and of claims the hour runs out meanwhile, by a clock that is set when they do. Afterwards the
+answers, and what is there, must name one outcome: settled for all who ask, or given back once. Prints its figures,
+and exits 0 only if that held in every race.
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,15 +18,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from mmap import mmap
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
+from controlled_clock import Clock, clock_of_this_script
 
 import hbcore
 from hbcore import State
 
 BATCH = 500  # races between two meetings of the processes
 SETTLED, RELEASED, NEITHER = 1, 2, 0
-HOLD_S = 0.004
+HOLD_S = 3_600
+APART_S = 0.002  # of the claims of one batch
 SPIN_LIMIT = 2_000
 
 
@@ -43,27 +49,15 @@ def release_of(target: hbcore.Envelope | hbcore.Budget, key: int) -> int:
         return SETTLED
 
 
-class Meeting:
-    """A barrier of processes and threads in shared memory: all arrive, then all go on."""
-
-    def __init__(self, shared: mmap, count: int) -> None:
-        self.arrived = np.frombuffer(shared, np.int64)[: count * 8 : 8]  # one cache line each
-
-    def wait(self, number: int) -> None:
-        self.arrived[number] += 1
-        until = self.arrived[number]
-        while self.arrived.min() < until:
-            time.sleep(0)  # lets others run: there are more of them than cores
-
-
 class Racers:
     """The threads of all processes, and what each was answered in each race of a batch."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, clock: Clock) -> None:
         self.options = options
+        self.clock = clock
         self.count = options.processes * options.threads
         self.answers = np.frombuffer(mmap(-1, self.count * BATCH), np.uint8).reshape(self.count, BATCH)
-        self.meeting = Meeting(mmap(-1, 64 * (self.count + 1)), self.count + 1)
+        self.meeting = multiprocessing.get_context("fork").Barrier(self.count + 1)
         self.places = memoryview(mmap(-1, 64 * self.count)).cast("q")
         self.engine = hbcore.Engine()
         self.budget = self.engine.budget("races", 1 << 60)
@@ -106,11 +100,11 @@ class Racers:
 
     def race(self, number: int, batches: int) -> None:
         for batch in range(batches):
-            self.meeting.wait(number)
+            self.meeting.wait()
             target = self.targets(batch)
             ask = (settle_of, release_of)[number % 2]
             self.answers[number] = self.side_by_side(number, batch, ask, target)
-            self.meeting.wait(number)
+            self.meeting.wait()
 
     def side_by_side(self, number: int, batch: int, ask: Callable, target: object) -> list[int]:
         """Ask for each key when the rival, who asks the other thing in another process, is about to ask for it too."""
@@ -130,12 +124,25 @@ class Racers:
         if batch % 2:
             self.budget.reserve_many(keys, 10)
         else:
-            target.claim_many(keys)
-            if batch % 4 == 0:  # let the time of some run out in the race
-                time.sleep(HOLD_S * 0.9)
-        self.meeting.wait(self.count)
-        self.meeting.wait(self.count)
+            for key in keys.tolist():
+                target.claim(key)
+                self.clock.move(boot_s=APART_S)
+        self.meeting.wait()
+        if batch % 4 == 0:
+            self.let_expire(keys.tolist())
+        self.meeting.wait()
         (self.judge_holds if batch % 2 else self.judge_claims)(target, keys.tolist())
+
+    def let_expire(self, keys: list[int]) -> None:
+        """Let the time of a claim run out when the racers come to it, of one after another."""
+        self.clock.move(boot_s=HOLD_S - APART_S * len(keys))  # that of the first is over in a moment
+        last = keys[0] - 1
+        while last < keys[-1]:  # they come to the end, whatever happens here
+            reached = max(self.places[::8])
+            if reached > last:
+                self.clock.move(boot_s=APART_S * (reached - last))
+                last = reached
+            os.sched_yield()
 
     def judge_holds(self, budget: hbcore.Budget, keys: list[int]) -> None:
         for i, key in enumerate(keys):
@@ -146,9 +153,8 @@ class Racers:
             self.counted[f"hold {'settled' if final == SETTLED else 'released'}"] += 1
 
     def judge_claims(self, envelope: hbcore.Envelope, keys: list[int]) -> None:
-        give_up_at = time.monotonic() + 30
-        while (envelope.claims()["state"] == State.GRANTED).any():  # what nobody has decided expires
-            assert time.monotonic() < give_up_at, "what was not decided does not expire"
+        self.clock.move(boot_s=HOLD_S + 1)
+        assert not (envelope.claims()["state"] == State.GRANTED).any(), "what was not decided does not expire"
         for i, key in enumerate(keys):
             answers = self.answers[:, i]
             is_settled = envelope.find(key) is not None
@@ -170,9 +176,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
+    clock = clock_of_this_script()
     sys.setswitchinterval(1e-5)
     began = time.monotonic()
-    racers = Racers(options)
+    racers = Racers(options, clock)
     batches = -(-options.races // BATCH)
     racers.run(batches)
     racers.engine.audit()

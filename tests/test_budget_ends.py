@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from claimers import Child, Say
+from test_damage import FIRST_EXTENT
 
 import hbcore
 from hbcore import Status
 
 ENVELOPE = 2  # of format.h: the kind of an extent
 TOTAL = 64  # and where its total stands
+NEXT = 528  # where the number of the next hold stands in a budget
 CLOSED = 192  # and where the time of closing stands in an envelope
 
 
@@ -176,6 +178,50 @@ def test_statistics_of_damaged_holds_are_an_error_at_once(tmp_path: Path) -> Non
         engine.audit()
 
 
+def test_statistics_name_the_envelope_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "e.hb"
+    root = hbcore.Engine(path).budget("root", 1_000)
+    root.envelope("20:00", total=500, packets=5)
+    with path.open("r+b") as file:
+        file.seek(offset_of_the_envelope(path) + TOTAL)
+        file.write(struct.pack("<Q", 499))
+    with pytest.raises(hbcore.CorruptFileError, match=r"^envelope '20:00' of the engine"):
+        root.stats()
+
+
+@pytest.mark.parametrize("number", [65, 128, 1_000, 64 << 20, 64 << 40, 2**64 - 1])
+def test_a_damaged_hint_of_the_next_hold_takes_no_space(tmp_path: Path, number: int) -> None:
+    """A number far beyond all holds asked for one segment after another, up to the capacity."""
+    path = tmp_path / "e.hb"
+    engine = hbcore.Engine(path)
+    root = engine.budget("root", 1_000)
+    assert root.reserve("before", 10)
+    used = engine.info().used
+    with path.open("r+b") as file:
+        file.seek(FIRST_EXTENT + NEXT)
+        assert file.read(8) == struct.pack("<Q", 1)
+        file.seek(FIRST_EXTENT + NEXT)
+        file.write(struct.pack("<Q", number))
+    for key in range(3):
+        with pytest.raises(hbcore.CorruptFileError, match=r"^budget 'root' of the engine"):
+            root.reserve(key, 10)
+    assert engine.info().used == used
+    assert root.find("before")
+    assert root.settle("before", 7)
+    assert root.stats() == (1_000, 993, 0, 7)
+    with pytest.raises(hbcore.AuditError, match=rf"^budget 'root': {number} is not where its next hold can be$"):
+        engine.audit()
+
+
+def test_the_next_hold_may_be_where_a_segment_is_still_to_be_made(tmp_path: Path) -> None:
+    root = hbcore.Engine(tmp_path / "e.hb").budget("root", 1_000)
+    for key in range(200):
+        assert root.reserve(key, 1)
+        if key in (62, 63, 64, 127, 128):
+            with hbcore.Engine(tmp_path / "e.hb") as other:
+                assert other.audit().holds == key + 1
+
+
 def test_a_sweep_ends_what_is_due_beside_what_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "e.hb"
     engine = hbcore.Engine(path)
@@ -211,3 +257,61 @@ def test_two_top_ups_at_once_stay_below_the_limit() -> None:
         assert root.total == 2**62 - 1
         with pytest.raises(ValueError, match=r"must stay below 2\*\*62: it is 4611686018427387903, and 1 is too much$"):
             root.top_up("more", 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "comes_back"),
+    {
+        "find": False, "settle": False, "release": False, "stats": False, "reserve": False,
+        "claim": True, "claim_many": True, "close": True, "sweep": True, "audit": True,
+    }.items(),
+)  # fmt: skip
+def test_the_money_of_an_expired_envelope_comes_back_with_whom_the_readme_says(call: str, comes_back: bool) -> None:
+    engine = hbcore.Engine()
+    root = engine.budget("root", 1_000)
+    envelope = root.envelope("e", total=900, packets=3, expires_at=1_000_000_000)
+    if call == "reserve":
+        assert root.reserve("k", 500).status is Status.INSUFFICIENT
+    elif call in ("sweep", "audit"):
+        getattr(engine, call)()
+    elif call == "claim_many":
+        envelope.claim_many(["u"])
+    else:
+        getattr(envelope, call)(*(["u"] if call not in ("stats", "close") else []))
+    assert root.stats().available == (1_000 if comes_back else 100)
+    assert root.reserve("k", 500).status is (Status.GRANTED if comes_back else Status.INSUFFICIENT)
+
+
+def test_held_has_in_it_what_is_available_below_and_the_audits_has_not() -> None:
+    engine = hbcore.Engine()
+    root = engine.budget("root", 1_000)
+    root.budget("below", 500).reserve("k", 100)
+    assert root.stats() == (1_000, 500, 500, 0)
+    report = engine.audit()
+    assert (report.amount_available, report.amount_held, report.amount_spent) == (900, 100, 0)
+
+
+def test_a_row_of_a_conflict_has_the_amount_that_was_granted() -> None:
+    root = hbcore.Engine().budget("root", 1_000)
+    for key in ("held", "settled", "released"):
+        root.reserve(key, 10)
+    root.settle("settled", 4)
+    root.release("released")
+    assert root.reserve_many(["held", "settled", "released"], 20).tolist() == [(Status.CONFLICT, 10)] * 3
+
+
+def test_a_closed_engine_is_a_worker_until_its_last_handle_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "e.hb"
+    with hbcore.Engine(path) as other:
+
+        def living() -> int:
+            return sum(worker.is_alive for worker in other.info().workers)
+
+        engine = hbcore.Engine(path)
+        budget = engine.budget("root", 1_000)
+        engine.close()
+        assert living() == 2
+        del engine
+        assert living() == 2
+        del budget
+        assert living() == 1

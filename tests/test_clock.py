@@ -7,8 +7,6 @@ stands), or rebooted (CLOCK_BOOTTIME begins anew, under another boot id).
 import json
 import os
 import random
-import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from controlled_clock import COMPILER, Clock, build
 from test_reopen import reboot
 
 import hbcore
 
-COMPILER = shutil.which("cc") or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
 DAY_S = 86_400
@@ -58,18 +56,16 @@ class Machine:
 
     def __init__(self, folder: Path, library: Path, prefix: Sequence[str] = ()) -> None:
         self.prefix = prefix
-        self.path, self.clock, self.library = folder / "clock.hb", folder / "clock", library
-        self.offsets_s = [0, 0]
-        self.tick_s = 0.0
-        if not self.clock.exists():
-            self.clock.write_bytes(bytes(4096))
+        self.path, self.clock_path, self.library = folder / "clock.hb", folder / "clock", library
+        self.clock = Clock(os.open(self.clock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC))
+        self.move, self.tick = self.clock.move, self.clock.tick
         self.start()
 
     def start(self) -> None:
         environment = {
             **os.environ,
             "LD_PRELOAD": str(self.library),
-            "CLOCK_FILE": str(self.clock),
+            "CLOCK_FILE": str(self.clock_path),
             "PYTHONPATH": str(Path(hbcore.__file__).parent.parent),
         }
         self.process = subprocess.Popen(
@@ -86,25 +82,11 @@ class Machine:
         assert line, f"the process has died of {arguments}"
         return json.loads(line)
 
-    def move(self, real_s: float = 0, boot_s: float = 0) -> None:
-        self.offsets_s = [self.offsets_s[0] + real_s, self.offsets_s[1] + boot_s]
-        self.set()
-
-    def tick(self, seconds: float) -> None:
-        """From now on let so much time pass at each reading of CLOCK_BOOTTIME."""
-        self.tick_s = seconds
-        self.set()
-
-    def set(self) -> None:
-        with open(self.clock, "rb+", buffering=0) as file:
-            file.write(struct.pack("<3q", *(int(offset * 10**9) for offset in (*self.offsets_s, self.tick_s))))
-
     def reboot(self) -> None:
         """Start again under another boot id, with a clock that has begun anew."""
         self.stop()
         reboot(self.path)
-        now = self.offsets_s[1]
-        self.move(boot_s=-now + 1)
+        self.clock.reset_boot(1)
         self.start()
 
     def stop(self) -> None:
@@ -114,21 +96,22 @@ class Machine:
         self.process.stdout.close()
         assert self.process.wait(30) == 0
 
+    def end(self) -> None:
+        os.close(self.clock.fd)
+        if self.process.poll() is None:
+            self.stop()
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clock") / "clock.so"
-    source = Path(__file__).parent / "clock.c"
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", str(path), str(source)], check=True)
-    return path
+    return build(tmp_path_factory.mktemp("clock") / "clock.so")
 
 
 @pytest.fixture
 def machine(tmp_path: Path, library: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path, library)
     yield machine
-    if machine.process.poll() is None:
-        machine.stop()
+    machine.end()
 
 
 def test_the_clocks_are_moved(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 Random damage is in ``test_file.py``. The offsets are those of ``format.h``: one envelope with a name of one letter.
 """
 
+import gc
 import os
 import pickle
 import struct
@@ -174,6 +175,29 @@ def test_an_array_that_lies_about_its_length_is_read_as_it_is(damaged: Damaged) 
 
     users = np.arange(10).view(Lying)
     assert len(damaged.envelope.claim_many(users)) == 10
+
+
+def test_handles_that_are_only_read_share_one_mapping(damaged: Damaged, tmp_path: Path) -> None:
+    path = tmp_path / "e.hb"
+    damaged.envelope.claim("u")
+
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count(str(path))
+
+    before = mappings()
+    with hbcore.Engine(path, readonly=True) as engine:
+        pickled = pickle.dumps(engine.envelope("e"))
+        handles = [pickle.loads(pickled) for _ in range(20)]
+        assert mappings() == before + 1
+        assert all(handle.find("u") for handle in handles)
+        with pytest.raises(hbcore.ReadOnlyError):
+            handles[0].claim("v")
+        assert damaged.envelope.claim("v"), "it is not the one that others write to"
+    assert pickle.loads(pickled).find("v"), "of an engine that is closed: opened anew"
+    del engine, handles
+    assert [pickle.loads(pickled) for _ in range(2)] == [damaged.envelope] * 2
+    gc.collect()
+    assert mappings() == before
 
 
 def test_a_pickled_envelope_is_never_that_of_another_file_at_its_path(damaged: Damaged, tmp_path: Path) -> None:

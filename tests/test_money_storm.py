@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from controlled_clock import COMPILER
 from test_storm import command
 
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 SCRIPT = Path(__file__).parent / "money_storm.py"
 
 

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from test_clock import COMPILER, HOLD_S, STEADY_S, Machine, library
+from controlled_clock import COMPILER
+from test_clock import HOLD_S, STEADY_S, Machine, library
 from test_reopen import reboot
 
 import hbcore
@@ -41,7 +42,7 @@ def start(tmp_path: Path, library: Path) -> Iterator[Callable[[bool], Machine]]:
 
         def start(is_apart: bool) -> Machine:
             machine = Machine(tmp_path, library, UNSHARE if is_apart else ())
-            stack.callback(lambda: machine.process.poll() is None and machine.stop())
+            stack.callback(machine.end)
             return machine
 
         yield start

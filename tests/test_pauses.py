@@ -170,3 +170,32 @@ def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -
         count += deaths - 1
     print(f"release in a {what}: {count} deaths during pauses")
     assert count > DEATH_POINTS
+
+
+def test_a_granted_hold_is_answered_as_it_was_granted(tmp_path: Path) -> None:
+    """Also if somebody has released it before the answer was put together: GRANTED and RELEASED is no answer."""
+    fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
+    prepare(fresh)
+    granted = hbcore.Hold(Status.GRANTED, 700, 0, State.GRANTED)
+
+    def reserve(engine: hbcore.Engine) -> Callable[[], None]:
+        budget = engine.budget("b")
+
+        def work() -> None:
+            hold = budget.reserve("new", 700)
+            assert hold == granted, hold
+
+        return work
+
+    shutil.copyfile(fresh, path)
+    released = 0
+    for point in instructions_of(path, reserve, "account")[::4]:
+        shutil.copyfile(fresh, path)
+
+        def release() -> None:
+            nonlocal released
+            with hbcore.Engine(path) as engine:
+                released += engine.budget("b").release("new") is not None
+
+        pause(path, reserve, point, release)
+    assert released > 0, "no pause was after the grant"

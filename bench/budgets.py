@@ -10,7 +10,11 @@ a hold of ``reserve_many`` more than 100 ns, touched or fresh, except with ``--q
 """
 
 import argparse
+import ctypes
+import mmap
 import os
+import re
+import resource
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -104,6 +108,19 @@ def reserve_many_touched(users: np.ndarray) -> float:
     return statistics.median(times)
 
 
+def faults_of_reserve_many(users: np.ndarray) -> float:
+    """What the kernel alone takes for the memory: as many pages of the same kind, each written to once."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    reserve_many_fresh(users)
+    pages = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+    memory = np.frombuffer(mmap.mmap(-1, max(pages, 1) * mmap.PAGESIZE), np.uint8)  # shared, as an engine's
+
+    def write() -> None:
+        memory[:: mmap.PAGESIZE] = 1
+
+    return timed(write, len(users))
+
+
 def claim_many_fresh(users: np.ndarray) -> float:
     return timed(operations.claim_many_alone(hbcore, len(users)), len(users))
 
@@ -122,6 +139,7 @@ ROWS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
     "claim_many, fresh (law equal)": (claim_many_fresh, ""),
     "reserve_many, fresh": (reserve_many_fresh, "claim_many, fresh (law equal)"),
     "reserve_many, touched": (reserve_many_touched, ""),
+    "reserve_many, fresh: its page faults alone": (faults_of_reserve_many, ""),
     "reserve, repeated": (of_operation(operations.reserve_repeated), ""),
     "reserve, insufficient": (of_operation(operations.reserve_insufficient), ""),
     "settle all of it": (of_operation(operations.settle_hold), ""),

@@ -21,6 +21,7 @@ cdef struct Account:
     Levels index
     char *base            # of the mapping, where children are
     const uint64_t *known_size
+    uint64_t granted            # [private] the last grant that this process knows to be written into its hold
     uint64_t seal[2]
     bint is_readonly
 

@@ -24,14 +24,16 @@ The states of a hold, and which steps there are between them, stand in ``hold.px
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from hbcore.atomics cimport hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_relaxed
+from hbcore.atomics cimport (
+    hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
+)
 from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent, hb_hold, hb_top_up,
 )
 from hbcore.hold cimport (
     ABSENT, ADDED, ADDING, AGAIN, CROWDED, DAMAGED, EXCESSIVE, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
-    PENDING, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING, UNSEEN, UNUSED, Standing, hold_generation, hold_kind,
-    hold_state, hold_time, is_undecided, read_pair, with_kind,
+    PENDING, READ_LIMIT, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING, UNSEEN, UNUSED, Standing,
+    hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
 )
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.levels cimport (
@@ -41,6 +43,8 @@ from hbcore.user cimport UserKey
 
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
+    HELD = 21                   # wish_again
+    HAPPENED = 22               # fulfil
     NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
@@ -129,6 +133,18 @@ cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **re
     return status
 
 
+cdef inline void grant(Account *account, hb_hold *hold, uint64_t state, uint64_t value) noexcept nogil:
+    # Of a hold that was PENDING or ADDING, and that the money has named since.
+    cdef UserKey key
+    key.low = hb_load_relaxed(&hold.key[0])
+    key.high = hb_load_relaxed(&hold.key[1])
+    hb_store_relaxed(&hold.amount, value)
+    hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))
+    hb_cas_pair(
+        &hold.state, state, value, with_kind(state, GRANTED if hold_kind(state) == PENDING else ADDED), 0
+    )
+
+
 cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     # Write into the hold that an operation of the money names what has become of it. Any number may do this at once,
     # and late: every CAS expects the undecided state, and what is stored before it is the same whoever stores it.
@@ -137,9 +153,8 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     cdef uint64_t state, value, amount, generation, refunded
     cdef hb_hold *hold
     cdef uint64_t *refund
-    cdef UserKey key
     cdef int kind, status
-    if operation == 0:
+    if operation == 0 or operation == hb_load_private(&account.granted):
         return 0
     status = hold_at(&account.index, number, &hold)
     if status != 0:
@@ -156,11 +171,7 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
             return DAMAGED
         hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)
     elif kind == PENDING or kind == ADDING:
-        key.low = hb_load_relaxed(&hold.key[0])
-        key.high = hb_load_relaxed(&hold.key[1])
-        hb_store_relaxed(&hold.amount, value)
-        hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))
-        hb_cas_pair(&hold.state, state, value, with_kind(state, GRANTED if kind == PENDING else ADDED), 0)
+        grant(account, hold, state, value)
     elif kind == FUNDING:
         status = child_total(account, value, &amount)
         if status != 0:
@@ -189,8 +200,14 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     return 0
 
 
-cdef int decide(Account *account, const Standing *standing) noexcept nogil:
+cdef inline int decide(Account *account, const Standing *standing) noexcept nogil:
     # Bring a hold out of the undecided state that is in `standing`: see the top. Returns as complete does.
+    cdef int answer = fulfil(account, standing)
+    return 0 if answer == HAPPENED else answer
+
+
+cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
+    # The same; HAPPENED if it was a reserve, and it is by this call that its amount was taken.
     cdef hb_hold *hold = standing.hold
     cdef int kind = hold_kind(standing.state)
     cdef uint64_t own = operation_of(standing)
@@ -220,7 +237,13 @@ cdef int decide(Account *account, const Standing *standing) noexcept nogil:
                 if hb_cas_pair(account.money, operation, available, own | FAIL, available):
                     return complete(account, own | FAIL)
             elif hb_cas_pair(account.money, operation, available, own, available - amount):
-                return complete(account, own)
+                if kind == FUNDING:
+                    return complete(account, own)
+                # What complete would do, and without reading the hold again: it was undecided when the money changed.
+                grant(account, hold, state, value)
+                # No operation like this comes back: a hold is granted once.
+                hb_store_private(&account.granted, own)
+                return HAPPENED
             continue
         if kind == REFUNDING:
             status = refund_of(account, hb_load_relaxed(&hold.link), &refund)
@@ -300,6 +323,36 @@ cdef int account_reserve(
     return answer
 
 
+cdef inline int wish_again(
+    Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
+    Standing *standing
+) noexcept nogil:
+    # Of a key that has a hold already. Returns 0 if this call's wish stands in it now; HELD with what was granted
+    # before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or DAMAGED.
+    cdef uint64_t next_state
+    cdef int answer
+    if not read_hold(standing.hold, standing):
+        return DAMAGED
+    if is_undecided(hold_kind(standing.state)):
+        answer = decide(account, standing)
+        return answer if answer != 0 else AGAIN
+    if hold_kind(standing.state) != UNUSED:
+        if hold_kind(standing.state) != FUNDED and not is_sound(account, key, standing):
+            return DAMAGED
+        return HELD
+    if kind != ADDING:
+        answer = shortage(account, amount)
+        if answer != GRANTED_NOW:
+            return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN
+    # To die right after this leaves a wish that anybody may fulfil, or refuse.
+    next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
+    if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
+        return AGAIN
+    standing.state = standing.wish = next_state
+    standing.value = value
+    return 0
+
+
 cdef inline int reserve(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing, Spare *spare
@@ -308,7 +361,7 @@ cdef inline int reserve(
     # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, DAMAGED, or what is to be done
     # before it is asked again.
     # standing.wish must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
-    cdef uint64_t _attempt, next_state
+    cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = levels_locate(&account.index, key, standing)
@@ -321,35 +374,19 @@ cdef inline int reserve(
                     if hb_load_acquire(standing.word) == 0:
                         return answer
                     continue
-            answer = occupy(&account.index, key, standing, spare)
-            if answer == AGAIN:
-                continue
-        if answer != REPEATED:
-            return answer
-        if not read_hold(standing.hold, standing):
-            return DAMAGED
-        if is_undecided(hold_kind(standing.state)):
-            answer = decide(account, standing)
-            if answer != 0:
-                return answer
+            answer = occupy(&account.index, key, kind, value, now_ms, standing, spare)
+        elif answer == REPEATED:
+            answer = wish_again(account, key, kind, value, amount, now_ms, standing)
+        if answer == AGAIN:
             continue
-        if hold_kind(standing.state) != UNUSED:
-            if hold_kind(standing.state) != FUNDED and not is_sound(account, key, standing):
-                return DAMAGED
-            return GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
-        if kind != ADDING:
-            answer = shortage(account, amount)
-            if answer != GRANTED_NOW:
-                if hb_load_acquire(&standing.hold.state) == standing.state:
-                    return answer
-                continue
-        # To die right after this leaves a wish that anybody may fulfil, or refuse.
-        next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
-        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
-            continue
-        standing.state = standing.wish = next_state
-        standing.value = value
-        answer = decide(account, standing)
+        if answer != 0:
+            return answer if answer != HELD else GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
+        answer = fulfil(account, standing)
+        if answer == HAPPENED:
+            standing.state = with_kind(standing.state, GRANTED)
+            standing.amount = value
+            standing.value = 0
+            return GRANTED_NOW
         if answer != 0:
             return answer
         if not read_hold(standing.hold, standing):
@@ -562,15 +599,26 @@ cdef int account_close(Account *account) noexcept nogil:
 cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil:
     # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
     # granted there, LACKING, UNSEEN or DAMAGED.
+    # A hold that no word names yet may be given back, and then be another key's. But of what was granted the key stays:
+    # if it is the same before and after, what was read between belongs to it.
+    cdef uint64_t _turn
+    cdef int answer
     standing.number = number
     if hold_at(&account.index, number, &standing.hold) != 0:
         return DAMAGED
-    if hb_load_acquire(&standing.hold.state) == 0:
-        key.low = key.high = 0
-        return ABSENT
-    key.low = hb_load_relaxed(&standing.hold.key[0])
-    key.high = hb_load_relaxed(&standing.hold.key[1])
-    return settle_down(account, key, standing)
+    for _turn in range(READ_LIMIT):
+        if hb_load_acquire(&standing.hold.state) == 0:
+            key.low = key.high = 0
+            return ABSENT
+        key.low = hb_load_relaxed(&standing.hold.key[0])
+        key.high = hb_load_relaxed(&standing.hold.key[1])
+        answer = settle_down(account, key, standing)
+        if answer != REPEATED and answer != DAMAGED:
+            return answer
+        if (hb_load_acquire(&standing.hold.key[0]) == key.low
+                and hb_load_acquire(&standing.hold.key[1]) == key.high):
+            return answer
+    return DAMAGED
 
 
 cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil:

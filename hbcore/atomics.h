@@ -37,15 +37,31 @@ static inline void hb_store_relaxed(uint64_t *p, uint64_t value)
     __atomic_store_n(p, value, __ATOMIC_RELAXED);
 }
 
-/* The same for what only the threads of one process share: no step of the protocol. */
-static inline uint64_t hb_load_private(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-static inline void hb_store_private(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
+/* For what only the threads of one process share: no step of the protocol. They pair with each other, so that who reads
+ * what another thread knows about the mapping sees the mapping at least as that thread did. */
+static inline uint64_t hb_load_private(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline void hb_store_private(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
 
 /* Acquire: pairs with the release half of the hb_cas that wrote the value. */
 static inline uint64_t hb_load_acquire(const uint64_t *p)
 {
     HB_STEP("load_acquire", p);
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+/* How many of `count` words have the highest bit set, each read in turn; *like: how many differ from `wanted` by less than
+ * `limit`. The same instructions whatever the words are: a loop without branches, which only C can have unrolled. */
+static inline uint64_t hb_count_set(const uint64_t *p, int count, uint64_t wanted, uint64_t limit, uint64_t *like)
+{
+    uint64_t set = 0, alike = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) {
+        uint64_t word = hb_load_acquire(p + i);
+        set += word >> 63;
+        alike += (word ^ wanted) < limit;
+    }
+    *like = alike;
+    return set;
 }
 
 static inline void hb_store_release(uint64_t *p, uint64_t value)

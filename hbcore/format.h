@@ -158,8 +158,8 @@ struct hb_hold {
 
 /* A budget: its terms, then its name, rounded up to whole units, then level 0 of the index and segment 0 of the holds. All
  * other levels and segments are extents of their own (HB_KIND_LEVEL), behind the extent's header. The words of a level
- * [atomic]: 0 empty; 1 nothing here, the path goes on in the next level; else 1 | tag (27 bits) | hold (36 bits). Segments
- * have 64, 64, 128, 256 ... holds, which are numbered through. */
+ * [atomic]: 0 empty; 1 nothing here, the path goes on in the next level; else 1 | tag (27 bits) | hold (36 bits). A path
+ * begins at the first of 8 words. Segments have 64, 64, 128, 256 ... holds, which are numbered through. */
 #define HB_LEVELS 13
 #define HB_SEGMENTS 31
 struct hb_budget {

@@ -9,7 +9,9 @@
 #     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
 #     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
 #
-# account.pyx says who takes which step, and when.
+# account.pyx says who takes which step, and when. A hold's first wish is written before a word of the index names it:
+# until then the hold is its maker's, and what stands in it has not happened, and never will if its maker dies or gives
+# it back.
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed

@@ -8,14 +8,20 @@
 # first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed; to die
 # between taking a number and that CAS loses 64 bytes.
 #
+# Every path through a level begins at the first word of a cache line. So the words of a line are taken in turn, and how
+# many are taken says where a path through the line ends: a look at a level is one line, read as a whole.
+#
 # All of it is inline, for it is the way of every request, and has no state but what lies in the mapping.
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport (
-    hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+    hb_cas, hb_count_set, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+    hb_store_release,
 )
 from hbcore.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
-from hbcore.hold cimport ABSENT, AGAIN, CROWDED, DAMAGED, FULL, LACKING, Standing
+from hbcore.hold cimport (
+    ABSENT, AGAIN, CROWDED, DAMAGED, FULL, LACKING, READ_LIMIT, Standing, hold_state,
+)
 from hbcore.ledger cimport REPEATED
 from hbcore.user cimport UserKey
 from hbcore.wide cimport hb_highest_bit, hb_multiply
@@ -24,7 +30,9 @@ cdef enum:
     FIRST_LEVEL = 64            # words in level 0, holds in segment 0
     NUMBER_BITS = 36
     PATH_CLOSED = 1             # of a word: the path goes on in the next level
-    CROWDED_AT = 12             # a key that must go so far from its home shows that its level is full enough
+    LINE_WORDS = 8              # of a cache line, at the beginning of which every path through a level begins
+    CROWDED_AT = 24             # a key that must go so far from its home shows that its level is full enough
+    PATH_ENDS = 23              # locate_in
     TAKE_LIMIT = 1 << 20        # every retry means that somebody else has made progress; only damage brings so many
 
 
@@ -37,8 +45,9 @@ cdef struct Levels:
 
 
 cdef struct Spare:      # a hold that was taken and that no word names yet
-    hb_hold *hold
+    hb_hold *hold           # NULL: none
     uint64_t number
+    uint64_t state          # the wish that stands in it
 
 
 cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
@@ -58,7 +67,7 @@ cdef inline uint64_t segment_size(uint64_t segment) noexcept nogil:
 cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
     # Every level has a hash of its own, so that keys that crowd one part on the next.
     cdef uint64_t low
-    return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low)
+    return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low) & ~<uint64_t>(LINE_WORDS - 1)
 
 
 cdef inline uint64_t *words_of(const Levels *index, uint64_t level) noexcept nogil:
@@ -84,51 +93,87 @@ cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) no
 
 
 cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexcept nogil:
-    # Ask for the first word of the key's path in every level.
+    # Ask for the first line of the key's path in every level.
     cdef uint64_t level = 0
     while level < HB_LEVELS and words_of(index, level) != NULL:
         hb_prefetch_write(words_of(index, level) + home_of(key, level))
         level += 1
 
 
+cdef inline int hold_in_line(
+    const Levels *index, const UserKey *key, const uint64_t *line, Standing *standing
+) noexcept nogil:
+    # Returns REPEATED with the hold of the key if a word of the line names it, ABSENT, LACKING or DAMAGED.
+    cdef uint64_t word
+    cdef int i, status
+    for i in range(LINE_WORDS):
+        word = hb_load_acquire(&line[i])
+        if (word ^ entry_of(key)) < <uint64_t>1 << NUMBER_BITS:
+            standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
+            status = hold_at(index, standing.number, &standing.hold)
+            if status != 0:
+                return LACKING if status == LACKING else DAMAGED
+            if (hb_load_relaxed(&standing.hold.key[0]) == key.low
+                    and hb_load_relaxed(&standing.hold.key[1]) == key.high):
+                return REPEATED
+    return ABSENT
+
+
+cdef inline int locate_in(
+    const Levels *index, const UserKey *key, uint64_t *words, uint64_t level, Standing *standing
+) noexcept nogil:
+    # Follow the path of a key through a level. Returns REPEATED with the hold, ABSENT with the first empty word,
+    # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or DAMAGED.
+    cdef uint64_t taken, like, word
+    cdef uint64_t entry = entry_of(key)
+    cdef uint64_t size = level_size(level)
+    cdef uint64_t at = home_of(key, level)
+    cdef uint64_t distance = 0
+    cdef uint64_t looks = 0
+    cdef int status
+    while distance < size:
+        # Where a path ends is chance, and a wrong guess of the processor costs as much as to read the whole line. The
+        # loads pair with the CAS of occupy: the hold's key and wish are there.
+        taken = hb_count_set(words + at, LINE_WORDS, entry, <uint64_t>1 << NUMBER_BITS, &like)
+        if like != 0:
+            status = hold_in_line(index, key, words + at, standing)
+            if status != ABSENT:
+                return status
+        if taken < LINE_WORDS:
+            # The words of a line are taken in turn, so this is the first that is not: or else some were taken while
+            # they were counted, and then this one was as well, and they are counted again.
+            word = hb_load_acquire(&words[at + taken])
+            if word == 0:
+                standing.word = words + at + taken
+                standing.level = level
+                standing.distance = distance + taken
+                return ABSENT
+            if word == PATH_CLOSED:
+                return PATH_ENDS
+            looks += 1
+            if looks == READ_LIMIT:
+                return DAMAGED
+            continue
+        distance += LINE_WORDS
+        at = at + LINE_WORDS if at + LINE_WORDS < size else 0
+    return CROWDED
+
+
 cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing *standing) noexcept nogil:
     # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
     # (there is no empty word, and no next level yet) or DAMAGED.
-    cdef uint64_t level, at, size, word, distance
-    cdef uint64_t entry = entry_of(key)
+    cdef uint64_t level
     cdef uint64_t *words
-    cdef bint is_closed = False
-    cdef int status
+    cdef int answer = CROWDED
     for level in range(HB_LEVELS):
         words = words_of(index, level)
         if words == NULL:
             if hb_load_acquire(&index.level_offsets[level]) != 0:
                 return LACKING
-            return DAMAGED if is_closed else CROWDED
-        is_closed = False
-        size = level_size(level)
-        at = home_of(key, level)
-        distance = 0
-        while distance < size:
-            word = hb_load_acquire(&words[at])      # pairs with the CAS of occupy: the hold's key is there
-            if word == 0:
-                standing.word = words + at
-                standing.level = level
-                standing.distance = distance
-                return ABSENT
-            if word == PATH_CLOSED:
-                is_closed = True
-                break
-            if word & ~((<uint64_t>1 << NUMBER_BITS) - 1) == entry:
-                standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
-                status = hold_at(index, standing.number, &standing.hold)
-                if status != 0:
-                    return LACKING if status == LACKING else DAMAGED
-                if (hb_load_relaxed(&standing.hold.key[0]) == key.low
-                        and hb_load_relaxed(&standing.hold.key[1]) == key.high):
-                    return REPEATED
-            distance += 1
-            at = at + 1 if at + 1 < size else 0
+            return DAMAGED if answer == PATH_ENDS else CROWDED
+        answer = locate_in(index, key, words, level, standing)
+        if answer != PATH_ENDS and answer != CROWDED:
+            return answer
     return DAMAGED
 
 
@@ -139,51 +184,66 @@ cdef inline bint is_next_segment(const Levels *index, uint64_t number) noexcept 
             and (segment == 1 or hb_load_acquire(&index.segment_offsets[segment - 1]) != 0))
 
 
-cdef inline int take_number(Levels *index, uint64_t *number, hb_hold **hold) noexcept nogil:
+cdef inline int take_number(Levels *index, Spare *spare) noexcept nogil:
     # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
     cdef uint64_t _attempt
     cdef int status
     for _attempt in range(TAKE_LIMIT):
-        number[0] = hb_load_relaxed(index.next)
-        status = hold_at(index, number[0], hold)
+        spare.number = hb_load_relaxed(index.next)
+        status = hold_at(index, spare.number, &spare.hold)
         if status != 0:
-            # A number beyond all holds that there are is damage: the segments up to it would fill the engine.
-            return DAMAGED if status == FULL and not is_next_segment(index, number[0]) else status
-        if hb_cas(index.next, number[0], number[0] + 1):
+            if status == FULL and not is_next_segment(index, spare.number):
+                status = DAMAGED    # beyond all holds that there are: the segments up to it would fill the engine
+            break
+        if hb_cas(index.next, spare.number, spare.number + 1):
             # What `next` says is not believed: a hold that is in use is passed over.
-            if hb_load_relaxed(&hold[0].key[0]) == 0 and hb_load_relaxed(&hold[0].state) == 0:
+            if hb_load_relaxed(&spare.hold.key[0]) == 0 and hb_load_relaxed(&spare.hold.state) == 0:
                 return 0
-    return DAMAGED
+        status = DAMAGED
+    spare.hold = NULL
+    return status
 
 
 cdef inline void give_number_back(Levels *index, const Spare *spare) noexcept nogil:
-    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it.
+    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it. The
+    # hold's key is another one then, for this one stands elsewhere: who reads it by its number sees the change.
     if spare.hold != NULL:
+        hb_store_relaxed(&spare.hold.state, 0)
         hb_store_relaxed(&spare.hold.key[1], 0)
         hb_store_relaxed(&spare.hold.key[0], 0)
         hb_cas(index.next, spare.number + 1, spare.number)
 
 
-cdef inline int occupy(Levels *index, const UserKey *key, Standing *standing, Spare *spare) noexcept nogil:
-    # Take the empty word where a key's path ends. Returns REPEATED, AGAIN, CROWDED, LACKING, FULL or DAMAGED.
+cdef inline int occupy(
+    Levels *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
+) noexcept nogil:
+    # Take the empty word where a key's path ends, for a hold with the wish for this kind and value. Returns 0, AGAIN,
+    # CROWDED, LACKING, FULL or DAMAGED.
     cdef int status
     if standing.level + 1 < HB_LEVELS and hb_load_acquire(&index.level_offsets[standing.level + 1]) != 0:
         # The next level must be there first: a path that is closed leads on.
         hb_cas(standing.word, 0, PATH_CLOSED)
         return AGAIN
-    if standing.distance > CROWDED_AT + 2 * standing.level:
+    if standing.distance >= CROWDED_AT:
         return CROWDED
     if spare.hold == NULL:
-        status = take_number(index, &spare.number, &spare.hold)
+        status = take_number(index, spare)
         if status != 0:
-            spare.hold = NULL
             return status
+        # The wish is whole before anybody can be led to it. Who reads the hold by its number may see it already; no
+        # money ever names it while no word does. Release: a state that is seen goes with this key and this value.
         hb_store_relaxed(&spare.hold.key[1], key.high)
         hb_store_relaxed(&spare.hold.key[0], key.low)
-    # This CAS makes the hold. Release: whoever reads the word sees the key.
+        hb_store_release(&spare.hold.value, value)
+        spare.state = hold_state(kind, 1, now_ms)
+        hb_store_release(&spare.hold.state, spare.state)
+    # This CAS makes the hold. Release: whoever reads the word sees key and wish. To die right after this leaves a wish
+    # that anybody may fulfil, or refuse.
     if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
         return AGAIN
     standing.hold = spare.hold
     standing.number = spare.number
+    standing.state = standing.wish = spare.state
+    standing.value = value
     spare.hold = NULL
-    return REPEATED
+    return 0

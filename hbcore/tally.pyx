@@ -39,8 +39,9 @@ cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sum
 
 
 cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
-    # For the audit: every hold first .. end - 1 can be read, and its key leads to it and to no other. Returns 0,
-    # LACKING, UNSEEN, or DAMAGED with the number of the hold.
+    # For the audit: every hold first .. end - 1 can be read, and what was granted is where its key leads, and nowhere
+    # else. (Where nothing was granted, a key may be left of a request that was overtaken, or died.) Returns 0, LACKING,
+    # UNSEEN, or DAMAGED with the number of the hold.
     cdef UserKey key
     cdef Standing standing, found
     cdef int answer
@@ -49,7 +50,7 @@ cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t 
         answer = account_read(account, number[0], &key, &standing)
         if answer != REPEATED and answer != ABSENT:
             return answer
-        if key.low != 0:
+        if answer == REPEATED:
             answer = levels_locate(&account.index, &key, &found)
             if answer == LACKING:
                 return LACKING

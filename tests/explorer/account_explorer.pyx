@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from hbcore.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
-    account_refund, account_reserve,
+    account_read, account_refund, account_reserve,
 )
 from hbcore.atomics cimport hb_cas
 from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
@@ -46,6 +46,8 @@ cdef enum:
     FIND = 7
     DECIDE = 8
     LOOK = 9            # a find that may not write
+    READ = 10           # of all holds, by their numbers
+    SCAN = 11           # the same, by who may not write
     OPERATION_LIMIT = 4
     LAST_KEY = 6        # with which the rest is reserved when all is over; scenarios have 1 .. 5
     KEY_LIMIT = 7
@@ -73,7 +75,7 @@ if (FIRST_HOLDS + segment_size(0) * sizeof(hb_hold) > CHILDREN or sizeof(hb_top_
     raise ImportError("the block of memory has no room for its parts")
 
 KINDS = {"reserve": RESERVE, "fund": FUND, "add": ADD, "settle": SETTLE, "release": RELEASE, "refund": REFUND,
-         "close": CLOSE, "find": FIND, "decide": DECIDE, "look": LOOK}
+         "close": CLOSE, "find": FIND, "decide": DECIDE, "look": LOOK, "read": READ, "scan": SCAN}
 
 cdef struct Operation:
     int kind
@@ -84,6 +86,7 @@ cdef struct Operation:
     int state           # of the hold that was answered
     uint64_t held
     uint64_t value
+    uint64_t read[KEY_LIMIT]    # the amount that READ or SCAN has found for each key; 0: none
 
 cdef struct Holding:
     int state           # 0: nothing was granted
@@ -150,6 +153,34 @@ cdef bint supply(int process, int answer) noexcept nogil:
     return is_any
 
 
+cdef int read_all(Operation *operation) noexcept nogil:
+    # What tally.pyx does.
+    cdef Account *account = &accounts[operation.process]
+    cdef uint64_t number = 0
+    cdef uint64_t segment
+    cdef Standing standing
+    cdef UserKey key
+    cdef int answer, i, found
+    supply(operation.process, LACKING)
+    for segment in range(SEGMENT_LIMIT):
+        if account.index.segments[segment] == 0:
+            break
+        for number in range(segment_first(segment), segment_first(segment) + segment_size(segment)):
+            answer = account_read(account, number, &key, &standing)
+            if answer == ABSENT:
+                continue
+            if answer != REPEATED:
+                return answer
+            found = 0
+            for i in range(1, KEY_LIMIT):
+                if key_of(i).low == key.low and key_of(i).high == key.high:
+                    found = i
+            if found == 0 or operation.read[found] != 0:
+                return DAMAGED
+            operation.read[found] = standing.amount
+    return REPEATED
+
+
 cdef int ask(Operation *operation, const UserKey *key, Standing *standing) noexcept nogil:
     cdef Account *account = &accounts[operation.process]
     cdef uint64_t child = CHILDREN + <uint64_t>operation.process * CHILD_SIZE
@@ -170,6 +201,9 @@ cdef int ask(Operation *operation, const UserKey *key, Standing *standing) noexc
         return account_refund(account, key, operation.amount)
     if kind == CLOSE:
         return account_close(account)
+    if kind == READ or kind == SCAN:
+        memset(operation.read, 0, sizeof(operation.read))
+        return read_all(operation)
     if kind == DECIDE:
         return account_decide(account, key, standing)
     return account_find(account, key, standing)
@@ -238,6 +272,8 @@ cdef int expected(const Book *book, const Operation *operation) noexcept nogil:
     cdef int kind = operation.kind
     if kind == CLOSE:
         return REPEATED if book.is_closed else GRANTED_NOW
+    if kind == READ or kind == SCAN:
+        return REPEATED
     if kind in (RESERVE, FUND, ADD):
         if holding.state:
             return REPEATED
@@ -261,7 +297,7 @@ cdef bint apply(Book *book, const Operation *operation) noexcept nogil:
     if operation.answer != expected(book, operation):
         return False
     take_effect(book, operation)
-    if operation.kind == CLOSE or operation.kind == REFUND or operation.answer not in (GRANTED_NOW, REPEATED):
+    if operation.kind in (CLOSE, REFUND, READ, SCAN) or operation.answer not in (GRANTED_NOW, REPEATED):
         return True
     if operation.held != holding.amount:
         return False
@@ -441,7 +477,7 @@ cdef const char *check(int livelock) noexcept nogil:
     cdef Book seen, found, final
     cdef const char *wrong
     cdef bint has_deaths = False
-    cdef int i
+    cdef int i, key
     if livelock:
         return b"livelock"
     for i in range(operation_count):
@@ -462,6 +498,11 @@ cdef const char *check(int livelock) noexcept nogil:
         return wrong
     if not explained(&opening, 0, &final):
         return b"no order of the operations explains the answers and the state"
+    for i in range(operation_count):
+        for key in range(1, KEY_LIMIT):
+            if (operations[i].kind in (READ, SCAN) and not explore_died(i) and operations[i].read[key] != 0
+                    and (final.keys[key].state == 0 or operations[i].read[key] != final.keys[key].amount)):
+                return b"a hold was read that never was"
     return check_rest(&final)
 
 
@@ -483,7 +524,7 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
         operate(&operation)
         take_effect(&opening, &operation)
     for i in range(operation_count):
-        accounts[i].is_readonly = operations[i].kind == LOOK
+        accounts[i].is_readonly = operations[i].kind == LOOK or operations[i].kind == SCAN
 
 
 cdef fill(Operation *operation, wish, int process):

@@ -202,6 +202,9 @@ ACCOUNTS = {
         100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 60)]
     ),
     "a key with two amounts and another": Money(100, [("reserve", 1, 60), ("reserve", 1, 30), ("reserve", 2, 60)]),
+    "a key that was refused, asked for twice": Money(
+        100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("reserve", 1, 40)]
+    ),
     "two keys on one path": Money(100, [("reserve", 1, 60), ("reserve", 3, 40)], crowded=True),
     "one key twice on a taken path": Money(
         100, [("reserve", 3, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
@@ -217,6 +220,16 @@ ACCOUNTS = {
     ),
     "find beside reserve": Money(100, [("reserve", 1, 60), ("find", 1), ("reserve", 2, 30)]),
     "a reader beside reserve": Money(100, [("reserve", 1, 60), ("look", 1), ("reserve", 2, 30)]),
+    "all holds read beside one key twice": Money(100, [("reserve", 1, 60), ("reserve", 1, 60), ("read",)]),
+    "all holds read beside one that is given back": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 30), ("read",)]
+    ),
+    "a reader of all holds beside one that is given back": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 30), ("scan",)]
+    ),
+    "a reader of all holds beside a settle": Money(
+        100, [("reserve", 1, 30), ("settle", 2, 20), ("scan",)], [("reserve", 2, 60)]
+    ),
     "decide beside reserve": Money(100, [("reserve", 1, 60), ("decide", 1)]),
     "decide beside fund": Money(100, [("fund", 1, 60), ("decide", 1), ("reserve", 2, 60)]),
     "settle in part and settle": Money(100, [("settle", 1, 20), ("settle", 1, 40)], [("reserve", 1, 60)]),

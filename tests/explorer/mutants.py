@@ -345,23 +345,23 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a hold's number is taken by a plain store": [
         (
             "levels.pxd",
-            "        if hb_cas(index.next, number[0], number[0] + 1):\n",
-            "        hb_store_relaxed(index.next, number[0] + 1)\n        if True:\n",
+            "        if hb_cas(index.next, spare.number, spare.number + 1):\n",
+            "        hb_store_relaxed(index.next, spare.number + 1)\n        if True:\n",
         ),
     ],
     "a hold that others have is given back": [
         (
             "levels.pxd",
-            "    standing.number = spare.number\n    spare.hold = NULL\n",
-            "    standing.number = spare.number\n",
+            "    standing.value = value\n    spare.hold = NULL\n",
+            "    standing.value = value\n",
         ),
     ],
     "a key is written after its word": [
         (
             "levels.pxd",
             "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
-            "        hb_store_relaxed(&spare.hold.key[0], key.low)\n    # This",
-            "    # This",
+            "        hb_store_relaxed(&spare.hold.key[0], key.low)\n",
+            "",
         ),
         (
             "levels.pxd",
@@ -370,21 +370,57 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    standing.hold = spare.hold\n    standing.number",
         ),
     ],
+    "a wish is written after its word": [
+        (
+            "levels.pxd",
+            "        hb_store_release(&spare.hold.value, value)\n",
+            "",
+        ),
+        (
+            "levels.pxd",
+            "        hb_store_release(&spare.hold.state, spare.state)\n",
+            "",
+        ),
+        (
+            "levels.pxd",
+            "    standing.hold = spare.hold\n    standing.number",
+            "    hb_store_release(&spare.hold.value, value)\n"
+            "    hb_store_release(&spare.hold.state, spare.state)\n"
+            "    standing.hold = spare.hold\n    standing.number",
+        ),
+    ],
+    "a line is counted and not looked at again": [
+        ("levels.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
+    ],
+    "a hold is read without another look at its key": [
+        (
+            "account.pyx",
+            "        if answer != REPEATED and answer != DAMAGED:\n            return answer\n",
+            "        return answer\n",
+        ),
+    ],
+    "an operation is known to be complete before it is": [
+        (
+            "account.pyx",
+            "                grant(account, hold, state, value)\n",
+            "                hb_store_private(&account.granted, own)\n                return HAPPENED\n",
+        ),
+    ],
     "a path goes on without being closed": [
         (
             "levels.pxd",
             "            if word == 0:\n",
             "            if (word == 0 and level + 1 < HB_LEVELS\n"
             "                    and hb_load_acquire(&index.level_offsets[level + 1]) != 0):\n"
-            "                break\n"
+            "                return PATH_ENDS\n"
             "            if word == 0:\n",
         ),
     ],
     "a path is closed before there is a next level": [
         (
             "levels.pxd",
-            "    if standing.distance > CROWDED_AT + 2 * standing.level:\n        return CROWDED\n",
-            "    if standing.distance > CROWDED_AT + 2 * standing.level:\n"
+            "    if standing.distance >= CROWDED_AT:\n        return CROWDED\n",
+            "    if standing.distance >= CROWDED_AT:\n"
             "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
         ),
     ],
@@ -398,9 +434,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "insufficient without another look at the hold": [
         (
             "account.pyx",
-            "                if hb_load_acquire(&standing.hold.state) == standing.state:\n"
-            "                    return answer\n                continue\n",
-            "                return answer\n",
+            "            return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN\n",
+            "            return answer\n",
         ),
     ],
     "closed without another look at the hold": [
@@ -459,21 +494,19 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "money is taken by plain stores": [
         (
             "account.pyx",
-            "            elif hb_cas_pair(account.money, operation, available, own, available - amount):\n"
-            "                return complete(account, own)\n",
+            "            elif hb_cas_pair(account.money, operation, available, own, available - amount):\n",
             "            else:\n"
             "                hb_store_relaxed(&account.money[1], available - amount)\n"
-            "                hb_store_relaxed(&account.money[0], own)\n"
-            "                return complete(account, own)\n",
+            "                hb_store_relaxed(&account.money[0], own)\n",
         ),
     ],
     "a wish is written by plain stores": [
         (
             "account.pyx",
-            "        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
-            "            continue\n",
-            "        hb_store_relaxed(&standing.hold.value, value)\n"
-            "        hb_store_relaxed(&standing.hold.state, next_state)\n",
+            "    if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
+            "        return AGAIN\n",
+            "    hb_store_relaxed(&standing.hold.value, value)\n"
+            "    hb_store_relaxed(&standing.hold.state, next_state)\n",
         ),
     ],
     "a settle is written by plain stores": [
@@ -537,6 +570,8 @@ SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2))
 # What needs more than these, and one scenario for it.
 LONG_SEARCHES = {
     "a refusal that the money does not name": ((3, 1), "a refusal beside money that comes back"),
+    "insufficient without another look at the hold": ((3, 0), "a key that was refused, asked for twice"),
+    "a hold is read without another look at its key": ((4, 0), "all holds read beside one that is given back"),
     "absent without another look at the hold": ((3, 0), "find beside a hold that is known by what is missing"),
     "a reader without another look at the hold": ((3, 0), "a reader beside a hold that is known by what is missing"),
 }

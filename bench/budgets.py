@@ -10,10 +10,8 @@ a hold of ``reserve_many`` more than 100 ns, touched or fresh, except with ``--q
 """
 
 import argparse
-import ctypes
 import mmap
 import os
-import re
 import resource
 import statistics
 import sys

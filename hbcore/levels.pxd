@@ -51,8 +51,9 @@ cdef struct Spare:      # a hold that was taken and that no word names yet
 
 
 cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
-    # Growing by 16 while a level is small, so that there are few, and then by 4, so that little space lies idle.
-    return <uint64_t>FIRST_LEVEL << (4 * level if level < 4 else 2 * level + 6)
+    # Growing by 64 while a level is small, so that there are few, each a cache miss for most of the keys there are; and
+    # then by 4, so that little space lies idle.
+    return <uint64_t>FIRST_LEVEL << (6 * level if level < 3 else 2 * level + 8)
 
 
 cdef inline uint64_t segment_first(uint64_t segment) noexcept nogil:

@@ -30,7 +30,7 @@ from hbcore.purse cimport (
 )
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.tally cimport Sums
-from hbcore.user cimport UserKey, user_key
+from hbcore.user cimport PyLong_AsLongLongAndOverflow, UserKey, user_key, usual_integer_key
 
 import numpy as np
 
@@ -118,16 +118,20 @@ cdef inline Hold hold_of(int status, const Standing *standing):
 
 
 cdef inline uint64_t amount_of(object amount, int least) except? 0:
-    # What a hold may be of; of an int that is one, without a call.
-    cdef int64_t number
-    if type(amount) is int and least <= amount < TOTAL_LIMIT:
-        number = amount
-        return <uint64_t>number
+    # What a hold may be of; of an int that is one, without a comparison of Python objects.
+    cdef long long number
+    cdef int overflow = 0
+    if type(amount) is int:
+        number = PyLong_AsLongLongAndOverflow(amount, &overflow)
+        if overflow == 0 and least <= number < TOTAL_LIMIT:
+            return <uint64_t>number
     return integer("amount", amount, least, TOTAL_LIMIT - 1)
 
 
 cdef inline int key_of(Region region, object key, UserKey *out) except -1:
     # A key may be what a user may be.
+    if usual_integer_key(&region.key, key, out):
+        return 0
     try:
         user_key(&region.key, key, out)
     except (TypeError, ValueError) as error:

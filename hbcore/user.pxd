@@ -1,6 +1,9 @@
 # Users to keyed 128-bit hashes: SipHash-2-4-128 (Aumasson and Bernstein, 2012).
 from libc.stdint cimport int64_t, uint64_t
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+
 
 cdef struct HashKey:
     uint64_t text[2]        # for bytes, and str as UTF-8
@@ -72,4 +75,17 @@ cdef inline void integer_key(const HashKey *key, uint64_t number, bint negative,
     sip_absorb(v, number)
     sip_absorb(v, (<uint64_t>9 << 56) | <uint64_t>negative)
     sip_finish(v, out)
+
+
+cdef inline bint usual_integer_key(const HashKey *key, object user, UserKey *out) except -1:
+    # Of an int of 64 signed bits, as nearly all are, with no exception to be ready for; False: ask user_key.
+    cdef int overflow = 0
+    cdef long long number
+    if type(user) is not int:
+        return False
+    number = PyLong_AsLongLongAndOverflow(user, &overflow)
+    integer_key(key, <uint64_t>number, number < 0, out)
+    return overflow == 0
+
+
 cdef bytes bytes_from_user_key(const UserKey *key)

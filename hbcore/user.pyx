@@ -11,7 +11,6 @@ from hbcore.terms import USER_LIMIT as _USER_LIMIT, shown
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
     bint PyIndex_Check(object value)
     object PyNumber_Index(object value)
@@ -61,13 +60,9 @@ cdef int unusual_integer_key(const HashKey *key, object number, UserKey *out) ex
 cdef int user_key(const HashKey *key, object user, UserKey *out) except -1:
     cdef const char *text
     cdef Py_ssize_t size
-    cdef long long number
-    cdef int overflow = 0
+    if usual_integer_key(key, user, out):
+        return 0
     if type(user) is int:
-        number = PyLong_AsLongLongAndOverflow(user, &overflow)
-        if overflow == 0:
-            integer_key(key, <uint64_t>number, number < 0, out)
-            return 0
         return unusual_integer_key(key, user, out)
     if isinstance(user, str):
         try:

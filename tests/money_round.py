@@ -30,15 +30,18 @@ RECORD = np.dtype(
 HISTORY = np.dtype([*((name, RECORD[name]) for name in RECORD.names[:6]), ("began", "i8"), ("ended", "i8"),
                     ("worker", "i4")])  # fmt: skip
 PACK = struct.Struct("=BBBBiqq8x").pack
-KINDS = range(100, 116)
+KINDS = range(100, 117)
 (RESERVE, RESERVE_MANY, SETTLE, RELEASE, FIND, TOP_UP, MAKE_BUDGET, MAKE_ENVELOPE, CLOSE_BUDGET, CLOSE_ENVELOPE, CLAIM,
- SETTLE_CLAIM, RELEASE_CLAIM, SWEEP, STATS, AUDIT) = KINDS  # fmt: skip
+ SETTLE_CLAIM, RELEASE_CLAIM, SWEEP, STATS, AUDIT, ADD_PACKETS) = KINDS  # fmt: skip
 NAMES = dict(zip(KINDS, (
     "reserve", "reserve_many", "settle", "release", "find", "top_up", "budget", "envelope", "close of a budget",
     "close of an envelope", "claim", "settle of a claim", "release of a claim", "sweep", "stats", "audit",
+    "top_up of an envelope",
 ), strict=True))  # fmt: skip
 LONGEST_NS.update({**dict.fromkeys(KINDS, 4_000), CLOSE_BUDGET: 8_000, CLOSE_ENVELOPE: 20_000, MAKE_BUDGET: 15_000})
-LONGEST_NS.update({MAKE_ENVELOPE: 20_000, SWEEP: 400_000, STATS: 30_000, AUDIT: 800_000, TOP_UP: 15_000})
+LONGEST_NS.update(
+    {MAKE_ENVELOPE: 20_000, SWEEP: 400_000, STATS: 30_000, AUDIT: 800_000, TOP_UP: 15_000, ADD_PACKETS: 15_000}
+)
 
 # Answers: a Status, or one of these.
 CONFLICT, DONE, NONE, REFUSED, INTENT = 5, 10, 11, 12, 20
@@ -57,8 +60,8 @@ PLACES = (
 )
 # Envelopes that are there from the beginning: the place of the budget, the name, the terms.
 ENVELOPES = (
-    (1, "rain", {"total": 30_000, "packets": 300}),
-    (2, "quick", {"total": 500, "packets": 25, "hold_seconds": 0.02}),
+    (1, "rain", {"total": 30_000, "packets": 300, "max_packets": 500}),
+    (2, "quick", {"total": 500, "packets": 25, "hold_seconds": 0.02, "max_packets": 100}),
 )
 USERS = 40
 
@@ -72,6 +75,12 @@ def amount_of(place: int, key: int) -> int:
 def spent_of(place: int, key: int) -> int:
     """Return what of it is settled: nothing, a half or all."""
     return amount_of(place, key) * (key % 3) // 2
+
+
+def added_of(place: int, key: int) -> tuple[int, int]:
+    """Return the amount and the packets of a top-up of an envelope."""
+    packets = 1 + (key + place) % 7
+    return packets * (1 + key % 5), packets
 
 
 class World:
@@ -115,7 +124,7 @@ class World:
         try:
             return above.envelope(
                 name, 40 + place % 7, 5 + place % 4, hold_seconds=0.01 if place % 3 == 0 else None,
-                expires_at=time.time() + 0.1 if place % 4 == 0 else None,
+                expires_at=time.time() + 0.1 if place % 4 == 0 else None, max_packets=20,
             )  # fmt: skip
         except hbcore.ConflictError:  # somebody was faster, with another time
             return above.envelope(name)
@@ -139,7 +148,7 @@ class Asker:
             RESERVE: self.reserve, SETTLE: self.settle, RELEASE: self.release, FIND: self.find, TOP_UP: self.top_up,
             MAKE_BUDGET: self.make, MAKE_ENVELOPE: self.make, CLOSE_BUDGET: self.close, CLOSE_ENVELOPE: self.close,
             CLAIM: self.claim, SETTLE_CLAIM: self.settle_claim, RELEASE_CLAIM: self.release_claim, SWEEP: self.sweep,
-            STATS: self.stats, AUDIT: self.audit,
+            STATS: self.stats, AUDIT: self.audit, ADD_PACKETS: self.add_packets,
         }  # fmt: skip
 
     def key(self) -> int:
@@ -168,7 +177,9 @@ class Asker:
             yield from self.made_envelope(MADE_ENVELOPES + rng.randrange(MADE_COUNT))
         elif draw < 0.97:
             place = rng.randrange(len(ENVELOPES))
-            for kind in rng.choices((CLAIM, SETTLE_CLAIM, RELEASE_CLAIM), (6, 1, 2), k=rng.randint(1, 10)):
+            for kind in rng.choices(
+                (CLAIM, SETTLE_CLAIM, RELEASE_CLAIM, ADD_PACKETS), (9, 2, 3, 1), k=rng.randint(1, 10)
+            ):
                 yield kind, place, [rng.randrange(USERS)]
         else:
             yield rng.choice((SWEEP, STATS, STATS, AUDIT)), rng.randrange(len(PLACES)), [0]
@@ -182,7 +193,8 @@ class Asker:
 
     def made_envelope(self, place: int) -> Iterator[Call]:
         yield MAKE_ENVELOPE, place, [0]
-        for kind in self.rng.choices((CLAIM, SETTLE_CLAIM, RELEASE_CLAIM), (6, 1, 3), k=self.rng.randint(0, 8)):
+        kinds = (CLAIM, SETTLE_CLAIM, RELEASE_CLAIM, ADD_PACKETS)
+        for kind in self.rng.choices(kinds, (6, 1, 3, 2), k=self.rng.randint(0, 8)):
             yield kind, place, [self.rng.randrange(12)]
         if self.rng.random() < 0.15:
             yield CLOSE_ENVELOPE, place, [0]
@@ -266,6 +278,13 @@ class Asker:
     def release_claim(self, place: int, user: int) -> tuple[int, int, int]:
         claim = self.world.envelope(place).release(user)
         return (NONE, 0, 0) if claim is None else (DONE, claim.amount, 0)
+
+    def add_packets(self, place: int, key: int) -> tuple[int, int, int]:
+        try:
+            hold = self.world.envelope(place).top_up(key, *added_of(place, key))
+        except ValueError:  # no room for so many
+            return REFUSED, 0, 0
+        return hold.status, hold.amount, 0
 
     def sweep(self, place: int, key: int) -> tuple[int, int, int]:
         return DONE, self.world.engine.sweep(), 0
@@ -381,6 +400,8 @@ class Examiner:
                     raise Broken(f"place {place} was made and is not there")
         count = sum(self.examine_keys(place) for place in self.places())
         self.examine_claims()
+        for envelope in self.engine.envelopes():
+            self.examine_added_packets(envelope)
         self.check_closed()
         self.let_expire()
         for budget in self.engine.budgets():
@@ -436,6 +457,28 @@ class Examiner:
         if budget.total != base + added:
             raise Broken(f"{budget!r} has the total {budget.total}, not {base} + {added}")
 
+    def examine_added_packets(self, envelope: hbcore.Envelope) -> None:
+        """The same of an envelope, which has its packets and no others."""
+        names = [name for _, name, _ in ENVELOPES]
+        place = names.index(envelope.name) if envelope.name in names else int(envelope.name.removeprefix("made "))
+        rows = self.history[(self.history["place"] == place) & (self.history["kind"] == ADD_PACKETS)]
+        total, packets = envelope.terms.total, envelope.terms.packets
+        for key in np.unique(rows["key"]).tolist():
+            answers = rows["answer"][rows["key"] == key]
+            granted = int((answers == Status.GRANTED).sum())
+            try:
+                status = envelope.top_up(key, *added_of(place, key)).status
+            except ValueError:
+                status = REFUSED
+            if granted > 1 or ((granted or (answers == Status.REPEATED).any()) and status != Status.REPEATED):
+                raise Broken(f"top-up {key} of {envelope!r} was granted {granted} times, and is now {status}")
+            if status in (Status.GRANTED, Status.REPEATED):
+                total += added_of(place, key)[0]
+                packets += added_of(place, key)[1]
+        stats = envelope.stats()
+        if (stats.packets, stats.amounts.total) != (packets, total):
+            raise Broken(f"{envelope!r} has {stats}, not {total} in {packets} packets")
+
     def examine_claims(self) -> None:
         """What was settled stays so, and no user is granted more often than others have given back."""
         for kind, name in ((CLAIM, "claim"), (SETTLE_CLAIM, "settle")):
@@ -490,7 +533,7 @@ class Examiner:
                 amounts = envelope.stats().amounts
                 settled += amounts.settled
                 is_closed = not amounts.remaining and envelope.claim("nobody").status == Status.CLOSED
-                held += envelope.terms.total - amounts.settled - (envelope.close() if is_closed else 0)
+                held += amounts.total - amounts.settled - (envelope.close() if is_closed else 0)
         stats = budget.stats()
         is_given = budget.is_closed and budget.parent is not None
         expected = budget.total - held - settled

@@ -20,13 +20,13 @@ cdef class Envelope:
     cdef readonly str name
     cdef readonly Budget budget
     cdef UserKey funding_key        # under which the budget holds this envelope's money
-    cdef uint64_t passed_on         # late refunds that this handle has passed on to the budget, and one
     cdef object __weakref__
 
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
     cdef bint is_over(self) noexcept
     cdef bint has_expired(self) noexcept
     cdef int pass_on(self) except -1
+    cdef uint64_t end(self, uint64_t worker) except? 0xFFFFFFFFFFFFFFFF
     cdef bint finish_closing(self) except -1
     cdef int end_if_due(self) except -1
     cdef int count(self, Counts *counts) except -1

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from hbcore.atomics cimport hb_load_acquire
+from hbcore.atomics cimport hb_load_acquire, hb_store_release
 from hbcore.batch cimport Users, nth_key, users_of
 from hbcore.budget cimport Budget, parent_of
 from hbcore.deck cimport (
@@ -336,16 +336,22 @@ cdef class Envelope:
             What was refunded so far, in minor units. Idempotent: only releases, and claims that were under way and came
             to nothing, add to it later.
         """
-        cdef Counts counts
-        cdef uint64_t worker
         self.region.check_writable()
-        worker = worker_of(self.region)
+        return self.end(worker_of(self.region))
+
+    cdef uint64_t end(self, uint64_t worker) except? 0xFFFFFFFFFFFFFFFF:
+        # Close it and let the budget have what was refunded: returns how much. What is refunded while it is counted
+        # changes the number of late refunds, and is counted by who meets that: passed_on tells of none that is not.
+        cdef uint64_t late = hb_load_acquire(self.deck.ledger.late_refunds) + 1
+        cdef Counts counts
         with nogil:
             deck_close(&self.deck, hb_now_ms())
             deck_expire(&self.deck, worker)
         self.count(&counts)
-        if self.budget is not None and counts.amount_refunded != 0:
-            refund_from(self.budget, &self.funding_key, counts.amount_refunded)
+        if self.budget is not None:
+            if counts.amount_refunded != 0:
+                refund_from(self.budget, &self.funding_key, counts.amount_refunded)
+            hb_store_release(&self.deck.shared.passed_on, late)
         return counts.amount_refunded
 
     def top_up(self, key, /, amount, packets, *, seed=None):
@@ -396,22 +402,13 @@ cdef class Envelope:
         return 0
 
     cdef int pass_on(self) except -1:
-        # Refund to the budget what went back after the closing. A death before this leaves it to the next of these
-        # calls, to a close, a sweep or an audit: what is refunded is counted from the slots. O(touched packets).
-        cdef uint64_t late
-        cdef Counts counts
+        # Refund to the budget what went back after the closing, and what a closer has died over. A death before this
+        # leaves it to the next of these calls, to a close, a sweep or an audit: what is refunded is counted from the
+        # slots. O(touched packets).
         if self.budget is None or hb_load_acquire(self.deck.ledger.closed) == 0:
             return 0
-        late = hb_load_acquire(self.deck.ledger.late_refunds) + 1
-        if late != self.passed_on:
-            # Who closed it may have died before all was refunded, and a claimer with a packet in its hands: nobody else
-            # would ever come to close it again.
-            with nogil:
-                deck_close(&self.deck, hb_now_ms())
-            self.count(&counts)
-            if counts.amount_refunded != 0:
-                refund_from(self.budget, &self.funding_key, counts.amount_refunded)
-            self.passed_on = late
+        if hb_load_acquire(&self.deck.shared.passed_on) != hb_load_acquire(self.deck.ledger.late_refunds) + 1:
+            self.end(worker_of(self.region))
         return 0
 
     @property

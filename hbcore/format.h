@@ -123,7 +123,8 @@ struct hb_envelope {
     uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
     uint64_t next_expiry_ms; /* [atomic] hint: no claim expires before; 0: unknown */
     uint64_t late_refunds;   /* [atomic] hint: how many packets were refunded after the closing */
-    unsigned char reserved3[40];
+    uint64_t passed_on;      /* [atomic] hint: how many of these the budget has, and one; 0: not even the others */
+    unsigned char reserved3[32];
 };
 
 /* What an envelope was topped up by: an object without a name; then a word for each of its strata. An envelope and its

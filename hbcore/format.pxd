@@ -81,6 +81,7 @@ cdef extern from "format.h" nogil:
         uint64_t tombstones
         uint64_t next_expiry_ms
         uint64_t late_refunds
+        uint64_t passed_on
 
     struct hb_hold:
         uint64_t key[2]

@@ -23,6 +23,7 @@ SMALL = (
     ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
     ("levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
+    ("levels.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
     ("levels.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
     ("levels.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
 )

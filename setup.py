@@ -26,6 +26,7 @@ MODULES = [
     "account",
     "envelope",
     "budget",
+    "creation",
     "audit",
     "recovery",
     "engine",

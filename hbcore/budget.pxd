@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from hbcore.account cimport Account, Standing, Sums
+from hbcore.directory cimport Name
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
 
@@ -41,7 +42,7 @@ cdef class Budget:
     cdef int attach_levels(self) except -1
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1
+    cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1
@@ -59,13 +60,30 @@ cdef class Budget:
     cdef tuple identity(self)
 
 
-cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1
+cdef enum:
+    # what child_afford and child_insert say where a budget does not fund a child
+    CHILD_INSUFFICIENT = -2
+    CHILD_CLOSED = -3
+
+cdef int64_t child_find(Region region, Budget parent, const Name *name) except -1 nogil
 cdef int64_t child_afford(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
-) except? -1
+    Region region, Budget parent, const Name *name, uint64_t total, uint64_t *available
+) except -1 nogil
 cdef int64_t child_insert(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
-) except? -1
+    Region region, Budget parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
+) except -1 nogil
+cdef object insufficient(Budget parent, str what, uint64_t total, int refusal, uint64_t available)
+
+# Engine.envelope and Engine.create_many, with the region and the budget that they are for.
+ctypedef object (*get_function)(
+    Region region, Budget budget, object name, object total, object packets, object law, object min, object max,
+    object concentration, object seed, object expires_at, object per_user, object hold_seconds
+)
+ctypedef object (*create_function)(
+    Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
+    object concentration, object seeds, object expires_at, object per_user, object hold_seconds
+)
+cdef void budget_set_envelopes(get_function get, create_function create) noexcept
 cdef Budget budget_at(Region region, uint64_t offset)
 cdef Budget parent_of(Region region, uint64_t offset)
 cdef int refund_upwards(Budget budget) except -1

@@ -20,8 +20,8 @@ from hbcore.account cimport (
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore.directory cimport (
-    directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
-    name_hash, publish_extent, retire_extent,
+    Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
+    name_hash, name_set, publish_extent, retire_extent,
 )
 from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget,
@@ -240,15 +240,17 @@ cdef class Budget:
         self.attach_levels()
         return 0
 
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1:
+    cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
         # REPEATED or ABSENT
         cdef int answer, _turn
         for _turn in range(SUPPLY_LIMIT):
             answer = account_find(&self.account, key, standing)
             if answer == REPEATED or answer == ABSENT:
                 return answer
-            self.supply(answer)
-        self.raise_corrupt()
+            with gil:
+                self.supply(answer)
+        with gil:
+            self.raise_corrupt()
 
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
@@ -513,8 +515,26 @@ cdef class Budget:
         Raises:
             InsufficientBudgetError: this budget is closed, or has less available; nothing was made.
         """
-        return envelopes().envelope_get(
+        return get_envelope(
             self.region, self, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
+            hold_seconds,
+        )
+
+    def create_many(
+        self, names, totals, packets, *, law="double_mean", min=1, max=None, concentration=3, seeds=None,
+        expires_at=None, per_user=1, hold_seconds=None,
+    ):
+        """Create many envelopes as holds of this budget, one after another, without the GIL. As ``Engine.create_many``.
+
+        Each is funded by itself: one that the budget cannot fund any more is answered INSUFFICIENT (or CLOSED, once the
+        budget is) and not made, its name stays free, and those after it are tried as well. Who wants all or none asks
+        for ``stats().available`` before, or gives them a sub-budget of their sum.
+
+        Returns:
+            A uint8 array with the ``Status`` of each name: GRANTED, REPEATED, CONFLICT, INSUFFICIENT or CLOSED.
+        """
+        return create_envelopes(
+            self.region, self, names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user,
             hold_seconds,
         )
 
@@ -939,21 +959,24 @@ def budget_get(Region region not None, Budget parent, name, total):
     cdef hb_budget *shared
     cdef int64_t offset
     cdef UserKey check
+    cdef Name place
     cdef bytes encoded
+    cdef uint64_t available
     cdef uint64_t wanted = 0
     region.check_open()
     encoded = object_name(name)
     name = encoded.decode()     # a str, and not a subclass of it
     if total is not None:
         wanted = integer("total", total, 1, TOTAL_LIMIT - 1)
-    offset = child_find(region, parent, HB_KIND_BUDGET, encoded)
+    name_set(region, HB_KIND_BUDGET, 0 if parent is None else parent.offset, encoded, <uint64_t>len(encoded), &place)
+    offset = child_find(region, parent, &place)
     if offset == 0:
         if total is None:
             raise NotFoundError(f"there is no budget {name!r}; give total to create it")
         region.check_writable()
         if depth_of(parent) >= DEPTH_LIMIT:
             raise ValueError(f"budget {name!r} would be more than {DEPTH_LIMIT} levels below the engine")
-        offset = child_afford(region, parent, HB_KIND_BUDGET, name, encoded, wanted)
+        offset = child_afford(region, parent, &place, wanted, &available)
     if offset == 0:
         offset = directory_allocate(region, budget_size(<uint64_t>len(encoded)))
         shared = <hb_budget *>(region.base + offset)
@@ -967,7 +990,9 @@ def budget_get(Region region not None, Budget parent, name, total):
         memcpy(<char *>shared + sizeof(hb_budget), <const char *>encoded, len(encoded))
         budget_check(region, shared, <const unsigned char *>shared + sizeof(hb_budget), <uint64_t>len(encoded), &check)
         memcpy(shared.check, &check, 16)
-        offset = child_insert(region, parent, HB_KIND_BUDGET, name, encoded, <uint64_t>offset, wanted)
+        offset = child_insert(region, parent, &place, <uint64_t>offset, wanted, &available)
+    if offset < 0:
+        raise insufficient(parent, f"budget {name!r}", wanted, <int>offset, available)
     budget = budget_at(region, <uint64_t>offset)
     if total is not None:
         check_same_total(name, budget.base_total, wanted)
@@ -982,81 +1007,96 @@ cdef int depth_of(Budget budget):
     return depth
 
 
-cdef int64_t child_find(Region region, Budget parent, uint32_t kind, bytes name) except? -1:
+cdef int64_t child_find(Region region, Budget parent, const Name *name) except -1 nogil:
     # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
-    cdef uint64_t owner = 0 if parent is None else parent.offset
-    cdef int64_t offset = directory_find(region, kind, owner, name)
-    cdef UserKey key
+    cdef int64_t offset = directory_find(region, name)
     cdef Standing standing
     if offset != 0 or parent is None:
         return offset
-    key = name_hash(region, kind, owner, name)
-    if parent.look_up(&key, &standing) == ABSENT:
+    if parent.look_up(&name.key, &standing) == ABSENT:
         return 0
     if hold_kind(standing.state) != FUNDED:
-        parent.raise_corrupt()
+        with gil:
+            parent.raise_corrupt()
     if not region.is_readonly:
-        directory_name(region, kind, owner, name, standing.link)
+        directory_name(region, name, standing.link)
     return <int64_t>standing.link
 
 
-cdef object insufficient(Budget parent, uint32_t kind, str name, uint64_t total, bint is_closed, uint64_t available):
-    if is_closed:
+cdef object insufficient(Budget parent, str what, uint64_t total, int refusal, uint64_t available):
+    if refusal == CHILD_CLOSED:
         return InsufficientBudgetError(f"budget {parent.name!r} is closed")
-    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
-    return InsufficientBudgetError(
-        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
-    )
+    return InsufficientBudgetError(f"budget {parent.name!r} has {available} available, not the {total} for {what}")
 
 
 cdef int64_t child_afford(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t total
-) except? -1:
+    Region region, Budget parent, const Name *name, uint64_t total, uint64_t *available
+) except -1 nogil:
     # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
-    # funded, the offset of what somebody else has just made of that name, or raises InsufficientBudgetError.
+    # funded, the offset of what somebody else has just made of that name, or a refusal.
     cdef bint is_closed
-    cdef uint64_t available
     cdef int64_t offset
     if parent is None:
         return 0
-    available = account_available(&parent.account, &is_closed)
-    if not is_closed and available >= total:
+    available[0] = account_available(&parent.account, &is_closed)
+    if not is_closed and available[0] >= total:
         return 0
     # The look at the money comes first: if the child is not there now, it was not there then.
-    offset = child_find(region, parent, kind, encoded)
+    offset = child_find(region, parent, name)
     if offset == 0:
-        raise insufficient(parent, kind, name, total, is_closed, available)
+        return CHILD_CLOSED if is_closed else CHILD_INSUFFICIENT
     return offset
 
 
 cdef int64_t child_insert(
-    Region region, Budget parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
-) except? -1:
+    Region region, Budget parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
+) except -1 nogil:
     # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
-    # has the name then, or raises InsufficientBudgetError; what has lost is retired.
-    cdef UserKey key
+    # has the name then, or a refusal; what has lost is retired.
     cdef Standing standing
     cdef bint is_closed
-    cdef uint64_t available
     cdef int answer
     if parent is None:
-        return directory_insert(region, kind, 0, encoded, offset)
-    key = name_hash(region, kind, parent.offset, encoded)
-    try:
-        answer = parent.put(&key, FUNDING, offset, total, &standing)
-    except BaseException:
-        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
-        if standing.wish == 0:
-            retire_extent(region, offset)
-        raise
+        return directory_insert(region, name, offset)
+    answer = child_fund(region, parent, name, offset, total, &standing)
     if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
         if standing.link != offset:
             retire_extent(region, offset)
-        directory_name(region, kind, parent.offset, encoded, standing.link)
+        directory_name(region, name, standing.link)
         return <int64_t>standing.link
     retire_extent(region, offset)
-    available = account_available(&parent.account, &is_closed)
-    raise insufficient(parent, kind, name, total, answer == CLOSED, available)
+    available[0] = account_available(&parent.account, &is_closed)
+    return CHILD_CLOSED if answer == CLOSED else CHILD_INSUFFICIENT
+
+
+cdef int child_fund(
+    Region region, Budget parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
+) except -1 nogil:
+    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as Budget.put.
+    cdef int answer = UNSEEN
+    cdef int _turn
+    standing.wish = 0
+    for _turn in range(SUPPLY_LIMIT):
+        answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
+        if 0 <= answer < LACKING:
+            return answer
+        child_supply(region, parent, offset, answer, standing.wish)
+    return child_supply(region, parent, offset, answer, standing.wish, True)
+
+
+cdef int child_supply(
+    Region region, Budget parent, uint64_t offset, int answer, uint64_t wish, bint is_enough=False
+) except -1 with gil:
+    try:
+        if is_enough:
+            parent.raise_corrupt()
+        parent.supply(answer)
+    except BaseException:
+        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        if wish == 0:
+            retire_extent(region, offset)
+        raise
+    return 0
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:
@@ -1067,6 +1107,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef Budget parent
     cdef UserKey key
     cdef Standing standing
+    cdef Name place
     cdef int answer, _turn
     cdef bytes name
     if kind == HB_KIND_TOP_UP:
@@ -1086,7 +1127,8 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         parent = parent_of(region, extent.parent)
         if name is None or parent is None:
             return False
-        key = name_hash(region, kind, parent.offset, name)
+        name_set(region, kind, parent.offset, name, <uint64_t>len(name), &place)
+        key = place.key
     else:
         return False
     for _turn in range(SUPPLY_LIMIT):
@@ -1100,12 +1142,23 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             if hold_kind(standing.state) != FUNDED or standing.link != offset:
                 return False
             if not region.is_readonly and kind != HB_KIND_TOP_UP:
-                directory_name(region, kind, parent.offset, name, offset)
+                directory_name(region, &place, offset)
             return True
         parent.supply(answer)
     parent.raise_corrupt()
 
 directory_set_funded(child_is_funded)
+
+
+# What makes envelopes lies above this module.
+cdef get_function get_envelope = NULL
+cdef create_function create_envelopes = NULL
+
+
+cdef void budget_set_envelopes(get_function get, create_function create) noexcept:
+    global get_envelope, create_envelopes
+    get_envelope = get
+    create_envelopes = create
 
 
 # ---- refunds --------------------------------------------------------------------------------------------------------

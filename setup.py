@@ -26,6 +26,7 @@ MODULES = [
     "account",
     "envelope",
     "budget",
+    "wish",
     "creation",
     "audit",
     "recovery",

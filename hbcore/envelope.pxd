@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.budget cimport Budget
 from hbcore.deck cimport Counts, Deck
+from hbcore.directory cimport Name
 from hbcore.format cimport hb_envelope
 from hbcore.law cimport Terms
 from hbcore.ledger cimport Found
@@ -46,5 +47,9 @@ cdef const char *envelope_read(
 ) noexcept nogil
 cdef object raise_damaged(Region region, str name, const char *wrong)
 cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=*)
+cdef Envelope envelope_from(
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
+    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user
+)
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)

@@ -95,6 +95,7 @@ cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out)
 # ---- the public class -----------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.freelist(16)
 @cython.auto_pickle(False)
 cdef class Envelope:
     """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``.
@@ -488,28 +489,44 @@ cdef object raise_damaged(Region region, str name, const char *wrong):
 
 cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=None):
     # The handle of the envelope at an offset. budget: that of it, if it is known; otherwise it is found.
-    cdef Envelope envelope = Envelope.__new__(Envelope)
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] copied_name
+    cdef Terms terms
     cdef Name place
-    cdef const char *wrong = envelope_read(region, offset, &copy, copied_name, &envelope.deck.terms)
+    cdef const char *wrong = envelope_read(region, offset, &copy, copied_name, &terms)
     if wrong != NULL:
         raise_damaged(region, name, wrong)
-    envelope.deck.expires_at_ms = copy.expires_at_ms
-    envelope.deck.hold_ms = copy.hold_ms
-    envelope.deck.per_user = copy.per_user
-    envelope.deck.clock_offset_ms = region.clock_offset_ms
-    envelope.region = region
+    place.length = copy.extent.name_length
     if copy.extent.parent != 0:
         if budget is None or budget.offset != copy.extent.parent:
             budget = parent_of(region, copy.extent.parent)
-        envelope.budget = budget
         name_set(region, HB_KIND_ENVELOPE, copy.extent.parent, copied_name, copy.extent.name_length, &place)
+    else:
+        budget = None
+    return envelope_from(
+        region, offset, name, budget, &place, &terms, copy.expires_at_ms, copy.hold_ms, copy.per_user
+    )
+
+
+cdef Envelope envelope_from(
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
+    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user
+):
+    # The handle of an envelope whose terms are known: read and checked, or just made. terms: prepared.
+    cdef Envelope envelope = Envelope.__new__(Envelope)
+    envelope.deck.terms = terms[0]
+    envelope.deck.expires_at_ms = expires_at_ms
+    envelope.deck.hold_ms = hold_ms
+    envelope.deck.per_user = per_user
+    envelope.deck.clock_offset_ms = region.clock_offset_ms
+    envelope.region = region
+    envelope.budget = budget
+    if budget is not None:
         envelope.funding_key = place.key
     envelope.offset = offset
     envelope.name = name
     deck_attach(
-        &envelope.deck, <hb_envelope *>(region.base + offset), copy.extent.name_length, &region.file,
-        region.is_readonly, region.is_stale,
+        &envelope.deck, <hb_envelope *>(region.base + offset), place.length, &region.file, region.is_readonly,
+        region.is_stale,
     )
     return envelope

@@ -10,21 +10,22 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from hbcore.account cimport INSUFFICIENT, account_prefetch
-from hbcore.batch cimport GROUP
+from hbcore.batch cimport GROUP, Message, siphash128_group
 from hbcore.budget cimport (
     CHILD_CLOSED, Budget, budget_set_envelopes, child_afford, child_find, child_insert, insufficient,
 )
 from hbcore.deck cimport envelope_size
-from hbcore.directory cimport Name, directory_allocate, directory_prefetch, name_set
+from hbcore.directory cimport Name, directory_allocate, directory_prefetch, name_message, name_set
 from hbcore.envelope cimport (
-    NAME_LIMIT, Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged, terms_check,
+    NAME_LIMIT, TERMS_MESSAGE, Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged,
+    terms_message,
 )
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore.law cimport STRATUM_SIZE, Terms, terms_prepare
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.stream cimport Stream, stream_init, stream_word
-from hbcore.user cimport UserKey
+from hbcore.user cimport UserKey, siphash128
 from hbcore.wish cimport (
     SEED_SIZE, Order, Wish, is_default_law, plain_order, plain_wish, text_of, wish_as_terms, wish_from, wish_of,
 )
@@ -45,6 +46,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     CONFLICT_STATUS = 5
+    STATE_SIZE = 8          # of the first word of an extent
 
 cdef object ONE = 1         # the default of min and per_user, and
 cdef object THREE = 3       # of concentration
@@ -52,44 +54,45 @@ cdef object THREE = 3       # of concentration
 
 # ---- the protocol ---------------------------------------------------------------------------------------------------
 
-cdef void write(Region region, const Name *name, const Wish *wish, uint64_t now_ms, hb_envelope *shared) noexcept nogil:
-    # All of it lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is named.
-    cdef UserKey check
-    shared.extent.kind = HB_KIND_ENVELOPE
-    shared.extent.name_length = <uint16_t>name.length
-    shared.extent.name_offset = sizeof(hb_envelope)
-    shared.extent.parent = name.parent
-    shared.extent.created_at_ms = now_ms
-    shared.total = wish.terms.total
-    shared.packets = wish.terms.packets
-    shared.min = wish.terms.min
-    shared.max = wish.terms.max
-    shared.law = wish.terms.law
-    shared.concentration = wish.terms.concentration
-    shared.expires_at_ms = wish.expires_at_ms
-    shared.hold_ms = wish.hold_ms
-    shared.per_user = wish.per_user
-    memcpy(shared.seed, wish.terms.seed, SEED_SIZE)
-    memcpy(<char *>shared + sizeof(hb_envelope), name.text, name.length)
-    terms_check(region, shared, name.text, name.length, &check)
-    memcpy(shared.check, &check, 16)
+cdef void fill(const Name *name, const Wish *wish, uint64_t now_ms, hb_envelope *image) noexcept nogil:
+    # An envelope as it is to be written; all but its check, and the state of its extent.
+    memset(image, 0, sizeof(hb_envelope))
+    image.extent.kind = HB_KIND_ENVELOPE
+    image.extent.name_length = <uint16_t>name.length
+    image.extent.name_offset = sizeof(hb_envelope)
+    image.extent.parent = name.parent
+    image.extent.created_at_ms = now_ms
+    image.total = wish.terms.total
+    image.packets = wish.terms.packets
+    image.min = wish.terms.min
+    image.max = wish.terms.max
+    image.law = wish.terms.law
+    image.concentration = wish.terms.concentration
+    image.expires_at_ms = wish.expires_at_ms
+    image.hold_ms = wish.hold_ms
+    image.per_user = wish.per_user
+    memcpy(image.seed, wish.terms.seed, SEED_SIZE)
 
 
 cdef int create(
-    Region region, Budget budget, const Name *name, const Wish *wish, uint64_t now_ms, int64_t *offset,
-    uint64_t *available
+    Region region, Budget budget, const Name *name, const hb_envelope *image, int64_t *offset, uint64_t *available
 ) except -1 nogil:
-    # Make the envelope, which was not there when it was looked for; its seed is in the wish, given or not. Returns
-    # GRANTED_NOW, or REPEATED if somebody else has made one of that name meanwhile, with its offset; or INSUFFICIENT or
-    # CLOSED. A death on the way leaves an extent in phase MAKING that nothing leads to, which is nobody's.
+    # Make the envelope, which was not there when it was looked for. Returns GRANTED_NOW, or REPEATED if somebody else
+    # has made one of that name meanwhile, with its offset; or INSUFFICIENT or CLOSED. A death on the way leaves an
+    # extent in phase MAKING that nothing leads to, which is nobody's.
     cdef int64_t made = 0
-    cdef uint64_t stratum_count = (wish.terms.packets + STRATUM_SIZE - 1) // STRATUM_SIZE
-    offset[0] = child_afford(region, budget, name, wish.terms.total, available)
+    cdef char *shared
+    cdef uint64_t stratum_count = (image.packets + STRATUM_SIZE - 1) // STRATUM_SIZE
+    offset[0] = child_afford(region, budget, name, image.total, available)
     if offset[0] == 0:
-        made = directory_allocate(region, envelope_size(name.length, stratum_count, wish.terms.packets))
-        write(region, name, wish, now_ms, <hb_envelope *>(region.base + made))
+        made = directory_allocate(region, envelope_size(name.length, stratum_count, image.packets))
+        # All of it lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is named. The state
+        # of the extent, the first word, stays what it is.
+        shared = region.base + made
+        memcpy(shared + STATE_SIZE, <const char *>image + STATE_SIZE, sizeof(hb_envelope) - STATE_SIZE)
+        memcpy(shared + sizeof(hb_envelope), name.text, name.length)
         # The compare-and-swap is in there; before it nobody can see the envelope, after it it is whole.
-        offset[0] = child_insert(region, budget, name, <uint64_t>made, wish.terms.total, available)
+        offset[0] = child_insert(region, budget, name, <uint64_t>made, image.total, available)
     if offset[0] > 0:
         return GRANTED_NOW if offset[0] == made else REPEATED
     return CLOSED if offset[0] == CHILD_CLOSED else INSUFFICIENT
@@ -126,6 +129,9 @@ cdef object get_envelope(
     cdef Envelope envelope
     cdef Name place
     cdef Wish wish
+    cdef hb_envelope image
+    cdef unsigned char[TERMS_MESSAGE] message
+    cdef UserKey check
     cdef const unsigned char *text = NULL
     cdef uint64_t length = 0
     cdef uint64_t available = 0
@@ -154,7 +160,10 @@ cdef object get_envelope(
     if envelope is None:
         if not wish.has_seed:
             fresh_seed(wish.terms.seed)
-        status = create(region, budget, &place, &wish, hb_now_ms(), &offset, &available)
+        fill(&place, &wish, hb_now_ms(), &image)
+        siphash128(region.header.directory_key, message, terms_message(&image, text, length, message), &check)
+        memcpy(image.check, &check, 16)
+        status = create(region, budget, &place, &image, &offset, &available)
         if offset < 0:
             raise insufficient(budget, f"envelope {name!r}", wish.terms.total, <int>offset, available)
         if status == GRANTED_NOW:
@@ -213,41 +222,103 @@ cdef object create_envelopes(
     return statuses
 
 
+cdef struct Making:         # one envelope of a group
+    Name name
+    Wish wish
+    int64_t offset          # where it was found; 0: it was not there
+    hb_envelope image       # what is to be written if it was not
+
+
 cdef int create_rows(
     Region region, Budget budget, Order order, const Wish *common, Stream *stream, uint8_t *statuses
 ) except -1 nogil:
     # Make each envelope in order, or look at the one that there is. An exception leaves those before it made.
-    cdef Name group[GROUP]
-    cdef Wish wish = common[0]
-    cdef uint64_t parent = 0 if budget is None else budget.offset
-    cdef uint64_t now_ms, available
-    cdef int64_t offset
+    cdef Making[GROUP] group
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
-    cdef int status
+    for i in range(GROUP):
+        group[i].wish = common[0]
     while base < order.count:
         size = min(order.count - base, <Py_ssize_t>GROUP)
+        find_group(region, budget, order, base, size, group)
+        fill_group(region, order, base, size, stream, group)
         for i in range(size):
-            name_set(region, HB_KIND_ENVELOPE, parent, order.texts[base + i], order.lengths[base + i], &group[i])
-            directory_prefetch(region, &group[i])
-            if budget is not None:
-                account_prefetch(&budget.account, &group[i].key)
-        now_ms = hb_now_ms()
-        for i in range(size):
-            wish_of(order, base + i, common, &wish)
-            if common.has_seed:
-                memcpy(wish.terms.seed, order.seed_bytes + (base + i) * SEED_SIZE, SEED_SIZE)
-            status = REPEATED
-            offset = child_find(region, budget, &group[i])
-            if offset == 0:
-                if not common.has_seed:
-                    draw_seed(stream, wish.terms.seed)
-                status = create(region, budget, &group[i], &wish, now_ms, &offset, &available)
-            if status == REPEATED:
-                status = look_at(region, &group[i], <uint64_t>offset, &wish)
-            statuses[base + i] = <uint8_t>status
+            statuses[base + i] = <uint8_t>make_one(region, budget, group, i)
         base += size
     return 0
+
+
+cdef int find_group(
+    Region region, Budget budget, Order order, Py_ssize_t base, Py_ssize_t size, Making *group
+) except -1 nogil:
+    # Look for the envelopes base .. base + size - 1 of the order. All names are hashed, and what they lead to is
+    # fetched, before the first is looked for.
+    cdef Message[GROUP] messages
+    cdef UserKey[GROUP] keys
+    cdef Name *name
+    cdef Py_ssize_t i
+    for i in range(size):
+        name = &group[i].name
+        name.kind = HB_KIND_ENVELOPE
+        name.parent = 0 if budget is None else budget.offset
+        name.text = order.texts[base + i]
+        name.length = order.lengths[base + i]
+        messages[i].size = name_message(name, messages[i].bytes)
+    siphash128_group(region.header.directory_key, messages, size, keys)
+    for i in range(size):
+        group[i].name.key = keys[i]
+        directory_prefetch(region, &group[i].name)
+        if budget is not None:
+            account_prefetch(&budget.account, &keys[i])
+    for i in range(size):
+        group[i].offset = child_find(region, budget, &group[i].name)
+    return 0
+
+
+cdef void fill_group(
+    Region region, Order order, Py_ssize_t base, Py_ssize_t size, Stream *stream, Making *group
+) noexcept nogil:
+    # Work out the wishes of a group, and the images of what was not there, each with its check.
+    cdef Message[GROUP] messages
+    cdef UserKey[GROUP] checks
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef Making *making
+    cdef Py_ssize_t i
+    cdef Py_ssize_t count = 0
+    for i in range(size):
+        making = &group[i]
+        wish_of(order, base + i, &making.wish)
+        if making.offset == 0:
+            if not making.wish.has_seed:
+                draw_seed(stream, making.wish.terms.seed)
+            fill(&making.name, &making.wish, now_ms, &making.image)
+            messages[count].size = terms_message(
+                &making.image, making.name.text, making.name.length, messages[count].bytes
+            )
+            count += 1
+    siphash128_group(region.header.directory_key, messages, count, checks)
+    count = 0
+    for i in range(size):
+        if group[i].offset == 0:
+            memcpy(group[i].image.check, &checks[count], 16)
+            count += 1
+
+
+cdef int make_one(Region region, Budget budget, Making *group, Py_ssize_t place) except -1 nogil:
+    # Make one of a group, if it was not there, or look at it. Returns its Status.
+    cdef Making *making = &group[place]
+    cdef uint64_t available
+    cdef Py_ssize_t i
+    cdef int status
+    for i in range(place):
+        # The same name again was made just now; without another look its space would be taken twice.
+        if making.offset == 0 and group[i].name.key.low == making.name.key.low:
+            making.offset = child_find(region, budget, &making.name)
+    if making.offset == 0:
+        status = create(region, budget, &making.name, &making.image, &making.offset, &available)
+        if status != REPEATED:
+            return status
+    return look_at(region, &making.name, <uint64_t>making.offset, &making.wish)
 
 
 cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:

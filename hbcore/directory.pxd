@@ -21,6 +21,7 @@ cdef void directory_set_funded(funded_function function) noexcept
 cdef void name_set(
     Region region, uint32_t kind, uint64_t parent, const unsigned char *text, uint64_t length, Name *name
 ) noexcept nogil
+cdef size_t name_message(const Name *name, unsigned char *message) noexcept nogil
 cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name)
 
 cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil

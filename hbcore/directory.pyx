@@ -210,10 +210,15 @@ cdef void name_set(
     name.parent = parent
     name.text = text
     name.length = length
-    memcpy(message, &kind, 4)
-    memcpy(message + 4, &parent, 8)
-    memcpy(message + 12, text, length)
-    siphash128(region.header.directory_key, message, 12 + length, &name.key)
+    siphash128(region.header.directory_key, message, name_message(name, message), &name.key)
+
+
+cdef size_t name_message(const Name *name, unsigned char *message) noexcept nogil:
+    # Of what a name is hashed, 12 + NAME_LIMIT bytes at most; returns how many.
+    memcpy(message, &name.kind, 4)
+    memcpy(message + 4, &name.parent, 8)
+    memcpy(message + 12, name.text, name.length)
+    return 12 + name.length
 
 
 cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name):

@@ -38,9 +38,10 @@ cdef class Envelope:
 
 cdef enum:
     NAME_LIMIT = 255
+    TERMS_MESSAGE = 16 + 96 + NAME_LIMIT
 
-cdef void terms_check(
-    Region region, const hb_envelope *terms, const unsigned char *name, uint64_t name_length, UserKey *out
+cdef size_t terms_message(
+    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
 ) noexcept nogil
 cdef const char *envelope_read(
     Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms

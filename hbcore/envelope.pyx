@@ -34,9 +34,6 @@ from hbcore.terms import Terms as CheckedTerms, integer
 
 cdef tuple STATUSES = tuple(Status)
 
-cdef enum:
-    TERMS_MESSAGE = 16 + 96 + NAME_LIMIT
-
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
 
@@ -440,15 +437,14 @@ cdef object envelope_terms_of(Envelope envelope):
     )
 
 
-cdef void terms_check(
-    Region region, const hb_envelope *terms, const unsigned char *name, uint64_t name_length, UserKey *out
+cdef size_t terms_message(
+    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
 ) noexcept nogil:
-    # A keyed hash of what an envelope is: its kind and parent, its terms, its name.
-    cdef unsigned char[TERMS_MESSAGE] message
+    # What an envelope is: its kind and parent, its terms, its name; its check is a keyed hash of it. Returns the size.
     memcpy(message, &terms.extent.kind, 16)
     memcpy(message + 16, &terms.total, 96)
     memcpy(message + 112, name, name_length)
-    siphash128(region.header.directory_key, message, 112 + name_length, out)
+    return 112 + name_length
 
 
 cdef const char *envelope_read(
@@ -457,6 +453,7 @@ cdef const char *envelope_read(
     # The envelope whose extent is at an offset that was read from the mapping: everything that is used later is copied
     # and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    cdef unsigned char[TERMS_MESSAGE] message
     cdef uint64_t size
     cdef UserKey check
     if shared == NULL:
@@ -467,7 +464,9 @@ cdef const char *envelope_read(
             or size < memory_offset(copy.extent.name_length)):
         return "has an impossible size"
     memcpy(name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
-    terms_check(region, copy, name, copy.extent.name_length, &check)
+    siphash128(
+        region.header.directory_key, message, terms_message(copy, name, copy.extent.name_length, message), &check
+    )
     terms.total = copy.total
     terms.packets = copy.packets
     terms.min = copy.min

@@ -1,5 +1,6 @@
 # What is asked for: one envelope, or many.
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 from hbcore.law cimport Terms
 
@@ -25,6 +26,7 @@ cdef class Order:           # many envelopes that are to be, as pointers and cou
     cdef int64_t *packets
     cdef bytes seeds        # 32 bytes for each, or None
     cdef const unsigned char *seed_bytes
+    cdef uint64_t highest   # the most that any packet may be
 
 
 cdef bint text_of(str name, const unsigned char **text, uint64_t *length) except -1
@@ -38,8 +40,10 @@ cdef object wish_as_terms(const Wish *wish)
 cdef Order plain_order(object names, object totals, object packets, object seeds, const Wish *common)
 
 
-cdef inline void wish_of(Order order, Py_ssize_t i, const Wish *common, Wish *wish) noexcept nogil:
-    # Fill in what is an envelope's own, but its seed.
+cdef inline void wish_of(Order order, Py_ssize_t i, Wish *wish) noexcept nogil:
+    # Fill in what is an envelope's own. wish: of what all have in common, or of another of them.
     wish.terms.total = <uint64_t>order.totals[i]
     wish.terms.packets = <uint64_t>order.packets[i]
-    wish.terms.max = min(common.terms.max, wish.terms.total)
+    wish.terms.max = min(order.highest, wish.terms.total)
+    if wish.has_seed:
+        memcpy(wish.terms.seed, order.seed_bytes + i * SEED_SIZE, SEED_SIZE)

@@ -305,6 +305,7 @@ cdef Order plain_order(object names, object totals, object packets, object seeds
     cdef Order order = Order.__new__(Order)
     cdef Wish wish = common[0]
     cdef Py_ssize_t i
+    order.highest = common.terms.max
     if not plain_names(names, order):
         return None
     order.totals = <int64_t *>memory_for(order.count, sizeof(int64_t))
@@ -312,7 +313,7 @@ cdef Order plain_order(object names, object totals, object packets, object seeds
     if not (plain_integers(totals, order.count, order.totals) and plain_integers(packets, order.count, order.packets)):
         return None
     for i in range(order.count):
-        wish_of(order, i, common, &wish)
+        wish_of(order, i, &wish)
         if not terms_valid(&wish.terms):
             return None
     if seeds is not None:

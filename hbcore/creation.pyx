@@ -20,8 +20,8 @@ from hbcore.envelope cimport (
 )
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore.funding cimport CHILD_CLOSED, child_afford, child_find, child_insert, insufficient
-from hbcore.law cimport Terms, strata_of
 from hbcore.hold cimport INSUFFICIENT
+from hbcore.law cimport Terms, strata_of
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.stream cimport Stream, stream_init, stream_word

@@ -55,7 +55,7 @@ def copy_sources(folder: Path) -> None:
     for path in PACKAGE.iterdir():
         if path.suffix in (".pxd", ".h") or (path.suffix == ".pyx" and path.stem in MODULES):
             shutil.copy(path, package)
-    for name in ("terms.py", "errors.py", "records.py"):
+    for name in ("terms.py", "errors.py", "records.py", "namespace.py"):
         shutil.copy(PACKAGE / name, package)
     (package / "__init__.py").touch()
     for name in (*(f"{name}.pyx" for name in EXPLORERS), "schedule.c", "schedule.h"):

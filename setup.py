@@ -31,6 +31,8 @@ MODULES = [
     "budget",
     "envelope",
     "growth",
+    "wish",
+    "creation",
     "audit_envelope",
     "audit_budget",
     "recovery",

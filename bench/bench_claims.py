@@ -33,6 +33,7 @@ OPERATIONS = {
     "create a sub-budget": (operations.create_sub_budget, COUNT // 10),
     "create a funded envelope of 10 packets": (operations.create_funded, COUNT // 10),
     "create an envelope of 10 packets": (operations.create_small, COUNT),
+    "create_many of 10 packets": (operations.create_many, COUNT),
     "create an envelope of 10**9 packets": (operations.create_huge, 1),
 }
 ROUNDS = {"native": 25, "reference": 5}

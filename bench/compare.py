@@ -46,6 +46,7 @@ ROWS = (
     Row("find", operations.find, 100_000, 100_000),
     Row("release and claim again", operations.release_and_claim, 100_000, 100_000),
     Row("create an envelope of 10 packets", operations.create_small, 10_000, 10_000),
+    Row("create_many, of 10 packets", operations.create_many, 10_000, 10_000, PAIR),
     Row("create an envelope of 10**9 packets", operations.create_huge, 10, 10, PAIR),
     Row("split, equal, per packet", operations.split_equal, 1_024_000, 102_400, PAIR),
     Row("split, double_mean, per packet", operations.split_double_mean, 1_024_000, 4_096, PAIR),

@@ -167,6 +167,11 @@ def create_small(impl: Any, count: int) -> Run:
     return run
 
 
+def create_many(impl: Any, count: int) -> Run:
+    engine, names = impl.Engine(), [f"envelope {number}" for number in range(count)]
+    return lambda: engine.create_many(names, 10 * MEAN, 10)
+
+
 def create_huge(impl: Any, count: int) -> Run:
     engines = [impl.Engine() for _ in range(count)]
 

@@ -5,6 +5,11 @@ from hbcore.user cimport HashKey, UserKey
 
 cdef enum:
     GROUP = 16      # users that are hashed, and what they lead to is fetched, before the first is looked at
+    MESSAGE_LIMIT = 384
+
+cdef struct Message:
+    size_t size                 # less than MESSAGE_LIMIT
+    unsigned char[MESSAGE_LIMIT] bytes
 
 
 cdef struct Batch:
@@ -27,4 +32,5 @@ cdef class Users:
 
 cdef Users users_of(const HashKey *key, object users, uint64_t nth)
 cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t size, UserKey *group) noexcept nogil
+cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssize_t count, UserKey *out) noexcept nogil
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil

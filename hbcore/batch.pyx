@@ -23,8 +23,12 @@ cdef extern from "siphash.h" nogil:
     void hb_hash_integers(
         const uint64_t *key, const uint64_t *numbers, const uint64_t *negatives, uint64_t *keys, int count
     ) noexcept
+    void hb_hash_blocks(const uint64_t *key, const uint64_t *blocks, int count, uint64_t *keys) noexcept
+    enum:
+        HB_LANES
 
 cdef enum:
+    BLOCK_LIMIT = MESSAGE_LIMIT // 8
     TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
 
 
@@ -98,6 +102,32 @@ cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t 
         for i in range(size):
             nth_key(batch.hash_key, batch.nth, &group[i])
     return group
+
+
+cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssize_t count, UserKey *out) noexcept nogil:
+    # As siphash128 of each. Messages that stand together and have as many blocks are hashed side by side.
+    cdef uint64_t[BLOCK_LIMIT * HB_LANES] blocks
+    cdef uint64_t word
+    cdef Py_ssize_t base = 0
+    cdef Py_ssize_t i
+    cdef size_t j, block_count
+    while base < count:
+        block_count = messages[base].size // 8 + 1
+        i = 1
+        while i < HB_LANES and base + i < count and messages[base + i].size // 8 + 1 == block_count:
+            i += 1
+        if i < HB_LANES:
+            siphash128(key, messages[base].bytes, messages[base].size, &out[base])
+            base += 1
+            continue
+        for i in range(HB_LANES):
+            for j in range(block_count - 1):
+                memcpy(&blocks[<Py_ssize_t>j * HB_LANES + i], messages[base + i].bytes + 8 * j, 8)
+            word = 0
+            memcpy(&word, messages[base + i].bytes + 8 * (block_count - 1), messages[base + i].size % 8)
+            blocks[<Py_ssize_t>(block_count - 1) * HB_LANES + i] = word | (<uint64_t>messages[base + i].size << 56)
+        hb_hash_blocks(key, blocks, <int>block_count, <uint64_t *>&out[base])
+        base += HB_LANES
 
 
 cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bint *negative) noexcept nogil:

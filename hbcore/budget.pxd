@@ -24,5 +24,16 @@ cdef class Budget(Purse):
 
 
 cdef object as_key(error)
+
+# Engine.envelope and Engine.create_many, with the region and the budget that they are for.
+ctypedef object (*get_function)(
+    Region region, Budget budget, object name, object total, object packets, object law, object min, object max,
+    object concentration, object seed, object expires_at, object per_user, object hold_seconds, object max_packets
+)
+ctypedef object (*create_function)(
+    Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
+    object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
+)
+cdef void budget_set_envelopes(get_function get, create_function create) noexcept
 cdef Budget budget_at(Region region, uint64_t offset)
 cdef Budget parent_of(Region region, uint64_t offset)

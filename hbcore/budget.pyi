@@ -12,6 +12,8 @@ from hbcore.records import BudgetStats, State, Status
 from hbcore.region import Region
 
 _Amounts: TypeAlias = SupportsIndex | NDArray[np.integer[Any] | np.object_] | Iterable[SupportsIndex]
+_Names: TypeAlias = NDArray[np.str_ | np.object_] | Iterable[str]
+_Seeds: TypeAlias = NDArray[np.uint8] | Iterable[bytes]
 
 @final
 class Hold:
@@ -54,6 +56,22 @@ class Budget(Purse):
         hold_seconds: float | None = None,
         max_packets: int | None = None,
     ) -> Envelope: ...
+    def create_many(
+        self,
+        names: _Names,
+        totals: _Amounts,
+        packets: _Amounts,
+        *,
+        law: str = "double_mean",
+        min: int = 1,
+        max: int | None = None,
+        concentration: int = 3,
+        seeds: _Seeds | None = None,
+        expires_at: float | datetime | None = None,
+        per_user: int = 1,
+        hold_seconds: float | None = None,
+        max_packets: int | None = None,
+    ) -> NDArray[np.uint8]: ...
     def top_up(self, key: _User, /, amount: SupportsIndex) -> Hold: ...
     def close(self) -> int: ...
     @property

@@ -14,10 +14,10 @@ from hbcore.account cimport (
 )
 from hbcore.atomics cimport hb_fetch_add_relaxed
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
-from hbcore.directory cimport directory_allocate
+from hbcore.directory cimport Name, directory_allocate, name_set
 from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
 from hbcore.funding cimport (
-    check_limit, child_afford, child_find, child_insert, fund_top_up, pledge, refund_upwards,
+    check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
     top_up_conflict, top_up_key,
 )
 from hbcore.hold cimport (
@@ -370,8 +370,26 @@ cdef class Budget(Purse):
         Raises:
             InsufficientBudgetError: this budget is closed, or has less available; nothing was made.
         """
-        return envelopes().envelope_get(
+        return get_envelope(
             self.region, self, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
+            hold_seconds, max_packets,
+        )
+
+    def create_many(
+        self, names, totals, packets, *, law="double_mean", min=1, max=None, concentration=3, seeds=None,
+        expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
+    ):
+        """Create many envelopes as holds of this budget, one after another, without the GIL. As ``Engine.create_many``.
+
+        Each is funded by itself: one that the budget cannot fund any more is answered INSUFFICIENT (or CLOSED, once the
+        budget is) and not made, its name stays free, and those after it are tried as well. Who wants all or none asks
+        for ``stats().available`` before, or gives them a sub-budget of their sum.
+
+        Returns:
+            A uint8 array with the ``Status`` of each name: GRANTED, REPEATED, CONFLICT, INSUFFICIENT or CLOSED.
+        """
+        return create_envelopes(
+            self.region, self, names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user,
             hold_seconds, max_packets,
         )
 
@@ -587,21 +605,24 @@ def budget_get(Region region not None, Budget parent, name, total):
     cdef hb_budget *shared
     cdef int64_t offset
     cdef UserKey check
+    cdef Name place
     cdef bytes encoded
+    cdef uint64_t available
     cdef uint64_t wanted = 0
     region.check_open()
     encoded = object_name(name)
     name = encoded.decode()     # a str, and not a subclass of it
     if total is not None:
         wanted = integer("total", total, 1, TOTAL_LIMIT - 1)
-    offset = child_find(region, parent, HB_KIND_BUDGET, encoded)
+    name_set(region, HB_KIND_BUDGET, 0 if parent is None else parent.offset, encoded, <uint64_t>len(encoded), &place)
+    offset = child_find(region, parent, &place)
     if offset == 0:
         if total is None:
             raise NotFoundError(f"there is no budget {name!r}; give total to create it")
         region.check_writable()
         if depth_of(parent) >= DEPTH_LIMIT:
             raise ValueError(f"budget {name!r} would be more than {DEPTH_LIMIT} levels below the engine")
-        offset = child_afford(region, parent, HB_KIND_BUDGET, name, encoded, wanted)
+        offset = child_afford(region, parent, &place, wanted, &available)
     if offset == 0:
         offset = directory_allocate(region, budget_size(<uint64_t>len(encoded)))
         shared = <hb_budget *>(region.base + offset)
@@ -615,11 +636,24 @@ def budget_get(Region region not None, Budget parent, name, total):
         memcpy(<char *>shared + sizeof(hb_budget), <const char *>encoded, len(encoded))
         budget_check(region, shared, <const unsigned char *>shared + sizeof(hb_budget), <uint64_t>len(encoded), &check)
         memcpy(shared.check, &check, 16)
-        offset = child_insert(region, parent, HB_KIND_BUDGET, name, encoded, <uint64_t>offset, wanted)
+        offset = child_insert(region, parent, &place, <uint64_t>offset, wanted, &available)
+    if offset < 0:
+        raise insufficient(parent, f"budget {name!r}", wanted, <int>offset, available)
     budget = budget_at(region, <uint64_t>offset)
     if total is not None:
         check_same_total(name, budget.base_total, wanted)
     return budget
+
+
+# What makes envelopes lies above this module.
+cdef get_function get_envelope = NULL
+cdef create_function create_envelopes = NULL
+
+
+cdef void budget_set_envelopes(get_function get, create_function create) noexcept:
+    global get_envelope, create_envelopes
+    get_envelope = get
+    create_envelopes = create
 
 
 def envelopes():

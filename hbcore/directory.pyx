@@ -6,9 +6,9 @@ before it leaves a MAKING extent that nothing names, who dies after it leaves a 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memcpy, memset
 
-from hbcore.atomics cimport hb_cas, hb_load_acquire
+from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_prefetch_read
 from hbcore.format cimport (
     HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS,
     HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
@@ -28,6 +28,11 @@ cdef enum:
     OFFSET_BITS = 36
     NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
+    # what walk says where there is no offset to say
+    NO_LEVEL = -1               # the next level must be made first
+    CROWDED = -2                # the bucket of the last level is full as well
+    NO_OBJECT = -3              # damage: the way leads to no object
+    NO_BUCKETS = -4             # damage: of a level; less the number of the level
 
 
 cdef funded_function is_funded = NULL
@@ -46,24 +51,35 @@ cdef void directory_set_appended(funded_function function) noexcept:
     is_appended = function
 
 
-cdef uint64_t *level_buckets(Region region, int level) except? NULL:
-    # The buckets of a level, or NULL if it was not made yet.
-    cdef uint64_t size, offset
+cdef inline uint64_t bucket_count(int level) noexcept nogil:
+    return <uint64_t>FIRST_BUCKETS << GROWTH_BITS * level
+
+
+cdef inline uint64_t level_size(int level) noexcept nogil:
+    # The extent of a level.
+    return RESERVED + bucket_count(level) * BUCKET_WORDS * 8
+
+
+cdef bint level_buckets(Region region, int level, uint64_t **words) noexcept nogil:
+    # The buckets of a level, or NULL if it was not made yet. False: it is damaged.
+    cdef uint64_t offset
+    words[0] = <uint64_t *>(region.base + DIRECTORY_OFFSET)
     if level == 0:
-        return <uint64_t *>(region.base + DIRECTORY_OFFSET)
+        return True
     offset = hb_load_acquire(&region.header.directory[level])
-    if offset == 0:
-        return NULL
-    size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
-    if region.extent(offset, HB_KIND_DIRECTORY, size) == NULL:
-        raise CorruptFileError(f"level {level} of the directory of {region.path!r} is damaged")
-    return <uint64_t *>(region.base + offset + RESERVED)
+    words[0] = <uint64_t *>(region.base + offset + RESERVED) if offset else NULL
+    return offset == 0 or region.extent(offset, HB_KIND_DIRECTORY, level_size(level)) != NULL
 
 
-cdef int make_level(Region region, int level) except -1:
-    # Of several makers one wins, and all go on with its level.
-    cdef uint64_t size = RESERVED + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
-    cdef int64_t offset = directory_allocate(region, size)
+cdef int make_level(Region region) except -1:
+    # Make the first level that there is not. Of several makers one wins, and all go on with its level.
+    cdef int64_t offset
+    cdef int level = 1
+    while level < HB_DIRECTORY_LEVELS and hb_load_acquire(&region.header.directory[level]) != 0:
+        level += 1
+    if level == HB_DIRECTORY_LEVELS:
+        return 0
+    offset = directory_allocate(region, level_size(level))
     (<hb_extent *>(region.base + offset)).kind = HB_KIND_DIRECTORY
     if hb_cas(&region.header.directory[level], 0, <uint64_t>offset):
         publish_extent(region, <uint64_t>offset)
@@ -72,7 +88,7 @@ cdef int make_level(Region region, int level) except -1:
     return 0
 
 
-cdef int publish_extent(Region region, uint64_t offset) except -1:
+cdef int publish_extent(Region region, uint64_t offset) except -1 nogil:
     # Its maker does this, or anyone who finds it named: the object is whole.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
@@ -81,7 +97,7 @@ cdef int publish_extent(Region region, uint64_t offset) except -1:
     return 0
 
 
-cdef int retire_extent(Region region, uint64_t offset) except -1:
+cdef int retire_extent(Region region, uint64_t offset) except -1 nogil:
     # Only the maker does this while it lives.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
@@ -91,20 +107,32 @@ cdef int retire_extent(Region region, uint64_t offset) except -1:
 
 # ---- space ----------------------------------------------------------------------------------------------------------
 
-cdef int64_t directory_allocate(Region region, uint64_t size) except -1:
+cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
     # An extent of at least `size` bytes in phase MAKING: new space, or, when there is no more, what nobody needs.
-    cdef uint64_t worker = worker_of(region)
-    cdef int64_t offset = region.allocate(worker, size)
-    cdef int64_t status = offset
-    cdef int code = errno
+    cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
+    cdef int64_t offset
     cdef hb_extent *extent
+    if worker == 0:
+        with gil:
+            worker = worker_of(region)
+    offset = region.allocate(worker, size)
+    if offset < 0:
+        offset = space_elsewhere(region, worker, size, offset, errno)
+    # Whatever was there before: what a maker does not write is zero. The rest was never written, or is damage.
+    extent = <hb_extent *>(region.base + offset)
+    memset(<char *>extent + sizeof(extent.state), 0, min(size, <uint64_t>HB_PREFACE) - sizeof(extent.state))
+    return offset
+
+
+cdef int64_t space_elsewhere(
+    Region region, uint64_t worker, uint64_t size, int64_t status, int code
+) except -1 with gil:
+    # What nobody needs, where there is no new space; or say why not.
+    cdef int64_t offset = -1
     if status == SPACE_FULL or status == SPACE_DISK:
         offset = reuse(region, worker, size)
     if offset < 0:
         region.raise_for_space(status, size, code)
-    # Whatever was there before: what a maker does not write is zero. The rest was never written, or is damage.
-    extent = <hb_extent *>(region.base + offset)
-    memset(<char *>extent + sizeof(extent.state), 0, min(size, <uint64_t>HB_PREFACE) - sizeof(extent.state))
     return offset
 
 
@@ -128,20 +156,28 @@ cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
     return -1
 
 
-cdef bytes extent_name(Region region, uint64_t offset):
-    # The name of the object at `offset`, or None if it cannot have been given. Each field is read once.
+cdef const unsigned char *extent_text(Region region, uint64_t offset, uint64_t *length) noexcept nogil:
+    # The name of the object at `offset`, or NULL if it cannot have been given. Each field is read once.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint64_t length = extent.name_length
     cdef uint64_t begin = offset + extent.name_offset
-    if length > NAME_LIMIT or not region.contains(begin, length):
-        return None
-    return (region.base + begin)[:length]
+    length[0] = extent.name_length
+    if length[0] > NAME_LIMIT or not region.contains(begin, length[0]):
+        return NULL
+    return <const unsigned char *>(region.base + begin)
+
+
+cdef bytes extent_name(Region region, uint64_t offset):
+    # The same as bytes, or None.
+    cdef uint64_t length
+    cdef const unsigned char *text = extent_text(region, offset, &length)
+    return None if text == NULL else text[:length]
 
 
 cdef bint is_named(Region region, uint64_t offset) except -1:
     # Whether something leads to the extent. Of a MAKING extent whose maker is dead: if not now, then never.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef hb_budget *budget
+    cdef Name name
     cdef int level
     if extent.kind == HB_KIND_DIRECTORY:
         for level in range(1, HB_DIRECTORY_LEVELS):
@@ -159,10 +195,11 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
         return is_funded(region, offset)
     if extent.kind == HB_KIND_PART:
         return is_appended(region, offset) or is_funded(region, offset)
-    name = extent_name(region, offset)
-    if name is None:
+    encoded = extent_name(region, offset)
+    if encoded is None:
         return False        # half made
-    if <uint64_t>walk(region, extent.kind, extent.parent, name, 0) == offset:
+    name_set(region, extent.kind, extent.parent, encoded, <uint64_t>len(encoded), &name)
+    if <uint64_t>name_find(region, &name) == offset:
         return True
     return extent.parent != 0 and is_funded(region, offset)
 
@@ -173,53 +210,87 @@ cdef inline uint64_t offset_of(uint64_t word) noexcept nogil:
     return (word & ((<uint64_t>1 << OFFSET_BITS) - 1)) * HB_UNIT
 
 
+cdef void name_set(
+    Region region, uint32_t kind, uint64_t parent, const unsigned char *text, uint64_t length, Name *name
+) noexcept nogil:
+    # text: at most NAME_LIMIT bytes, which must stay for as long as the name is used.
+    cdef unsigned char[12 + NAME_LIMIT] message
+    name.kind = kind
+    name.parent = parent
+    name.text = text
+    name.length = length
+    siphash128(region.header.directory_key, message, name_message(name, message), &name.key)
+
+
+cdef size_t name_message(const Name *name, unsigned char *message) noexcept nogil:
+    # Of what a name is hashed, 12 + NAME_LIMIT bytes at most; returns how many.
+    memcpy(message, &name.kind, 4)
+    memcpy(message + 4, &name.parent, 8)
+    memcpy(message + 12, name.text, name.length)
+    return 12 + name.length
+
+
 cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name):
-    cdef UserKey out
-    cdef bytes message = kind.to_bytes(4, "little") + parent.to_bytes(8, "little") + name
-    siphash128(region.header.directory_key, <const unsigned char *>PyBytes_AS_STRING(message),
-               <size_t>PyBytes_GET_SIZE(message), &out)
-    return out
+    cdef Name out
+    name_set(region, kind, parent, <const unsigned char *>PyBytes_AS_STRING(name), <uint64_t>PyBytes_GET_SIZE(name),
+             &out)
+    return out.key
 
 
-cdef bint names(Region region, uint64_t word, uint32_t kind, uint64_t parent, bytes name) except -1:
-    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for. One of
-    # another name has the same tag once in 2**28 times; that its own name gives this tag is looked at then, because a
-    # name that damage has made unrecognisable must not be made a second time.
+cdef inline uint64_t *bucket_of(uint64_t *words, int level, const UserKey *key) noexcept nogil:
+    # Every level has a hash of its own, so that names that crowd a bucket part on the next.
+    cdef uint64_t low
+    return words + hb_multiply(key.low + <uint64_t>level * (key.high | 1), bucket_count(level), &low) * BUCKET_WORDS
+
+
+cdef void directory_prefetch(Region region, const Name *name) noexcept nogil:
+    # Ask for the buckets on the path of a name. Nothing is believed: what is not there is not fetched.
+    cdef uint64_t offset = DIRECTORY_OFFSET - RESERVED
+    cdef int level = 0
+    while offset != 0:
+        hb_prefetch_read(bucket_of(<uint64_t *>(region.base + offset + RESERVED), level, &name.key))
+        level += 1
+        offset = hb_load_relaxed(&region.header.directory[level]) if level < HB_DIRECTORY_LEVELS else 0
+
+
+cdef int names(Region region, uint64_t word, const Name *name) noexcept nogil:
+    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for (1 or 0), or
+    # NO_OBJECT.
+    # One of another name has the same tag once in 2**28 times; that its own name gives this tag is looked at then,
+    # because a name that damage has made unrecognisable must not be made a second time.
     cdef uint64_t offset = offset_of(word)
+    cdef uint64_t length
+    cdef const unsigned char *text
     cdef hb_extent *extent
-    cdef UserKey key
-    if region.contains(offset, sizeof(hb_extent)):
-        extent = <hb_extent *>(region.base + offset)
-        found = extent_name(region, offset)
-        if found is not None and region.extent(offset, extent.kind, sizeof(hb_extent)) != NULL:
-            if extent.kind == kind and extent.parent == parent and found == name:
-                return True
-            key = name_hash(region, extent.kind, extent.parent, found)
-            if key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
-                return False
-    shown = name.decode(errors="backslashreplace")
-    raise CorruptFileError(f"the directory of {region.path!r} is damaged: the way to {shown!r} leads to no object")
+    cdef Name found
+    if not region.contains(offset, sizeof(hb_extent)):
+        return NO_OBJECT
+    extent = <hb_extent *>(region.base + offset)
+    text = extent_text(region, offset, &length)
+    if text == NULL or region.extent(offset, extent.kind, sizeof(hb_extent)) == NULL:
+        return NO_OBJECT
+    if (extent.kind == name.kind and extent.parent == name.parent and length == name.length
+            and memcmp(text, name.text, length) == 0):
+        return 1
+    name_set(region, extent.kind, extent.parent, text, length, &found)
+    if found.key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
+        return 0
+    return NO_OBJECT
 
 
-cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
+cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nogil:
     # Follow the path of a name to its object, or to the first empty word, and put `offset` there unless it is 0.
-    # Returns the offset of the object that has the name, or 0.
-    cdef UserKey key = name_hash(region, kind, parent, name)
-    cdef uint64_t tag = key.high << OFFSET_BITS
-    cdef uint64_t word, hash, low, bucket
+    # Returns the offset of the object that has the name, or 0, or what is in the way.
+    cdef uint64_t tag = name.key.high << OFFSET_BITS
+    cdef uint64_t word
     cdef uint64_t *words
-    cdef int level, i
+    cdef int level, i, answer
     for level in range(HB_DIRECTORY_LEVELS):
-        words = level_buckets(region, level)
+        if not level_buckets(region, level, &words):
+            return NO_BUCKETS - level
         if words == NULL:
-            if offset == 0:
-                return 0
-            make_level(region, level)
-            words = level_buckets(region, level)
-        # Every level has a hash of its own, so that names that crowd a bucket part on the next.
-        hash = key.low + <uint64_t>level * (key.high | 1)
-        bucket = hb_multiply(hash, <uint64_t>FIRST_BUCKETS << GROWTH_BITS * level, &low)
-        words += bucket * BUCKET_WORDS
+            return 0 if offset == 0 else NO_LEVEL
+        words = bucket_of(words, level, &name.key)
         for i in range(BUCKET_WORDS):
             word = hb_load_acquire(&words[i])
             if word == 0:
@@ -229,50 +300,84 @@ cdef int64_t walk(Region region, uint32_t kind, uint64_t parent, bytes name, uin
                 if hb_cas(&words[i], 0, tag | offset // HB_UNIT):
                     return <int64_t>offset
                 word = hb_load_acquire(&words[i])
-            if word >> OFFSET_BITS == tag >> OFFSET_BITS and names(region, word, kind, parent, name):
-                return <int64_t>offset_of(word)
-    if offset == 0:
-        return 0
-    raise EngineFullError(f"the directory has no room for another name in the bucket of {name!r}")
+            if word >> OFFSET_BITS == tag >> OFFSET_BITS:
+                answer = names(region, word, name)
+                if answer != 0:
+                    return <int64_t>offset_of(word) if answer == 1 else answer
+    return 0 if offset == 0 else CROWDED
 
 
-cdef int64_t directory_find(Region region, uint32_t kind, uint64_t parent, bytes name) except? -1:
+cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t status) except -1 with gil:
+    # Go on where a walk has come to something that it could not do: make the level that it wants, or raise.
+    cdef int _turn
+    for _turn in range(HB_DIRECTORY_LEVELS):
+        if status != NO_LEVEL:
+            break
+        make_level(region)
+        status = walk(region, name, offset)
+    if status >= 0:
+        return status
+    shown = name.text[:name.length].decode(errors="backslashreplace")
+    if status == CROWDED:
+        raise EngineFullError(f"the directory has no room for another name in the bucket of {shown!r}")
+    if status <= NO_BUCKETS:
+        raise CorruptFileError(f"level {NO_BUCKETS - status} of the directory of {region.path!r} is damaged")
+    raise CorruptFileError(f"the directory of {region.path!r} is damaged: the way to {shown!r} leads to no object")
+
+
+cdef int64_t name_find(Region region, const Name *name) except -1 nogil:
     # The offset of the object, or 0.
-    cdef int64_t offset = walk(region, kind, parent, name, 0)
+    cdef int64_t offset = walk(region, name, 0)
+    return offset if offset >= 0 else walk_on(region, name, 0, offset)
+
+
+cdef int64_t directory_find(Region region, const Name *name) except -1 nogil:
+    # The offset of the object, or 0; what was found is whole, and published.
+    cdef int64_t offset = name_find(region, name)
     if offset > 0:
         publish_extent(region, <uint64_t>offset)
     return offset
 
 
-cdef int64_t directory_insert(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except? -1:
+cdef int64_t directory_insert(Region region, const Name *name, uint64_t offset) except -1 nogil:
     # Name the finished MAKING extent at `offset`. Returns the offset of whatever has the name now: that extent, or the
     # one of somebody who was first, and then ours is retired.
-    cdef int64_t winner
-    try:
-        winner = walk(region, kind, parent, name, offset)
-    except BaseException:
-        retire_extent(region, offset)
-        raise
+    cdef int64_t winner = walk(region, name, offset)
+    if winner < 0:
+        winner = insert_on(region, name, offset, winner)
     if <uint64_t>winner != offset:
         retire_extent(region, offset)
     publish_extent(region, <uint64_t>winner)
     return winner
 
 
-cdef int directory_name(Region region, uint32_t kind, uint64_t parent, bytes name, uint64_t offset) except -1:
+cdef int64_t insert_on(Region region, const Name *name, uint64_t offset, int64_t status) except -1 with gil:
+    try:
+        return walk_on(region, name, offset, status)
+    except BaseException:
+        retire_extent(region, offset)
+        raise
+
+
+cdef int directory_name(Region region, const Name *name, uint64_t offset) except -1 nogil:
     # Name an object that a budget has funded: nothing else can ever have that name, and any number may do this. Without
     # space for another level it stays without a word of the directory, and while a file is put right after a reboot
     # nobody makes one: its budget leads to it as well.
-    cdef uint64_t winner = offset
-    try:
-        winner = <uint64_t>walk(region, kind, parent, name, offset)
-    except (EngineClosedError, EngineFullError):
-        pass
-    if winner != offset:
-        shown = name.decode(errors="backslashreplace")
-        raise CorruptFileError(f"the directory of {region.path!r} is damaged: {shown!r} is two objects")
+    cdef int64_t winner = walk(region, name, offset)
+    if <uint64_t>winner != offset:
+        name_on(region, name, offset, winner)
     publish_extent(region, offset)
     return 0
+
+
+cdef int name_on(Region region, const Name *name, uint64_t offset, int64_t status) except -1 with gil:
+    try:
+        if <uint64_t>walk_on(region, name, offset, status) == offset:
+            return 0
+    except (EngineClosedError, EngineFullError):
+        return 0
+    shown = name.text[:name.length].decode(errors="backslashreplace")
+    raise CorruptFileError(f"the directory of {region.path!r} is damaged: {shown!r} is two objects")
 
 
 def audit_directory(Region region):
@@ -284,13 +389,14 @@ def audit_directory(Region region):
     cdef int level
     named = {}      # the directory first: whatever it names stands in the chain, also if it is made meanwhile
     for level in range(HB_DIRECTORY_LEVELS):
-        words = level_buckets(region, level)
+        if not level_buckets(region, level, &words):
+            raise CorruptFileError(f"level {level} of the directory of {region.path!r} is damaged")
         if words == NULL:
             continue
         if level:
             named[hb_load_acquire(&region.header.directory[level])] = f"level {level} of the directory"
         base = <char *>words - region.base
-        end = base + (<uint64_t>FIRST_BUCKETS << GROWTH_BITS * level) * BUCKET_WORDS * 8
+        end = base + bucket_count(level) * BUCKET_WORDS * 8
         at = region.next_data(base, end, &data_end)
         while at < end:
             for i in range((at - base) // 8, (data_end - base + 7) // 8):

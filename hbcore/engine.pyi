@@ -3,9 +3,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self, final
 
+import numpy as np
 from _typeshed import StrOrBytesPath
+from numpy.typing import NDArray
 
-from hbcore.budget import Budget
+from hbcore.budget import Budget, _Amounts, _Names, _Seeds
 from hbcore.envelope import Envelope, _User
 from hbcore.records import AuditReport, EngineInfo
 
@@ -35,6 +37,22 @@ class Engine:
         hold_seconds: float | None = None,
         max_packets: int | None = None,
     ) -> Envelope: ...
+    def create_many(
+        self,
+        names: _Names,
+        totals: _Amounts,
+        packets: _Amounts,
+        *,
+        law: str = "double_mean",
+        min: int = 1,
+        max: int | None = None,
+        concentration: int = 3,
+        seeds: _Seeds | None = None,
+        expires_at: float | datetime | None = None,
+        per_user: int = 1,
+        hold_seconds: float | None = None,
+        max_packets: int | None = None,
+    ) -> NDArray[np.uint8]: ...
     def budget(self, name: str, total: int | None = None) -> Budget: ...
     def user_hash(self, user: _User, /, nth: int = 0) -> bytes: ...
     def envelopes(self) -> list[Envelope]: ...

@@ -6,6 +6,7 @@ from hbcore.atomics cimport hb_load_acquire
 from hbcore.directory cimport extent_name, is_named, publish_extent
 from hbcore.batch cimport nth_key
 from hbcore.budget cimport Budget, budget_at
+from hbcore.creation cimport create_envelopes, get_envelope
 from hbcore.envelope cimport envelope_at, envelope_sweep
 from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore.funding cimport finish_top_ups, refund_upwards
@@ -16,7 +17,6 @@ from hbcore.audit_budget import audit_budgets
 from hbcore.audit_envelope import audit_envelopes
 from hbcore.directory import audit_directory
 from hbcore.budget import budget_get
-from hbcore.envelope import envelope_get
 from hbcore.growth import finish_parts
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
@@ -86,8 +86,45 @@ cdef class Engine:
             NotFoundError: no parameters were given, and the name does not exist.
             EngineFullError: the capacity or the disk is used up.
         """
-        return envelope_get(
+        return get_envelope(
             self.region, None, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
+            hold_seconds, max_packets,
+        )
+
+    def create_many(
+        self, names, totals, packets, *, law="double_mean", min=1, max=None, concentration=3, seeds=None,
+        expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
+    ):
+        """Create many envelopes, one after another, without the GIL; get each by its name from ``envelope(name)``.
+
+        Idempotent, as ``envelope`` is: what exists with the same terms is left as it is, and the same call again
+        answers REPEATED for all. A name that comes twice is made once.
+
+        Args:
+            names: a sequence of ``str``, or an array of fixed-width strings; each 1 .. 255 bytes of UTF-8.
+            totals: sums in minor units: one integer for all, or a sequence or integer array of as many as names.
+            packets: the numbers of packets, likewise.
+            seeds: 32 bytes for each envelope: a sequence of ``bytes``, or a uint8 array of shape (names, 32). None
+                gives every envelope one of its own: a stream of ChaCha20 under a key that is drawn from the operating
+                system for this call.
+            law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets: as ``envelope``; the same for
+                all. ``max_packets`` is one integer, no less than any of the packets; None: no room for any top-up.
+
+        Returns:
+            A uint8 array with the ``Status`` of each name: GRANTED if it was made, REPEATED if it exists with these
+            terms, CONFLICT if it exists with others (which ``envelope`` with the same arguments names).
+
+        Raises:
+            TypeError, ValueError: an argument is bad; the message names the index, and nothing was made.
+            EngineFullError: the capacity or the disk is used up: some were made and stay. The same call again goes on
+                where there is space by then, and answers REPEATED for those.
+            EngineClosedError, ReadOnlyError, CorruptFileError: likewise.
+
+        Safe to call from any thread of any process. Others see each envelope as soon as it is made; a process that dies
+        has made some of them and leaves nothing of the others.
+        """
+        return create_envelopes(
+            self.region, None, names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user,
             hold_seconds, max_packets,
         )
 
@@ -296,4 +333,4 @@ def reopen_envelope(path, engine_id, names, readonly=False):
     budget = None
     for parent in above:
         budget = budget_get(region, budget, parent, None)
-    return envelope_get(region, budget, name)
+    return get_envelope(region, budget, name, None, None, "double_mean", 1, None, 3, None, None, 1, None, None)

@@ -3,6 +3,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore.budget cimport Budget
 from hbcore.deck cimport Counts, Deck
+from hbcore.directory cimport Name
+from hbcore.format cimport hb_envelope
+from hbcore.law cimport Terms
 from hbcore.ledger cimport Found
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
@@ -34,11 +37,22 @@ cdef class Envelope:
     cdef object raise_for(self, int answer)
     cdef Claim answer(self, int status, const Found *found)
 
+cdef enum:
+    NAME_LIMIT = 255
+    TERMS_SIZE = 104        # from the total to the seed
+    TERMS_MESSAGE = 16 + TERMS_SIZE + NAME_LIMIT
 
-cdef Envelope envelope_at(Region region, uint64_t offset, str name)
-cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded)
-cdef Envelope envelope_create(
-    Region region, Budget budget, str name, bytes encoded, object terms, bint *is_new
+cdef size_t terms_message(
+    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
+) noexcept nogil
+cdef const char *envelope_read(
+    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms
+) noexcept nogil
+cdef object raise_damaged(Region region, str name, const char *wrong)
+cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=*)
+cdef Envelope envelope_from(
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
+    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets
 )
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)

@@ -1,5 +1,4 @@
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Never, SupportsIndex, TypeAlias, final
 
 import numpy as np
@@ -49,20 +48,4 @@ class Envelope:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-def envelope_get(
-    region: Region,
-    budget: Budget | None,
-    name: str,
-    total: int | None = None,
-    packets: int | None = None,
-    law: str = "double_mean",
-    min: int = 1,
-    max: int | None = None,
-    concentration: int = 3,
-    seed: bytes | None = None,
-    expires_at: float | datetime | None = None,
-    per_user: int = 1,
-    hold_seconds: float | None = None,
-    max_packets: int | None = None,
-) -> Envelope: ...
 def settled_within(region: Region, offset: int) -> int: ...

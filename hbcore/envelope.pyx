@@ -5,7 +5,7 @@ The public classes ``Claim`` and ``Envelope``: check and convert the Python argu
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -16,10 +16,10 @@ from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore.directory cimport directory_allocate, extent_name, name_hash
+from hbcore.directory cimport Name, extent_name, name_set
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
-from hbcore.funding cimport child_afford, child_find, child_insert, refund_from
-from hbcore.law cimport Terms, terms_from_python, terms_valid
+from hbcore.funding cimport refund_from
+from hbcore.law cimport Terms, strata_of, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
     ledger_find, ledger_look, ledger_release, ledger_scan, ledger_settle,
@@ -28,25 +28,15 @@ from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
 from hbcore.user cimport UserKey, siphash128, user_key
 
-from os import urandom
-
 import numpy as np
 
 from hbcore.budget import names_of
-from hbcore.errors import ConflictError, CorruptFileError, NotFoundError
+from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import (
-    TOP_UP_LIMIT as _TOP_UP_LIMIT, Terms as CheckedTerms, check_lookup, check_same_terms, envelope_terms, integer,
-    object_name,
-)
+from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, Terms as CheckedTerms, integer
 
 cdef tuple STATUSES = tuple(Status)
 cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
-
-cdef enum:
-    NAME_LIMIT = 255
-    TERMS_SIZE = 104        # from the total to the seed
-    TERMS_MESSAGE = 16 + TERMS_SIZE + NAME_LIMIT
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
@@ -106,6 +96,7 @@ cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out)
 # ---- the public class -----------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.freelist(16)
 @cython.auto_pickle(False)
 cdef class Envelope:
     """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``.
@@ -450,34 +441,7 @@ cdef object engine_name(Region region):
     return "in memory" if region.path is None else repr(region.path)
 
 
-# ---- making and finding ---------------------------------------------------------------------------------------------
-
-def envelope_get(
-    Region region not None, Budget budget, name, total=None, packets=None, law="double_mean", min=1, max=None,
-    concentration=3, seed=None, expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
-):
-    """Get or create an envelope of a budget, or of the engine if that is None."""
-    cdef Envelope envelope
-    cdef bint is_new = False
-    region.check_open()
-    encoded = object_name(name)
-    name = encoded.decode()     # a str, and not a subclass of it
-    if total is None and packets is None:
-        check_lookup(law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
-    envelope = envelope_find(region, budget, name, encoded)
-    if total is None and packets is None:
-        if envelope is None:
-            raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
-        return envelope
-    terms = envelope_terms(
-        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets
-    )
-    if envelope is None:
-        envelope = envelope_create(region, budget, name, encoded, terms, &is_new)
-    if not is_new:      # somebody else may have been faster
-        check_same_terms(name, envelope_terms_of(envelope), terms)
-    return envelope
-
+# ---- finding --------------------------------------------------------------------------------------------------------
 
 def settled_within(Region region not None, offset):
     """Return what was settled of the envelope at an offset, for the statistics of its budget."""
@@ -514,16 +478,14 @@ cdef object envelope_terms_of(Envelope envelope):
     )
 
 
-cdef int terms_check(
-    Region region, const hb_envelope *terms, const unsigned char *name, uint64_t name_length, UserKey *out
-) except -1:
-    # A keyed hash of what an envelope is: its kind and parent, its terms, its name.
-    cdef unsigned char[TERMS_MESSAGE] message
+cdef size_t terms_message(
+    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
+) noexcept nogil:
+    # What an envelope is: its kind and parent, its terms, its name; its check is a keyed hash of it. Returns the size.
     memcpy(message, &terms.extent.kind, 16)
     memcpy(message + 16, &terms.total, TERMS_SIZE)
     memcpy(message + 16 + TERMS_SIZE, name, name_length)
-    siphash128(region.header.directory_key, message, 16 + TERMS_SIZE + name_length, out)
-    return 0
+    return 16 + TERMS_SIZE + name_length
 
 
 cdef int attach_part(void *owner, Part *part) noexcept with gil:
@@ -566,26 +528,26 @@ cdef int attach_part(void *owner, Part *part) noexcept with gil:
     return 0
 
 
-cdef Envelope envelope_at(Region region, uint64_t offset, str name):
-    # The envelope whose extent is at an offset that was read from the mapping. Everything that is used later is copied
-    # and then checked here, once.
-    cdef Envelope envelope = Envelope.__new__(Envelope)
+cdef const char *envelope_read(
+    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms
+) noexcept nogil:
+    # The envelope whose extent is at an offset that was read from the mapping: everything that is used later is copied
+    # and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
-    cdef hb_envelope copy
-    cdef unsigned char[NAME_LIMIT] copied_name
-    cdef Part *part = &envelope.deck.first
-    cdef Terms *terms = &part.terms
+    cdef unsigned char[TERMS_MESSAGE] message
     cdef uint64_t size
     cdef UserKey check
     if shared == NULL:
-        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} is damaged")
+        return "is damaged"
     size = extent_size(hb_load_acquire(&shared.extent.state))
-    memcpy(&copy, shared, sizeof(hb_envelope))
+    memcpy(copy, shared, sizeof(hb_envelope))
     if (copy.extent.name_offset != sizeof(hb_envelope) or copy.extent.name_length > NAME_LIMIT
             or size < memory_offset(copy.extent.name_length)):
-        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
-    memcpy(copied_name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
-    terms_check(region, &copy, copied_name, copy.extent.name_length, &check)
+        return "has an impossible size"
+    memcpy(name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
+    siphash128(
+        region.header.directory_key, message, terms_message(copy, name, copy.extent.name_length, message), &check
+    )
     terms.total = copy.total
     terms.packets = copy.packets
     terms.min = copy.min
@@ -595,74 +557,60 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name):
     memcpy(terms.seed, copy.seed, 32)
     if (memcmp(&check, copy.check, 16) != 0 or not terms_valid(terms)
             or not terms.packets <= copy.max_packets < <uint64_t>1 << 40):
-        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has impossible terms")
-    part_prepare(part)
-    if size < envelope_size(copy.extent.name_length, terms.stratum_count, copy.max_packets):
-        raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} has an impossible size")
-    envelope.deck.max_packets = copy.max_packets
-    envelope.deck.expires_at_ms = copy.expires_at_ms
-    envelope.deck.hold_ms = copy.hold_ms
-    envelope.deck.per_user = copy.per_user
+        return "has impossible terms"
+    if size < envelope_size(copy.extent.name_length, strata_of(terms.packets), copy.max_packets):
+        return "has an impossible size"
+    return NULL
+
+
+cdef object raise_damaged(Region region, str name, const char *wrong):
+    raise CorruptFileError(f"envelope {name!r} of the engine {engine_name(region)} {wrong.decode()}")
+
+
+cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=None):
+    # The handle of the envelope at an offset. budget: that of it, if it is known; otherwise it is found.
+    cdef hb_envelope copy
+    cdef unsigned char[NAME_LIMIT] copied_name
+    cdef Terms terms
+    cdef Name place
+    cdef const char *wrong = envelope_read(region, offset, &copy, copied_name, &terms)
+    if wrong != NULL:
+        raise_damaged(region, name, wrong)
+    place.length = copy.extent.name_length
+    if copy.extent.parent != 0:
+        if budget is None or budget.offset != copy.extent.parent:
+            budget = parent_of(region, copy.extent.parent)
+        name_set(region, HB_KIND_ENVELOPE, copy.extent.parent, copied_name, copy.extent.name_length, &place)
+    else:
+        budget = None
+    return envelope_from(
+        region, offset, name, budget, &place, &terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets
+    )
+
+
+cdef Envelope envelope_from(
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
+    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets
+):
+    # The handle of an envelope whose terms are known: read and checked, or just made.
+    cdef Envelope envelope = Envelope.__new__(Envelope)
+    envelope.deck.first.terms = terms[0]
+    part_prepare(&envelope.deck.first)
+    envelope.deck.max_packets = max_packets
+    envelope.deck.expires_at_ms = expires_at_ms
+    envelope.deck.hold_ms = hold_ms
+    envelope.deck.per_user = per_user
     envelope.deck.clock_offset_ms = region.clock_offset_ms
     envelope.region = region
-    if copy.extent.parent != 0:
-        envelope.budget = parent_of(region, copy.extent.parent)
-        envelope.funding_key = name_hash(
-            region, HB_KIND_ENVELOPE, copy.extent.parent, copied_name[:copy.extent.name_length]
-        )
+    envelope.budget = budget
+    if budget is not None:
+        envelope.funding_key = place.key
     envelope.offset = offset
     envelope.name = name
     envelope.deck.attach = attach_part
     envelope.deck.owner = <void *>envelope
     deck_attach(
-        &envelope.deck, shared, copy.extent.name_length, &region.file, region.is_readonly, region.is_stale
+        &envelope.deck, <hb_envelope *>(region.base + offset), place.length, &region.file, region.is_readonly,
+        region.is_stale,
     )
     return envelope
-
-
-cdef Envelope envelope_find(Region region, Budget budget, str name, bytes encoded):
-    # The envelope of that name, or None.
-    cdef int64_t offset = child_find(region, budget, HB_KIND_ENVELOPE, encoded)
-    return envelope_at(region, <uint64_t>offset, name) if offset > 0 else None
-
-
-cdef Envelope envelope_create(
-    Region region, Budget budget, str name, bytes encoded, object checked, bint *is_new
-):
-    # Make it, or find the one that somebody else has just made. Nothing is visible before it is whole.
-    cdef Terms terms
-    cdef hb_envelope *shared
-    cdef uint64_t size
-    cdef int64_t offset, winner
-    cdef UserKey check
-    winner = child_afford(region, budget, HB_KIND_ENVELOPE, name, encoded, checked.total)
-    if winner != 0:
-        return envelope_at(region, <uint64_t>winner, name)
-    terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
-    size = envelope_size(<uint64_t>len(encoded), terms.stratum_count, checked.max_packets)
-    offset = directory_allocate(region, size)
-    shared = <hb_envelope *>(region.base + offset)
-    # All that is written here lies in the first HB_PREFACE bytes.
-    shared.extent.kind = HB_KIND_ENVELOPE
-    shared.extent.name_length = <uint16_t>len(encoded)
-    shared.extent.name_offset = sizeof(hb_envelope)
-    shared.extent.parent = 0 if budget is None else budget.offset
-    shared.extent.created_at_ms = hb_now_ms()
-    shared.total = terms.total
-    shared.packets = terms.packets
-    shared.min = terms.min
-    shared.max = terms.max
-    shared.law = terms.law
-    shared.concentration = terms.concentration
-    shared.expires_at_ms = checked.expires_at_ms
-    shared.hold_ms = checked.hold_ms
-    shared.per_user = checked.per_user
-    shared.max_packets = checked.max_packets
-    shared.open_count = shared.cleared_count = terms.packets
-    memcpy(shared.seed, terms.seed, 32)
-    memcpy(<char *>shared + sizeof(hb_envelope), <const char *>encoded, len(encoded))
-    terms_check(region, shared, <const unsigned char *>shared + sizeof(hb_envelope), <uint64_t>len(encoded), &check)
-    memcpy(shared.check, &check, 16)
-    winner = child_insert(region, budget, HB_KIND_ENVELOPE, name, encoded, <uint64_t>offset, terms.total)
-    is_new[0] = winner == offset
-    return envelope_at(region, <uint64_t>winner, name)

@@ -8,16 +8,18 @@ twice.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from hbcore.account cimport account_available, account_decide, account_find, account_refund
+from hbcore.account cimport (
+    account_available, account_decide, account_find, account_refund, account_reserve,
+)
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.directory cimport (
-    directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
-    name_hash, publish_extent, retire_extent,
+    Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
+    name_set, publish_extent, retire_extent,
 )
 from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
 )
-from hbcore.hold cimport ABSENT, ADDING, FUNDED, FUNDING, INSUFFICIENT, Standing, hold_kind
+from hbcore.hold cimport ABSENT, ADDING, FUNDED, FUNDING, INSUFFICIENT, LACKING, UNSEEN, Standing, hold_kind
 from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.part cimport part_check
 from hbcore.purse cimport SUPPLY_LIMIT, Purse, purse_at
@@ -32,81 +34,96 @@ cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
 
 # ---- children -------------------------------------------------------------------------------------------------------
 
-cdef int64_t child_find(Region region, Purse parent, uint32_t kind, bytes name) except? -1:
+cdef int64_t child_find(Region region, Purse parent, const Name *name) except -1 nogil:
     # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
-    cdef uint64_t owner = 0 if parent is None else parent.offset
-    cdef int64_t offset = directory_find(region, kind, owner, name)
-    cdef UserKey key
+    cdef int64_t offset = directory_find(region, name)
     cdef Standing standing
     if offset != 0 or parent is None:
         return offset
-    key = name_hash(region, kind, owner, name)
-    if parent.look_up(&key, &standing) == ABSENT:
+    if parent.look_up(&name.key, &standing) == ABSENT:
         return 0
     if hold_kind(standing.state) != FUNDED:
-        parent.raise_corrupt()
+        with gil:
+            parent.raise_corrupt()
     if not region.is_readonly:
-        directory_name(region, kind, owner, name, standing.link)
+        directory_name(region, name, standing.link)
     return <int64_t>standing.link
 
 
-cdef object insufficient(Purse parent, uint32_t kind, str name, uint64_t total, bint is_closed, uint64_t available):
-    if is_closed:
+cdef object insufficient(Purse parent, str what, uint64_t total, int refusal, uint64_t available):
+    if refusal == CHILD_CLOSED:
         return InsufficientBudgetError(f"budget {parent.name!r} is closed")
-    what = "budget" if kind == HB_KIND_BUDGET else "envelope"
-    return InsufficientBudgetError(
-        f"budget {parent.name!r} has {available} available, not the {total} for {what} {name!r}"
-    )
+    return InsufficientBudgetError(f"budget {parent.name!r} has {available} available, not the {total} for {what}")
 
 
 cdef int64_t child_afford(
-    Region region, Purse parent, uint32_t kind, str name, bytes encoded, uint64_t total
-) except? -1:
+    Region region, Purse parent, const Name *name, uint64_t total, uint64_t *available
+) except -1 nogil:
     # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
-    # funded, the offset of what somebody else has just made of that name, or raises InsufficientBudgetError.
+    # funded, the offset of what somebody else has just made of that name, or a refusal.
     cdef bint is_closed
-    cdef uint64_t available
     cdef int64_t offset
     if parent is None:
         return 0
-    available = account_available(&parent.account, &is_closed)
-    if not is_closed and available >= total:
+    available[0] = account_available(&parent.account, &is_closed)
+    if not is_closed and available[0] >= total:
         return 0
     # The look at the money comes first: if the child is not there now, it was not there then.
-    offset = child_find(region, parent, kind, encoded)
+    offset = child_find(region, parent, name)
     if offset == 0:
-        raise insufficient(parent, kind, name, total, is_closed, available)
+        return CHILD_CLOSED if is_closed else CHILD_INSUFFICIENT
     return offset
 
 
 cdef int64_t child_insert(
-    Region region, Purse parent, uint32_t kind, str name, bytes encoded, uint64_t offset, uint64_t total
-) except? -1:
+    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
+) except -1 nogil:
     # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
-    # has the name then, or raises InsufficientBudgetError; what has lost is retired.
-    cdef UserKey key
+    # has the name then, or a refusal; what has lost is retired.
     cdef Standing standing
     cdef bint is_closed
-    cdef uint64_t available
     cdef int answer
     if parent is None:
-        return directory_insert(region, kind, 0, encoded, offset)
-    key = name_hash(region, kind, parent.offset, encoded)
-    try:
-        answer = parent.put(&key, FUNDING, offset, total, &standing)
-    except BaseException:
-        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
-        if standing.wish == 0:
-            retire_extent(region, offset)
-        raise
+        return directory_insert(region, name, offset)
+    answer = child_fund(region, parent, name, offset, total, &standing)
     if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
         if standing.link != offset:
             retire_extent(region, offset)
-        directory_name(region, kind, parent.offset, encoded, standing.link)
+        directory_name(region, name, standing.link)
         return <int64_t>standing.link
     retire_extent(region, offset)
-    available = account_available(&parent.account, &is_closed)
-    raise insufficient(parent, kind, name, total, answer == CLOSED, available)
+    available[0] = account_available(&parent.account, &is_closed)
+    return CHILD_CLOSED if answer == CLOSED else CHILD_INSUFFICIENT
+
+
+cdef int child_fund(
+    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
+) except -1 nogil:
+    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as Purse.put.
+    cdef int answer = UNSEEN
+    cdef int _turn
+    standing.wish = 0
+    for _turn in range(SUPPLY_LIMIT):
+        answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
+        if 0 <= answer < LACKING:
+            return answer
+        child_supply(region, parent, offset, answer, standing.wish)
+    return child_supply(region, parent, offset, answer, standing.wish, True)
+
+
+cdef int child_supply(
+    Region region, Purse parent, uint64_t offset, int answer, uint64_t wish, bint is_enough=False
+) except -1 with gil:
+    try:
+        if is_enough:
+            parent.raise_corrupt()
+        parent.supply(answer)
+    except BaseException:
+        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        if wish == 0:
+            retire_extent(region, offset)
+        raise
+    return 0
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:
@@ -118,6 +135,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef Purse parent
     cdef UserKey key
     cdef Standing standing
+    cdef Name place
     cdef int answer, _turn
     cdef bytes name
     if kind == HB_KIND_TOP_UP:
@@ -147,7 +165,8 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         parent = None if extent.parent == 0 else purse_at(region, extent.parent)
         if name is None or parent is None:
             return False
-        key = name_hash(region, kind, parent.offset, name)
+        name_set(region, kind, parent.offset, name, <uint64_t>len(name), &place)
+        key = place.key
     else:
         return False
     for _turn in range(SUPPLY_LIMIT):
@@ -161,7 +180,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             if hold_kind(standing.state) != FUNDED or standing.link != offset:
                 return False
             if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
-                directory_name(region, kind, parent.offset, name, offset)
+                directory_name(region, &place, offset)
             return True
         parent.supply(answer)
     parent.raise_corrupt()

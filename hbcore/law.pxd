@@ -27,6 +27,11 @@ cdef int split_stratum(const Terms *terms, uint64_t stratum, uint64_t *amounts) 
 cdef int terms_from_python(Terms *terms, object checked) except -1
 
 
+cdef inline uint64_t strata_of(uint64_t packets) noexcept nogil:
+    # The number of strata.
+    return (packets + STRATUM_SIZE - 1) // STRATUM_SIZE
+
+
 cdef inline uint64_t stratum_start(const Terms *terms, uint64_t stratum) noexcept nogil:
     return stratum * terms.stratum_size + (stratum if stratum < terms.larger_count else terms.larger_count)
 

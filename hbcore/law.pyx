@@ -45,7 +45,7 @@ cdef bint terms_valid(const Terms *terms) noexcept nogil:
 
 cdef void terms_prepare(Terms *terms) noexcept nogil:
     cdef Stream stream
-    terms.stratum_count = (terms.packets + STRATUM_SIZE - 1) // STRATUM_SIZE
+    terms.stratum_count = strata_of(terms.packets)
     terms.stratum_size = terms.packets // terms.stratum_count
     terms.larger_count = terms.packets % terms.stratum_count
     terms.rotation = 0

@@ -41,7 +41,7 @@ cdef class Purse:
     cdef int attach_levels(self) except -1
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1
+    cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef bint next_run(self, Run *run) except -1
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1

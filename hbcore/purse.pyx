@@ -118,15 +118,17 @@ cdef class Purse:
         self.attach_levels()
         return 0
 
-    cdef int look_up(self, const UserKey *key, Standing *standing) except -1:
+    cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
         # REPEATED or ABSENT
         cdef int answer, _turn
         for _turn in range(SUPPLY_LIMIT):
             answer = account_find(&self.account, key, standing)
             if answer == REPEATED or answer == ABSENT:
                 return answer
-            self.supply(answer)
-        self.raise_corrupt()
+            with gil:
+                self.supply(answer)
+        with gil:
+            self.raise_corrupt()
 
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED

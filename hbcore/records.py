@@ -20,7 +20,8 @@ class Status(IntEnum):
     INSUFFICIENT = 4
     """The budget cannot cover the amount."""
     CONFLICT = 5
-    """The key was granted with another amount (rows of ``reserve_many`` only; a single call raises ConflictError)."""
+    """The key was granted with another amount, or the envelope exists with other terms (``reserve_many`` and
+    ``create_many`` only; a single call raises ConflictError)."""
 
 
 class State(IntEnum):

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from os import urandom
 from typing import NoReturn, Self
 
+import numpy as np
+
 from hbcore.errors import EngineClosedError, NotFoundError
-from hbcore.records import AuditReport
+from hbcore.orders import orders
+from hbcore.records import AuditReport, Status
 from hbcore.reference_budget import Budget, Slot
 from hbcore.reference_envelope import BLOCK_SIZE, Claim, Envelope, Held
 from hbcore.reference_hold import Hold
@@ -52,6 +55,7 @@ from hbcore.terms import (
     MIN_CAPACITY,
     PER_USER_LIMIT,
     TOTAL_LIMIT,
+    Terms,
     check_lookup,
     check_same_terms,
     check_same_total,
@@ -217,6 +221,71 @@ class Engine:
         if budget is not None:
             budget._children.append(envelope)
         return envelope
+
+    def create_many(
+        self,
+        names: object,
+        totals: object,
+        packets: object,
+        *,
+        law: str = "double_mean",
+        min: int = 1,
+        max: int | None = None,
+        concentration: int = 3,
+        seeds: object = None,
+        expires_at: object = None,
+        per_user: int = 1,
+        hold_seconds: float | None = None,
+        max_packets: int | None = None,
+    ) -> np.ndarray:
+        """Create many envelopes in order; return the ``Status`` of each: GRANTED, REPEATED or CONFLICT.
+
+        A bad argument, of whichever envelope, makes none.
+        """
+        common = (law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets)
+        return self._create_many(None, names, totals, packets, *common)
+
+    def _create_many(
+        self,
+        budget: Budget | None,
+        names: object,
+        totals: object,
+        packets: object,
+        law: object,
+        min: object,
+        max: object,
+        concentration: object,
+        seeds: object,
+        expires_at: object,
+        per_user: object,
+        hold_seconds: object,
+        max_packets: object,
+    ) -> np.ndarray:
+        self._check_open()
+        common = (expires_at, per_user, hold_seconds, max_packets)
+        plain = orders(names, totals, packets, law, min, max, concentration, seeds, *common)
+        self._check_open()
+        statuses = np.empty(len(plain.names), np.uint8)
+        for i, name in enumerate(plain.names):
+            seed = None if plain.seeds is None else plain.seeds[i]
+            terms = envelope_terms(plain.totals[i], plain.packets[i], law, min, max, concentration, seed, *common)
+            statuses[i] = self._create(budget, name, terms)
+        return statuses
+
+    def _create(self, budget: Budget | None, name: str, terms: Terms) -> Status:
+        """Make an envelope, or say why not: REPEATED or CONFLICT if there is one, INSUFFICIENT or CLOSED."""
+        envelope = self._envelopes.get((budget, name.encode()))
+        if envelope is not None:
+            given = envelope.terms if terms.seed is not None else envelope.terms._replace(seed=None)
+            return Status.REPEATED if given == terms else Status.CONFLICT
+        status = Status.GRANTED if budget is None else budget._take(terms.total)
+        if status == Status.GRANTED:
+            if terms.seed is None:
+                terms = terms._replace(seed=urandom(32))
+            envelope = self._envelopes[budget, name.encode()] = Envelope(self, name, terms, budget)
+            if budget is not None:
+                budget._children.append(envelope)
+        return status
 
     def budgets(self) -> list[Budget]:
         """Return all budgets of the engine, also those below others, in the order of their making."""

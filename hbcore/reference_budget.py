@@ -137,6 +137,29 @@ class Budget:
         optional = (law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
         return self._engine._envelope(self, name, total, packets, *optional)
 
+    def create_many(
+        self,
+        names: object,
+        totals: object,
+        packets: object,
+        *,
+        law: str = "double_mean",
+        min: int = 1,
+        max: int | None = None,
+        concentration: int = 3,
+        seeds: object = None,
+        expires_at: object = None,
+        per_user: int = 1,
+        hold_seconds: float | None = None,
+        max_packets: int | None = None,
+    ) -> np.ndarray:
+        """Create many envelopes in order, each as a hold of its total in this budget; return the ``Status`` of each.
+
+        One that cannot be funded is answered INSUFFICIENT or CLOSED and not made; those after it are tried as well.
+        """
+        common = (law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets)
+        return self._engine._create_many(self, names, totals, packets, *common)
+
     def close(self) -> int:
         """End the reserving; what is available goes to the parent. Idempotent.
 

@@ -1,5 +1,6 @@
-/* SipHash-2-4-128 (Aumasson and Bernstein, 2012) of the 9-byte messages that integers are, several at once: the same as
- * integer_key in user.pxd, with one user in each lane of a vector. Cython has no words for vectors.
+/* SipHash-2-4-128 (Aumasson and Bernstein, 2012) of several messages at once, one in each lane of a vector: of the 9
+ * bytes that integers are, as integer_key in user.pxd; and of any that have as many blocks, as siphash128 in user.pyx.
+ * Cython has no words for vectors.
  */
 #ifndef HBCORE_SIPHASH_H
 #define HBCORE_SIPHASH_H
@@ -68,6 +69,38 @@ HB_CLONES static void hb_hash_integers(const uint64_t key[2], const uint64_t *nu
             keys[2 * (i + lane)] = low[lane];
             keys[2 * (i + lane) + 1] = high[lane];
         }
+    }
+}
+
+/* Hash HB_LANES messages of `count` blocks of 8 bytes each, the last of which carries the length. blocks: the first of
+ * each message, then the second of each, and so on; keys as above. */
+HB_CLONES static void hb_hash_blocks(const uint64_t key[2], const uint64_t *blocks, int count, uint64_t *keys)
+{
+    const hb_lanes zero = {0};
+    hb_lanes a, b, c, d, block, low, high;
+    int i, lane, round;
+    a = zero + (key[0] ^ UINT64_C(0x736F6D6570736575));
+    b = zero + (key[1] ^ UINT64_C(0x646F72616E646F6D) ^ 0xEE);
+    c = zero + (key[0] ^ UINT64_C(0x6C7967656E657261));
+    d = zero + (key[1] ^ UINT64_C(0x7465646279746573));
+    for (i = 0; i < count; i++) {
+        memcpy(&block, blocks + HB_LANES * i, sizeof block);
+        d ^= block;
+        HB_SIP_ROUND(a, b, c, d);
+        HB_SIP_ROUND(a, b, c, d);
+        a ^= block;
+    }
+    c ^= zero + 0xEE;
+    for (round = 0; round < 4; round++)
+        HB_SIP_ROUND(a, b, c, d);
+    low = a ^ b ^ c ^ d;
+    b ^= zero + 0xDD;
+    for (round = 0; round < 4; round++)
+        HB_SIP_ROUND(a, b, c, d);
+    high = a ^ b ^ c ^ d;
+    for (lane = 0; lane < HB_LANES; lane++) {
+        keys[2 * lane] = low[lane];
+        keys[2 * lane + 1] = high[lane];
     }
 }
 

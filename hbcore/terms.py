@@ -98,22 +98,32 @@ def amount_list(amounts: Any, count: int) -> list[int]:
         TypeError: neither an integer nor a sequence or array of integers; an element is named by its index.
         ValueError: an amount is out of range, or there are more or fewer than keys.
     """
-    if index(amounts) is not None:
-        return [integer("amounts", amounts, 1, TOTAL_LIMIT - 1)] * count
-    if isinstance(amounts, np.ndarray):
-        if isinstance(amounts, np.ma.MaskedArray):
-            raise TypeError("amounts must be an array without a mask; drop what is masked first (amounts.compressed())")
-        if amounts.ndim != 1:
-            raise ValueError(f"amounts must have one dimension, not {amounts.ndim}")
-        if amounts.dtype.kind not in "iuO":
-            raise TypeError(f"amounts must be an array of integers, not of {amounts.dtype}")
-        amounts = amounts.tolist()
-    if isinstance(amounts, (bool, str, bytes, bytearray, memoryview)) or not isinstance(amounts, Iterable):
-        raise TypeError(f"amounts must be an integer or a sequence of integers, not {type(amounts).__name__}")
-    amounts = list(amounts)
-    if len(amounts) != count:
-        raise ValueError(f"amounts must be one integer, or one for each of the {count} keys, not {len(amounts)}")
-    return [integer(f"amounts[{i}]", amount, 1, TOTAL_LIMIT - 1) for i, amount in enumerate(amounts)]
+    return integer_list("amounts", amounts, count, TOTAL_LIMIT - 1, "keys")
+
+
+def integer_list(name: str, values: Any, count: int, high: int, whose: str) -> list[int]:
+    """Return ``count`` integers within ``1 .. high``, one for each of ``whose``: an integer stands for all of them.
+
+    Raises:
+        TypeError: neither an integer nor a sequence or array of integers; an element is named by its index.
+        ValueError: an integer is out of range, or there are more or fewer than ``count``.
+    """
+    if index(values) is not None:
+        return [integer(name, values, 1, high)] * count
+    if isinstance(values, np.ndarray):
+        if isinstance(values, np.ma.MaskedArray):
+            raise TypeError(f"{name} must be an array without a mask; drop what is masked first ({name}.compressed())")
+        if values.ndim != 1:
+            raise ValueError(f"{name} must have one dimension, not {values.ndim}")
+        if values.dtype.kind not in "iuO":
+            raise TypeError(f"{name} must be an array of integers, not of {values.dtype}")
+        values = values.tolist()
+    if isinstance(values, (bool, str, bytes, bytearray, memoryview)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be an integer or a sequence of integers, not {type(values).__name__}")
+    values = list(values)
+    if len(values) != count:
+        raise ValueError(f"{name} must be one integer, or one for each of the {count} {whose}, not {len(values)}")
+    return [integer(f"{name}[{i}]", value, 1, high) for i, value in enumerate(values)]
 
 
 def exact_bytes(name: str, value: object, size: int) -> bytes:

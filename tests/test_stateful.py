@@ -188,6 +188,8 @@ def plain(answer: Any) -> Any:
         return answer.name, answer.terms, repr(answer), answer.budget and answer.budget.name
     if name == "Budget":
         return answer.name, answer.total, answer.is_closed, answer.stats(), answer.parent and answer.parent.name
+    if isinstance(answer, np.ndarray) and answer.dtype == np.uint8:
+        return answer.tolist()
     if isinstance(answer, np.ndarray):
         assert answer.dtype in (
             hbcore.CLAIM_DTYPE,
@@ -274,6 +276,43 @@ class SideBySide(RuleBasedStateMachine):
         if made(envelopes):
             self.terms.setdefault((*path, name), terms)
             assert envelopes[0] == self.handles.setdefault((*path, name), envelopes)[0]
+
+    @step(
+        where=st.integers(0, 8),
+        names=st.lists(st.sampled_from(NAMES), max_size=8),
+        terms=good_terms,
+        change=changes,
+        form=forms,
+        is_one_for_all=st.booleans(),
+    )
+    def make_many(
+        self,
+        where: int,
+        names: list[str],
+        terms: dict[str, Any],
+        change: dict[str, Any],
+        form: Callable[[Any], Any],
+        is_one_for_all: bool,
+    ) -> None:
+        path, makers = self.place(where)
+        wanted = terms | change
+        if len(self.handles) >= ENVELOPE_LIMIT - len(NAMES) or wanted["seed"] is None:
+            names = [name for name in names if (*path, name) in self.handles]
+        common = {name: value for name, value in wanted.items() if name not in ("total", "packets", "seed")}
+        seed = wanted["seed"]
+
+        def create(maker: Any) -> Any:
+            totals, packets = wanted["total"], wanted["packets"]
+            if not is_one_for_all:
+                totals, packets = form([totals] * len(names)), form([packets] * len(names))
+            return maker.create_many(form(names), totals, packets, seeds=seed and form([seed] * len(names)), **common)
+
+        answers = self.both(create, makers)
+        if made(answers):
+            for name, status in zip(names, answers[0], strict=True):
+                if status == hbcore.Status.GRANTED:
+                    self.terms[*path, name] = wanted
+                    self.handles[*path, name] = self.both(lambda maker, name=name: maker.envelope(name), makers)
 
     @step(number=st.integers(0, 9), change=changes)
     def make_again(self, number: int, change: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
-from hbcore.directory cimport directory_allocate, directory_find, directory_insert, is_named
+from hbcore.directory cimport Name, directory_allocate, directory_find, directory_insert, is_named, name_set
 from hbcore.format cimport (
     HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent,
 )
@@ -63,10 +63,19 @@ cdef bytes name_of(int name):
     return b"name %d" % name
 
 
+cdef int64_t find(bytes name) except -1:
+    cdef Name place
+    name_set(region, HB_KIND_ENVELOPE, 0, name, <uint64_t>len(name), &place)
+    return directory_find(region, &place)
+
+
 cdef int64_t make(bytes name) except -1:
-    # What envelope_create does, without the terms.
-    cdef int64_t offset = directory_find(region, HB_KIND_ENVELOPE, 0, name)
+    # What the creation of an envelope does, without the terms.
+    cdef Name place
+    cdef int64_t offset
     cdef hb_extent *extent
+    name_set(region, HB_KIND_ENVELOPE, 0, name, <uint64_t>len(name), &place)
+    offset = directory_find(region, &place)
     if offset > 0:
         return offset
     offset = directory_allocate(region, SIZE)
@@ -75,7 +84,7 @@ cdef int64_t make(bytes name) except -1:
     extent.name_length = <uint16_t>len(name)
     extent.name_offset = HEADER
     memcpy(<char *>extent + HEADER, <const char *>name, len(name))
-    return directory_insert(region, HB_KIND_ENVELOPE, 0, name, <uint64_t>offset)
+    return directory_insert(region, &place, <uint64_t>offset)
 
 
 cdef void operate(void *argument) noexcept:
@@ -100,7 +109,7 @@ cdef str check(bint is_full, int livelock):
         has_deaths = has_deaths or explore_died(i)
         if explore_died(i):
             continue
-        found = directory_find(region, HB_KIND_ENVELOPE, 0, name_of(operations[i].name))
+        found = find(name_of(operations[i].name))
         if operations[i].answer == 0 and not is_full:
             return "a maker says that the engine is full"
         if operations[i].answer and found != operations[i].answer:
@@ -127,7 +136,7 @@ cdef str check(bint is_full, int livelock):
             return "an object was left half made"
         if extent_phase(state) == HB_PHASE_LIVE and extent.kind == HB_KIND_ENVELOPE and extent_size(state) == SIZE:
             name = (region.base + offset + extent.name_offset)[: extent.name_length]
-            if directory_find(region, HB_KIND_ENVELOPE, 0, name) != <int64_t>offset:
+            if find(name) != <int64_t>offset:
                 return "an object is live, but its name does not lead to it"
         offset += extent_size(state)
     return take_all()

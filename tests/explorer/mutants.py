@@ -214,7 +214,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "                if hb_cas(&words[i], 0, tag | offset // HB_UNIT):\n",
             "                hb_store_relaxed(&words[i], tag | offset // HB_UNIT)\n                if True:\n",
         ),
-        ("directory.pyx", "import hb_cas, hb_load_acquire\n", "import hb_cas, hb_load_acquire, hb_store_relaxed\n"),
+        ("directory.pyx", "import hb_cas, hb_load_acquire, ", "import hb_cas, hb_load_acquire, hb_store_relaxed, "),
     ],
     "the loser of a name goes on with its own object": [
         (
@@ -239,7 +239,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "            if hb_cas(&extent.state, state, taken):\n",
             "            hb_store_relaxed(&extent.state, taken)\n            if True:\n",
         ),
-        ("directory.pyx", "import hb_cas, hb_load_acquire\n", "import hb_cas, hb_load_acquire, hb_store_relaxed\n"),
+        ("directory.pyx", "import hb_cas, hb_load_acquire, ", "import hb_cas, hb_load_acquire, hb_store_relaxed, "),
     ],
     "half-made space is never taken over": [
         (

@@ -199,6 +199,11 @@ cdef int audit_parts(Envelope envelope) except -1:
             raise AuditError(
                 f"budget {envelope.budget.name!r} holds nothing for top-up {part.number} of envelope {envelope.name!r}"
             )
+        if standing.value != 0:     # of a part that is there, nothing ever comes back but through its envelope
+            raise AuditError(
+                f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {part.number} of envelope "
+                f"{envelope.name!r}, whose packets are there"
+            )
 
 
 cdef int audit_links(Budget budget) except -1:

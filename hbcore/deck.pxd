@@ -1,7 +1,7 @@
 # The deck of an envelope: its packets, as pointers and counts, without Python.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed
+from hbcore.atomics cimport hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private
 from hbcore.batch cimport Batch
 from hbcore.format cimport HB_UNIT, hb_envelope
 from hbcore.region cimport hb_file
@@ -12,6 +12,7 @@ from hbcore.user cimport UserKey
 cdef struct Deck:
     Ledger ledger
     Part first              # what the envelope was made with; what it was topped up by follows
+    uint64_t last           # [atomic] address of the last Part known to be open
     attach_function attach
     void *owner             # what attach is called with
     hb_envelope *shared
@@ -61,6 +62,7 @@ cdef int deck_claim_many(
 ) noexcept nogil
 cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil
 cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
+cdef int deck_open(Deck *deck, Part *part) noexcept nogil
 cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
@@ -88,8 +90,15 @@ cdef inline int deck_claim(
 
 
 cdef inline Part *part_of(Deck *deck, uint64_t packet) noexcept nogil:
-    return &deck.first if packet < deck.first.terms.packets else part_with(
-        deck.attach, deck.owner, &deck.first, packet)
+    return &deck.first if packet < deck.first.terms.packets else later_part_of(deck, packet)
+
+
+cdef inline Part *later_part_of(Deck *deck, uint64_t packet) noexcept nogil:
+    cdef Part *last = <Part *>hb_load_private(&deck.last)
+    cdef Part *part = part_with(deck.attach, deck.owner, last, packet)
+    if part != NULL and part.number > last.number:
+        hb_store_private(&deck.last, <uint64_t>part)
+    return part
 
 
 cdef inline uint64_t sealed_amount(

@@ -7,7 +7,9 @@ writing them twice is harmless. Every function is safe in any thread of any proc
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore.atomics cimport (
+    hb_cas, hb_fence_full, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
+)
 from hbcore.batch cimport GROUP, Batch, batch_group
 from hbcore.format cimport hb_envelope
 from hbcore.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_share, stratum_start
@@ -19,6 +21,7 @@ from hbcore.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part
 from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead, hb_worker_never_was
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore.user cimport UserKey
+from hbcore.vacancy cimport vacancy_open
 
 
 cdef void deck_attach(
@@ -31,6 +34,7 @@ cdef void deck_attach(
     deck.first.start = 0
     deck.first.strata = <uint64_t *>memory
     deck.first.following = &shared.following
+    deck.last = <uint64_t>&deck.first
     ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.max_packets,
                   &shared.closed, &shared.index_state, &shared.tombstones)
     deck.ledger.vacancy.open_count = &shared.open_count
@@ -40,6 +44,8 @@ cdef void deck_attach(
     deck.ledger.hold_ms = deck.hold_ms
     deck.ledger.clock_offset_ms = deck.clock_offset_ms
     deck.ledger.prepare = prepare_packet
+    if deck.max_packets > deck.first.terms.packets:
+        deck.ledger.grow = open_appended
     deck.ledger.context = deck
     deck.ledger.is_dead = hb_worker_is_dead
     deck.ledger.never_was = hb_worker_never_was
@@ -63,6 +69,26 @@ cdef int prepare_packet(void *context, uint64_t packet) noexcept nogil:
             return answer
     # An amount that the law cannot have given is damage, and never handed out.
     return 0 if part_amount(deck, part, packet, &amount) else CORRUPT
+
+
+cdef int deck_open(Deck *deck, Part *part) noexcept nogil:
+    # Open all parts after one that is open. Returns 0, CORRUPT or NO_MEMORY.
+    cdef uint64_t end
+    cdef int answer
+    while True:     # each turn passes one part
+        end = part.start + part.terms.packets
+        answer = part_step(deck.attach, deck.owner, &part)
+        if answer != 0 or part == NULL:
+            return answer
+        vacancy_open(&deck.ledger.vacancy, end, end + part.terms.packets)
+        if part.number > (<Part *>hb_load_private(&deck.last)).number:
+            hb_store_private(&deck.last, <uint64_t>part)
+
+
+cdef void open_appended(void *context) noexcept nogil:
+    # For who finds nothing free: whoever has appended a part may have died before it was open. Damage is not asked for.
+    cdef Deck *deck = <Deck *>context
+    deck_open(deck, <Part *>hb_load_private(&deck.last))
 
 
 cdef int open_stratum(Deck *deck, const Part *part, uint64_t stratum) noexcept nogil:

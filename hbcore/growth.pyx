@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 from hbcore.account cimport account_available
 from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire
 from hbcore.budget cimport Budget, as_key
+from hbcore.deck cimport deck_open
 from hbcore.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
 from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
@@ -29,7 +30,6 @@ from hbcore.ledger cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED
 from hbcore.part cimport Part, part_check, part_step
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.user cimport UserKey, siphash128, user_key
-from hbcore.vacancy cimport vacancy_open
 
 from os import urandom
 
@@ -39,6 +39,12 @@ from hbcore.records import State
 from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, check_room, check_same_top_up, top_up_terms
 
 cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
+
+cdef enum:
+    # append
+    REFUSED = 0
+    APPENDED = 1
+    WAS_APPENDED = 2
 
 
 def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
@@ -53,13 +59,13 @@ def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
         raise as_key(error) from None
     terms = top_up_terms(envelope_terms_of(envelope), amount, packets, seed)
     hash = part_key(envelope, &hash)
-    part = find_part(envelope, &hash, terms)
+    part = find_part(envelope, &hash, key, terms)
     if part == NULL:
-        status = make_part(envelope, &hash, terms)
+        status = make_part(envelope, &hash, key, terms)
         if status == CLOSED or status == INSUFFICIENT:
             envelope.end_if_due()
             return Hold(status, 0, 0, None)
-        part = find_part(envelope, &hash, terms)
+        part = find_part(envelope, &hash, key, terms)
         if part == NULL:
             raise_damaged(envelope)
     finish_parts(envelope)
@@ -90,9 +96,10 @@ cdef int step(Envelope envelope, Part **part) except -1:
     return 0
 
 
-cdef Part *find_part(Envelope envelope, const UserKey *key, object terms) except? NULL:
+cdef Part *find_part(Envelope envelope, const UserKey *key, object shown, object terms) except? NULL:
     # The part of that key, also one that its budget has funded and a death has kept from it; NULL if there is none. One
-    # that was funded and refused is what check_room says, now as then.
+    # that was funded and refused is what check_room says, now as then, and a conflict with any other.
+    # shown: the key as the caller knows it.
     cdef Part *part = &envelope.deck.first
     cdef Standing standing
     cdef bint is_funded = False
@@ -100,6 +107,7 @@ cdef Part *find_part(Envelope envelope, const UserKey *key, object terms) except
         step(envelope, &part)
         if part == NULL:
             if is_funded:
+                check_same_top_up(envelope.name, shown, refused_terms(envelope, standing.link, terms), terms)
                 check_appended(envelope, terms)
                 return NULL
             if envelope.budget is None or envelope.budget.look_up(key, &standing) == ABSENT:
@@ -111,9 +119,15 @@ cdef Part *find_part(Envelope envelope, const UserKey *key, object terms) except
             return part
 
 
+cdef object refused_terms(Envelope envelope, uint64_t offset, object terms):
+    # Of a part that was checked before.
+    cdef hb_part *record = <hb_part *>(envelope.region.base + offset)
+    return terms._replace(total=record.total, packets=record.packets, seed=record.seed[:32])
+
+
 # ---- making ---------------------------------------------------------------------------------------------------------
 
-cdef int make_part(Envelope envelope, const UserKey *key, object terms) except -1:
+cdef int make_part(Envelope envelope, const UserKey *key, object shown, object terms) except -1:
     # Returns GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
     cdef Budget budget = envelope.budget
     cdef uint64_t amount = terms.total
@@ -122,14 +136,20 @@ cdef int make_part(Envelope envelope, const UserKey *key, object terms) except -
     cdef bint is_closed
     cdef int answer
     if envelope.is_over():
-        return CLOSED
-    check_appended(envelope, terms)
+        return CLOSED if find_part(envelope, key, shown, terms) == NULL else REPEATED
+    try:
+        check_appended(envelope, terms)
+    except ValueError:
+        # What has taken the room since the first look may be the same top-up, by another call; so above.
+        if find_part(envelope, key, shown, terms) == NULL:
+            raise
+        return REPEATED
     if budget is None:
-        return append_new(envelope, write_part(envelope, key, terms), key, terms)
+        return append_new(envelope, write_part(envelope, key, terms), key, shown, terms)
     # Refused, it takes no space, if that can be seen at once.
     available = account_available(&budget.account, &is_closed)
     if is_closed or available < amount:
-        if find_part(envelope, key, terms) != NULL:
+        if find_part(envelope, key, shown, terms) != NULL:
             return REPEATED     # what has taken the money is the same top-up, by another call
         return CLOSED if is_closed else INSUFFICIENT
     offset = write_part(envelope, key, terms)
@@ -190,28 +210,28 @@ cdef uint64_t write_part(Envelope envelope, const UserKey *key, object checked) 
 
 # ---- appending and opening ------------------------------------------------------------------------------------------
 
-cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, object terms) except -1:
+cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, object shown, object terms) except -1:
     # Of an envelope without a budget: GRANTED_NOW, or REPEATED if another call with that key was faster. Raises what
     # check_room says if there is no room any more.
-    cdef bint is_appended
+    cdef int answer
     try:
-        is_appended = append(envelope, offset, key, terms.total, terms.packets)
+        answer = append(envelope, offset, key, terms.total, terms.packets)
     except BaseException:
         retire_extent(envelope.region, offset)      # it is not in the chain: the append itself raises nothing
         raise
-    if is_appended:
+    if answer != REFUSED:
         publish_extent(envelope.region, offset)
         return GRANTED_NOW
     retire_extent(envelope.region, offset)
-    if find_part(envelope, key, terms) == NULL:
+    if find_part(envelope, key, shown, terms) == NULL:
         check_appended(envelope, terms)
     return REPEATED
 
 
-cdef bint append(
+cdef int append(
     Envelope envelope, uint64_t offset, const UserKey *key, uint64_t total, uint64_t packets
 ) except -1:
-    # Put the part at `offset` at the end of the chain; whether it is in there. It is not if another of its key is, or
+    # Put the part at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is, or
     # if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
     # moment of the CAS that would put it there.
     cdef Part *part = &envelope.deck.first
@@ -219,53 +239,54 @@ cdef bint append(
     while True:     # each turn passes one part, or somebody else has appended one
         following = hb_load_acquire(part.following)
         if following == offset:
-            return True
+            return WAS_APPENDED
         if following == 0:
             if (packets > envelope.deck.max_packets - part.start - part.terms.packets
                     or sum + part.terms.total + total >= <uint64_t>1 << 62 or part.number >= TOP_UP_LIMIT):
-                return False
+                return REFUSED
             # Release: whoever reads the offset sees all of the part.
             if hb_cas(part.following, 0, offset):
-                return True
+                return APPENDED
             continue
         sum += part.terms.total
         step(envelope, &part)
+        if part == NULL:
+            raise_damaged(envelope)     # what was appended is gone again
         if part.key.low == key.low and part.key.high == key.high:
-            return False
+            return REFUSED
 
 
 def finish_part(Region region not None, uint64_t offset):
     """Append and open a part that a budget has funded, or give its money back if there is no room for it.
 
-    Any number may do this at once, and again.
+    Any number may do this at once, and again. One that is in the chain already is left to ``finish_parts``: a closed
+    envelope of many parts is not counted anew for each of them.
     """
     cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
     cdef Envelope envelope
     cdef UserKey key
+    cdef int answer
     if record == NULL or not part_check(region, record, &key):
         raise CorruptFileError(f"the top-up at byte {offset} of the engine {region.path!r} is damaged")
     key.low = record.key[0]
     key.high = record.key[1]
     envelope = envelope_at(region, record.extent.parent, f"at byte {record.extent.parent}")
     publish_extent(region, offset)
-    if append(envelope, offset, &key, record.total, record.packets):
+    answer = append(envelope, offset, &key, record.total, record.packets)
+    if answer == APPENDED:
         finish_parts(envelope)
-    elif envelope.budget is not None:
+    elif answer == REFUSED and envelope.budget is not None:
         refund_from(envelope.budget, &key, record.total)
 
 
 def finish_parts(Envelope envelope not None):
     """Open all parts of an envelope; what was appended after a close is refunded."""
-    cdef Part *part = &envelope.deck.first
-    cdef uint64_t end
-    if hb_load_acquire(part.following) == 0:
+    cdef int answer
+    if hb_load_acquire(envelope.deck.first.following) == 0:
         return
-    while True:
-        end = part.start + part.terms.packets
-        step(envelope, &part)
-        if part == NULL:
-            break
-        vacancy_open(&envelope.deck.ledger.vacancy, end, end + part.terms.packets)
+    answer = deck_open(&envelope.deck, &envelope.deck.first)
+    if answer != 0:
+        envelope.raise_for(answer)
     hb_fence_full()     # the append before the look; pairs with the fence of deck_close
     if hb_load_acquire(envelope.deck.ledger.closed) != 0:
         envelope.close()

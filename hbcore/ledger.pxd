@@ -31,6 +31,10 @@ ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept no
 ctypedef int (*prepare_function)(void *context, uint64_t slot) noexcept nogil
 
 
+# Open what was added after the last slot, and not opened yet.
+ctypedef void (*grow_function)(void *context) noexcept nogil
+
+
 cdef struct Ledger:
     hb_slot *slots
     uint64_t slot_count
@@ -48,6 +52,7 @@ cdef struct Ledger:
     uint64_t *next_expiry       # [shared] hint: nothing expires before
     uint64_t *late_refunds      # [shared] hint: how many slots were refunded after the closing
     prepare_function prepare
+    grow_function grow          # NULL: nothing is ever added
     void *context
 
 

@@ -259,6 +259,14 @@ cdef inline int64_t take_in(
     return -1
 
 
+cdef inline bint has_grown(Ledger *ledger, uint64_t open_count) noexcept nogil:
+    # Whether there are more slots than at the beginning of a look, those included that a death has kept from being
+    # opened.
+    if ledger.grow != NULL:
+        ledger.grow(ledger.context)
+    return hb_load_acquire(ledger.vacancy.open_count) != open_count
+
+
 cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
     # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the vacancy
     # tree does not call full. -1: sold out.
@@ -280,7 +288,7 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
         open_count = vacancy_opened(&ledger.vacancy)
         if vacancy_none(&ledger.vacancy):
-            if hb_load_acquire(ledger.vacancy.open_count) != open_count:
+            if has_grown(ledger, open_count):
                 continue
             if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
@@ -299,7 +307,7 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
             slot = search_blocks(ledger, 0, block, worker, &look)
         if slot >= 0:
             return slot
-        if look.digest == before and hb_load_acquire(ledger.vacancy.open_count) == open_count:
+        if look.digest == before and not has_grown(ledger, open_count):
             if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1

@@ -22,6 +22,8 @@ cdef struct Part:
     uint64_t *following     # [shared] offset of the next part; 0: none yet
     uint64_t amount_mask    # the bits of an amount in its word; the rest is its check
     uint64_t next           # [atomic] address of the next Part of this handle; 0: not met yet
+    Part *previous
+    Part *jump              # some part before it, so chosen that the way back to any is short
 
 
 # Make the Part after one whose `following` is not 0. Returns 0, CORRUPT or NO_MEMORY.
@@ -33,7 +35,7 @@ cdef void part_prepare(Part *part) noexcept nogil
 cdef bint part_join(Part *part, Part *next) noexcept nogil
 cdef void parts_free(Part *first) noexcept nogil
 cdef int part_step(attach_function attach, void *owner, Part **part) noexcept nogil
-cdef Part *part_with(attach_function attach, void *owner, Part *first, uint64_t packet) noexcept nogil
+cdef Part *part_with(attach_function attach, void *owner, Part *part, uint64_t packet) noexcept nogil
 
 
 cdef inline uint64_t packet_in(const Part *part, uint64_t position) noexcept nogil:

@@ -32,6 +32,7 @@ cdef void part_prepare(Part *part) noexcept nogil:
     # Derive everything from the terms.
     terms_prepare(&part.terms)
     part.next = 0
+    part.previous = part.jump = part
     part.amount_mask = 1
     while part.amount_mask < part.terms.max:
         part.amount_mask = part.amount_mask << 1 | 1
@@ -41,6 +42,11 @@ cdef bint part_join(Part *part, Part *next) noexcept nogil:
     # Of several threads one wins; the others throw theirs away. Release: who sees the address sees the terms.
     next.start = part.start + part.terms.packets
     next.number = part.number + 1
+    next.previous = part
+    # Two jumps of one length are followed by one over both: O(log parts) back to any (Myers, 1983).
+    next.jump = part
+    if part.number - part.jump.number == part.jump.number - part.jump.jump.number:
+        next.jump = part.jump.jump
     return hb_cas(&part.next, 0, <uint64_t>next)
 
 
@@ -66,9 +72,11 @@ cdef int part_step(attach_function attach, void *owner, Part **part) noexcept no
     return 0
 
 
-cdef Part *part_with(attach_function attach, void *owner, Part *first, uint64_t packet) noexcept nogil:
-    # The part of a packet that may be claimed; NULL: damage, for a slot is opened after its part was appended.
-    cdef Part *part = first
+cdef Part *part_with(attach_function attach, void *owner, Part *part, uint64_t packet) noexcept nogil:
+    # The part of a packet that may be claimed, from any part on; NULL: damage, for a slot is opened after its part was
+    # appended.
+    while packet < part.start:
+        part = part.jump if packet < part.jump.start else part.previous
     while part != NULL and packet - part.start >= part.terms.packets:
         if part_step(attach, owner, &part) != 0:
             return NULL

@@ -92,6 +92,7 @@ cdef void ledger_attach(
     ledger.index.state = index_state
     ledger.index.tombstones = tombstones
     ledger.handle = 0
+    ledger.grow = NULL
 
 
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:

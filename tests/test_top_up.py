@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepping import can_trace, states
+from stepping import Stepped, can_trace, instructions_of, states
 
 import hbcore
 from hbcore import State, Status
@@ -422,8 +422,8 @@ def test_a_death_at_any_instruction_of_a_top_up_is_made_good(tmp_path: Path, is_
             kept["done" if before == 74 else "begun"] += 1
             how = number % 3  # claims first, or the same again, or an audit
             if how == 0:
-                # Either all of it is there or nothing, and what is there goes to whoever asks.
-                assert sum(bool(envelope.claim(user)) for user in range(10, 100)) in (0, 70)
+                # Either all of it is there or nothing, and what is there goes to whoever asks, opened or not.
+                assert sum(bool(envelope.claim(user)) for user in range(10, 100)) == before - 4
             elif how == 1:
                 assert envelope.top_up("k", 300, 70, seed=SEED)
             engine.audit()
@@ -439,6 +439,93 @@ def test_a_death_at_any_instruction_of_a_top_up_is_made_good(tmp_path: Path, is_
             engine.audit()
     assert min(kept.values()) > 2, kept
     print(kept)
+
+
+@pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
+def test_a_key_that_was_refused_after_a_death_is_a_conflict_with_any_other_top_up(tmp_path: Path) -> None:
+    """Its maker dies once it is funded; others take the room: the key keeps that outcome, and the money comes back."""
+    copy = tmp_path / "copy.hb"
+    refused = 0
+    for content in crash_states(tmp_path / "gala.hb", True):
+        copy.write_bytes(content)
+        with hbcore.Engine(copy) as engine:
+            envelope = engine.envelopes()[0]
+            if engine.budget("b").stats().available == 960 or envelope.stats().packets == 74:
+                continue
+            refused += 1
+            assert envelope.top_up("other", 20, 20)
+            no_room = "packets must be at most 56, not 70: envelope 'e' has 24 packets and was made with"
+            what = "top-up 'k' of envelope 'e' was 300 in 70 packets"
+            for _ in range(2):
+                with pytest.raises(ValueError, match=no_room):
+                    envelope.top_up("k", 300, 70)
+                for amount, packets in ((3, 1), (999, 9)):
+                    with pytest.raises(hbcore.ConflictError, match=f"{what}, not {amount} in {packets}"):
+                        envelope.top_up("k", amount, packets)
+                assert engine.budget("b").stats() == (1000, 940, 60, 0)
+                engine.audit()
+            assert envelope.close() == 20
+            assert engine.budget("b").stats() == (1000, 960, 40, 0)
+            engine.audit()
+    assert refused > 2
+
+
+@pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
+@pytest.mark.parametrize("then", ["full", "closed"])
+@pytest.mark.parametrize("is_funded", [False, True])
+def test_who_is_overtaken_by_its_own_key_is_told_so(path: Path, is_funded: bool, then: str) -> None:
+    """Also where the room is gone by then, which that very top-up has taken, or the envelope is closed."""
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        maker = engine.budget("b", 1000) if is_funded else engine
+        maker.envelope("e", 40, 4, "equal", max_packets=74 if then == "full" else 200)
+    before = path.read_bytes()
+
+    def work(engine: hbcore.Engine) -> Callable[[], object]:
+        envelope = engine.envelopes()[0]
+
+        def operation() -> None:
+            assert envelope.top_up("k", 300, 70)
+
+        return operation
+
+    instructions = instructions_of(path, work, "growth")
+    stopped = 0
+    for address, time in instructions[:: len(instructions) // 20]:
+        path.write_bytes(before)
+        stepped = Stepped(path, work)
+        try:
+            if not stepped.run_to([address], time):  # it did not come there as often this time
+                continue
+            stopped += 1
+            with hbcore.Engine(path) as engine:
+                envelope = engine.envelopes()[0]
+                assert envelope.top_up("k", 300, 70)
+                if then == "closed":
+                    envelope.close()
+            stepped.go_on()
+        finally:
+            stepped.kill()
+        with hbcore.Engine(path) as engine:
+            assert engine.envelopes()[0].stats().packets == 74
+            engine.audit()
+    assert stopped > 5
+
+
+def test_the_part_of_a_packet_is_found_among_many(engine: hbcore.Engine) -> None:
+    envelope = engine.envelope("e", 3, 1, max_packets=3000)
+    sizes = [1 + number * 7 % 5 for number in range(900)]
+    for number, size in enumerate(sizes):
+        envelope.top_up(number, size * (number + 2), size, seed=SEED)
+    starts = np.cumsum([1, *sizes])
+    for handle in (envelope, engine.envelopes()[0]):
+        order = np.random.default_rng(7).permutation(int(starts[-1]))
+        claims = {user: handle.claim(int(user)) for user in order}
+        assert sorted(claim.packet for claim in claims.values()) == list(range(int(starts[-1])))
+        parts = np.zeros(len(sizes) + 1, int)
+        for claim in claims.values():
+            parts[np.searchsorted(starts, claim.packet, side="right")] += claim.amount
+        assert parts.tolist() == [3, *(size * (number + 2) for number, size in enumerate(sizes))]
+    engine.audit()
 
 
 def topped_up(path: Path) -> list[hbcore.Claim]:

@@ -231,8 +231,8 @@ cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, obje
 cdef int append(
     Envelope envelope, uint64_t offset, const UserKey *key, uint64_t total, uint64_t packets
 ) except -1:
-    # Put the part at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is, or
-    # if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
+    # Put the part at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is,
+    # or if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
     # moment of the CAS that would put it there.
     cdef Part *part = &envelope.deck.first
     cdef uint64_t following, sum = 0

@@ -87,6 +87,7 @@ cdef enum:
     LIFE_LIMIT = 64
     INITIAL_SIZE = 2 * HB_GRAIN
     GROWTH_MIN = 1024 * 1024
+    SMALL_RANGE = 16 * 1024
     GROWTH_MAX = 64 * 1024 * 1024
 
 if hb_watch_forks() != 0:
@@ -318,9 +319,13 @@ cdef class Region:
 
     cdef uint64_t next_data(self, uint64_t at, uint64_t end, uint64_t *data_end) noexcept nogil:
         # Where the next part of at .. end begins that was ever written, and where it ends; `end` if there is none.
-        # What was not is a hole of the file, reads as zeros, and is left so.
-        cdef int64_t data = lseek(self.fd, <int64_t>at, SEEK_DATA)
-        cdef int64_t hole
+        # What was not is a hole of the file, reads as zeros, and is left so; but for ranges of a few pages. To look for
+        # the next hole the kernel goes through everything up to it, be it gigabytes: not for each small object.
+        cdef int64_t data, hole
+        if end - at <= SMALL_RANGE:
+            data_end[0] = end
+            return at
+        data = lseek(self.fd, <int64_t>at, SEEK_DATA)
         if data < 0:
             if errno == ENXIO:
                 return end              # holes only, up to the end of the file

@@ -67,8 +67,11 @@ def build(path: Path) -> None:
             for key in ("dead settle", "dead release"):
                 budget.reserve(key, 400)
             for name in ("open envelope", "closed envelope"):
-                envelope = budget.envelope(name, 400, 8, "equal")
+                envelope = budget.envelope(name, 400, 8, "equal", max_packets=24)
                 envelope.claim_many(range(4))
+                for number in range(2):
+                    envelope.top_up(number, 50, 5)
+                envelope.claim_many(range(12))
                 envelope.settle(0)
             envelope.close()
             envelope.release(1)
@@ -149,6 +152,9 @@ def places_of(content: bytes) -> list[Place]:
             add("hb_top_up", at)
         elif kind == "HB_KIND_ENVELOPE":
             add("hb_envelope", at)
+        elif kind == "HB_KIND_PART":
+            add("hb_part", at)
+            add_words(at + STRUCTS["hb_part"][""][1], 1)
         at += (state >> 28) * UNIT
     return found
 
@@ -212,7 +218,7 @@ class Use:
         except ANSWERS:
             pass
         except ValueError as error:
-            if "must stay below 2**62" not in str(error) and "amount must be" not in str(error):
+            if not any(words in str(error) for words in ("must stay below 2**62", "amount must be", "packets must be")):
                 raise
         return None
 
@@ -274,7 +280,11 @@ class Use:
             for call in chance.sample(calls, len(calls)):
                 self.ask(*call)
         for envelope in envelopes:
-            for call in ((envelope.claim, 9), (envelope.release, 2), (envelope.settle, 3), (envelope.stats,)):
+            calls = [
+                (envelope.claim, 9), (envelope.claim, 17), (envelope.release, 2), (envelope.settle, 3),
+                (envelope.stats,), (envelope.top_up, 0, 50, 5), (envelope.top_up, "again", 30, 3),
+            ]  # fmt: skip
+            for call in chance.sample(calls, len(calls)):
                 self.ask(*call)
             if chance.random() < 0.3:
                 self.ask(envelope.close)

@@ -101,7 +101,7 @@ FAULTS = {
         "address",
         "ledger",
         "heap-buffer-overflow",
-        [("ledger.pyx", "cursor.slot = slot if slot < ledger.slot_count else 0", "cursor.slot = slot")],
+        [("ledger.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
     ),
     "a batch of whole groups": Fault(
         "address",

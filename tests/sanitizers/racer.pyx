@@ -31,7 +31,7 @@ from hbcore.ledger cimport (
 from hbcore.region cimport Region, worker_of
 from hbcore.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
 from hbcore.user cimport UserKey
-from hbcore.vacancy cimport vacancy_hides
+from hbcore.vacancy cimport vacancy_hides, vacancy_open
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)
@@ -52,7 +52,7 @@ cdef enum:
 cdef struct Shared:
     Ledger ledger
     char *memory
-    uint64_t words[5]       # of the ledger: closed, index state, tombstones, next expiry, late refunds
+    uint64_t words[7]       # of the ledger: closed, index state, tombstones, next expiry, late refunds, open, cleared
     uint64_t *lives         # plain, one for each slot
     uint64_t *final_slots   # relaxed: slot + 1 of each final user for whom a settle was answered
     int own_count
@@ -354,7 +354,9 @@ cdef void race_once(void *argument) noexcept nogil:
 
 
 cdef void race(Racer *racer, uint64_t operations, bint closes) noexcept nogil:
+    cdef Ledger *ledger = &racer.shared.ledger
     racer.operations = operations
+    vacancy_open(&ledger.vacancy, (ledger.slot_count + 1) // 2, ledger.slot_count)
     for racer.done in range(operations):
         if racer.wrong != NULL:
             return
@@ -471,6 +473,9 @@ cdef class Race:
         ledger_attach(
             &shared.ledger, shared.memory, slots, &shared.words[0], &shared.words[1], &shared.words[2]
         )
+        shared.ledger.vacancy.open_count = &shared.words[5]
+        shared.ledger.vacancy.cleared_count = &shared.words[6]
+        shared.words[5] = shared.words[6] = (slots + 1) // 2    # who begins opens the rest
         shared.ledger.prepare = prepare
         shared.ledger.context = shared
         shared.ledger.is_dead = is_dead

@@ -21,6 +21,7 @@ class Engine:
         mode: int = 0o600,
         key: bytes | None = None,
         readonly: bool = False,
+        huge_pages: bool = False,
     ) -> None: ...
     def envelope(
         self,

@@ -41,6 +41,11 @@ cdef class Engine:
             one whose owner keeps it, ``find`` and ``user_hash`` raise ValueError.
         key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by whoever can
             read the file; a key that is given is never stored, and without it the file names nobody.
+        huge_pages: ask the kernel for pages of 2 MiB, for an engine in memory or a file of a tmpfs: new envelopes are
+            claimed from faster, and large ones too, because there are fewer pages to be made and looked up. It needs a
+            kernel that lends them to shared memory (``/sys/kernel/mm/transparent_hugepage/shmem_enabled``: ``advise``);
+            elsewhere nothing changes. Memory is taken 2 MiB at a time where a claim touches it, so not for many
+            packets of which few are claimed.
 
     Raises:
         CorruptFileError, IncompatibleFileError: the file cannot be trusted, or is of another version.
@@ -54,8 +59,8 @@ cdef class Engine:
     def __cinit__(self, *_, **__):
         self.region = Region()      # a closed one: what was never initialised only ever raises
 
-    def __init__(self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False):
-        self.region = open_region(path, capacity, mode, key, recover, readonly)
+    def __init__(self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False, huge_pages=False):
+        self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages)
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,

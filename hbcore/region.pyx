@@ -57,7 +57,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
     void *MAP_FAILED
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE, MADV_RANDOM
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE, MADV_HUGEPAGE, MADV_RANDOM
 
 cdef extern from "<unistd.h>" nogil:
     int64_t lseek(int fd, int64_t offset, int whence)
@@ -434,7 +434,7 @@ cdef class Region:
         return b"" if self.base == NULL else self.header.engine_id[:16]
 
 
-def open_region(path, capacity, mode, key, recover, readonly=False, create=True):
+def open_region(path, capacity, mode, key, recover, readonly=False, create=True, huge_pages=False):
     """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None.
 
     ``recover`` is called with the Region where a reboot has left the file to be put right.
@@ -453,7 +453,7 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True)
         region.in_memory = True
         region.fd = os.memfd_create("hbcore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
-        attach(region, size, key, None)
+        attach(region, size, key, None, huge_pages)
         return region
     path = file_path(path)
     region.path = path if os.path.islink(path) else os.path.realpath(path)
@@ -472,7 +472,7 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True)
     if not stat.S_ISREG(os.fstat(region.fd).st_mode):
         raise CorruptFileError(f"{region.path!r} is not a regular file")
     check_header(region, wanted_capacity)
-    attach(region, os.fstat(region.fd).st_size, key, recover)
+    attach(region, os.fstat(region.fd).st_size, key, recover, huge_pages)
     return region
 
 
@@ -616,7 +616,7 @@ cdef check_header(Region region, wanted_capacity):
         raise ConflictError(f"{path!r} has a capacity of {header.capacity} bytes, not {wanted_capacity}")
 
 
-cdef attach(Region region, uint64_t size, key, recover):
+cdef attach(Region region, uint64_t size, key, recover, bint huge_pages):
     # Map the file, take the key, put it right after a reboot and register this process.
     cdef void *address
     cdef bytes kept, check
@@ -656,6 +656,8 @@ cdef attach(Region region, uint64_t size, key, recover):
     # No reading ahead: a cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that walks the data of
     # an index would make the next hole data by looking at the page before it, and read on to the end of the table.
     madvise(address, header.capacity, MADV_RANDOM)
+    if huge_pages:
+        madvise(address, header.capacity, MADV_HUGEPAGE)    # a kernel that has none says so, and takes ordinary ones
     region.base = <char *>address
     region.header = <hb_header *>address
     region.file.workers = <hb_worker *>(region.base + WORKERS_OFFSET)

@@ -163,6 +163,22 @@ def test_processes_that_have_it_open_see_each_others_claims(path: Path, run_pyth
         assert engine.envelope("theirs").terms.total == 7
 
 
+@pytest.mark.parametrize("huge_pages", [False, True])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_kernel_is_asked_for_huge_pages_where_they_are_wanted(
+    path: Path, in_memory: bool, huge_pages: bool, run_python: RunPython
+) -> None:
+    program = """if 1:
+        import sys, hbcore
+        engine = hbcore.Engine(sys.argv[1] or None, huge_pages=bool(int(sys.argv[2])))
+        assert engine.envelope("e", 3, 3).claim_many(range(4))["amount"].tolist() == [1, 1, 1, 0]
+        with open("/proc/self/smaps") as smaps:
+            _, _, rest = smaps.read().partition(sys.argv[1] or "memfd:hbcore")
+        print("hg" in rest.partition("VmFlags:")[2].partition("\\n")[0].split())
+    """
+    assert run_python(program, "" if in_memory else path, int(huge_pages)).stdout.strip() == str(huge_pages)
+
+
 def test_two_engines_of_one_process_share_a_file(path: Path) -> None:
     one, two = hbcore.Engine(path), hbcore.Engine(path)
     envelope = one.envelope("e", 10, 2)

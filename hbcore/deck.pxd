@@ -5,7 +5,7 @@ from hbcore.atomics cimport hb_load_acquire, hb_load_private, hb_load_relaxed, h
 from hbcore.batch cimport Batch
 from hbcore.format cimport HB_UNIT, hb_envelope
 from hbcore.region cimport hb_file
-from hbcore.ledger cimport Found, Ledger, ledger_claim, ledger_size
+from hbcore.ledger cimport GRANTED_NOW, Found, Ledger, ledger_claim, ledger_size
 from hbcore.part cimport Part, attach_function, part_with
 from hbcore.user cimport UserKey
 
@@ -125,3 +125,11 @@ cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexc
     # False: damage.
     cdef Part *part = part_of(deck, packet)
     return part != NULL and part_amount(deck, part, packet, amount)
+
+
+cdef inline bint claim_amount(Deck *deck, int status, const Found *found, int64_t *amount) noexcept nogil:
+    # What a claim that was found is worth. False: damage; of one that was just granted it was seen before.
+    if status == GRANTED_NOW:
+        amount[0] = found.amount
+        return True
+    return deck_amount(deck, found.slot, amount)

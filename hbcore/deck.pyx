@@ -55,11 +55,10 @@ cdef void deck_attach(
     memcpy(deck.seal, deck.first.terms.seed, 16)
 
 
-cdef int prepare_packet(void *context, uint64_t packet) noexcept nogil:
+cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcept nogil:
     # Called for a packet that this worker holds: make sure that its amount is there.
     cdef Deck *deck = <Deck *>context
     cdef Part *part = part_of(deck, packet)
-    cdef int64_t amount
     cdef int answer
     if part == NULL:
         return CORRUPT
@@ -68,7 +67,7 @@ cdef int prepare_packet(void *context, uint64_t packet) noexcept nogil:
         if answer != 0:
             return answer
     # An amount that the law cannot have given is damage, and never handed out.
-    return 0 if part_amount(deck, part, packet, &amount) else CORRUPT
+    return 0 if part_amount(deck, part, packet, amount) else CORRUPT
 
 
 cdef int deck_open(Deck *deck, Part *part) noexcept nogil:
@@ -134,7 +133,7 @@ cdef int deck_claim_many(
             rows[base + i].packet = -1
             if status == GRANTED_NOW or status == REPEATED:
                 rows[base + i].packet = <int64_t>found.slot
-                if not deck_amount(deck, found.slot, &rows[base + i].amount):
+                if not claim_amount(deck, status, &found, &rows[base + i].amount):
                     return CORRUPT
             elif status < 0:
                 return status

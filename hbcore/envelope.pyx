@@ -13,7 +13,7 @@ from hbcore.atomics cimport hb_load_acquire, hb_store_release
 from hbcore.batch cimport Users, nth_key, users_of
 from hbcore.budget cimport Budget, parent_of
 from hbcore.deck cimport (
-    COUNT_SOUND, ClaimRow, Counts, SnapshotRow, deck_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
+    COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport Name, extent_name, name_set
@@ -22,7 +22,7 @@ from hbcore.funding cimport refund_from
 from hbcore.law cimport Terms, strata_of, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
-    ledger_find, ledger_look, ledger_release, ledger_scan, ledger_settle,
+    ledger_find, ledger_look, ledger_prefetch, ledger_release, ledger_scan, ledger_settle,
 )
 from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
@@ -124,7 +124,7 @@ cdef class Envelope:
 
     cdef Claim answer(self, int status, const Found *found):
         cdef Claim claim = Claim.__new__(Claim)
-        if not deck_amount(&self.deck, found.slot, &claim.amount):
+        if not claim_amount(&self.deck, status, found, &claim.amount):
             self.raise_for(CORRUPT)
         claim.status_code = status
         claim.packet = <int64_t>found.slot
@@ -154,6 +154,7 @@ cdef class Envelope:
         cdef Found found
         cdef int status
         key_of(self, user, nth, &key)
+        ledger_prefetch(&self.deck.ledger, &key)
         status = deck_claim(&self.deck, worker_of(self.region), &key, hb_now_ms(), &found)
         if status == GRANTED_NOW:
             return self.answer(status, &found)

@@ -27,8 +27,8 @@ cdef enum:
 # Whether a worker is dead for ever.
 ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
 
-# Make slot `slot` fit to be granted (its amount). Returns 0, CLOSED, NO_MEMORY or CORRUPT.
-ctypedef int (*prepare_function)(void *context, uint64_t slot) noexcept nogil
+# Make slot `slot` fit to be granted, and say what it is worth. Returns 0, CLOSED, NO_MEMORY or CORRUPT.
+ctypedef int (*prepare_function)(void *context, uint64_t slot, int64_t *amount) noexcept nogil
 
 
 # Open what was added after the last slot, and not opened yet.
@@ -59,6 +59,7 @@ cdef struct Ledger:
 cdef struct Found:
     uint64_t slot
     uint64_t state
+    int64_t amount              # only of what was GRANTED_NOW
 
 
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil

@@ -493,7 +493,7 @@ cdef inline int hold(
     slot = &ledger.slots[taken]
     held.slot = <uint64_t>taken
     held.state = hb_load_relaxed(&slot.state)   # until it is published nobody else changes it
-    answer = ledger.prepare(ledger.context, held.slot)
+    answer = ledger.prepare(ledger.context, held.slot, &held.amount)
     if answer != 0:
         put_back(ledger, held)
         return answer

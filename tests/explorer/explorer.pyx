@@ -78,7 +78,7 @@ cdef int operation_count
 cdef Book opening
 
 
-cdef int prepare(void *context, uint64_t slot) noexcept nogil:
+cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
     return 0
 
 

@@ -122,7 +122,7 @@ cdef void bury_worker(Racer *racer) noexcept nogil:
     hb_store_release(&epochs[racer.number], racer.worker >> EPOCH_SHIFT)
 
 
-cdef int prepare(void *context, uint64_t slot) noexcept nogil:
+cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
     # The calling thread holds the slot: no other may be here.
     (<Shared *>context).lives[slot] += 1
     return 0

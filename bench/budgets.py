@@ -1,6 +1,6 @@
 """Prints what holds cost: reserve beside claim, batches, settle and release, and what is below a budget.
 
-    python bench/budgets.py [--quick]
+    python bench/budgets.py [--quick] [--huge-pages]
 
 Processor time of one thread, so that other load on the machine counts as little as it can, in nanoseconds an operation:
 the median over the turns, and the least. *Fresh* is with all that a new budget or envelope costs: its memory is touched
@@ -16,11 +16,12 @@ import resource
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import operations
 from measuring import timed
-from pages import touch
+from pages import new_engine, on_huge_pages, touch
 
 import hbcore
 
@@ -31,7 +32,7 @@ RICH = 1 << 61
 
 
 def new_budget() -> tuple[hbcore.Engine, hbcore.Budget]:
-    engine = hbcore.Engine()
+    engine = new_engine()
     return engine, engine.budget("bench", RICH)
 
 
@@ -165,8 +166,15 @@ def bytes_of_holds(counts: tuple[int, ...]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="what holds cost, beside claims")
     parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
+    parser.add_argument("--huge-pages", action="store_true", help="ask for huge pages (Engine(huge_pages=True))")
     arguments = parser.parse_args()
-    count, turns = (5_000, 3) if arguments.quick else (100_000, 15)
+    with on_huge_pages() if arguments.huge_pages else nullcontext():
+        return report(arguments.quick)
+
+
+def report(quick: bool) -> int:
+    """Measure and print everything; return the exit status."""
+    count, turns = (5_000, 3) if quick else (100_000, 15)
     users = np.array(operations.integers(count))
     times: dict[str, list[float]] = {name: [] for name in ROWS}
     for _ in range(turns):
@@ -187,7 +195,7 @@ def main() -> int:
             text, met = f"{text}{', ' if text else ''}bar {NANOSECONDS[name]} ns", met and median <= NANOSECONDS[name]
         print(f"{name:42} {median:8,.0f} {min(times[name]):8,.0f}  {text}{bar}".rstrip())
     print(f"bytes of space a hold: {bytes_of_holds((100, 1_000, 10_000, count))}")
-    return 0 if met or arguments.quick else 1
+    return 0 if met or quick else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import operations
 from limit import bare_loop, library
 from measuring import NANOSECONDS, Case, Finding, Run, Scale, at_least, at_most, faster, slower
 from operations import FIRST_USER, MEAN, for_each, integers, texts
-from pages import survives_without_writing, touched_envelope
+from pages import new_engine, survives_without_writing, touched_envelope
 
 import hbcore
 from hbcore import reference
@@ -152,7 +152,7 @@ def writes_nothing(scale: Scale) -> Finding:
 
 
 def create_many(count: int) -> Run:
-    engine: Any = hbcore.Engine()
+    engine: Any = new_engine()
     names = [f"envelope {number}" for number in range(count)]
     totals, packets = np.full(count, 10 * MEAN), np.full(count, 10)
     return lambda: engine.create_many(names, totals, packets)

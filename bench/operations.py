@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pages
 
 import hbcore
 from hbcore import law, reference
@@ -73,10 +74,14 @@ def texts(count: int) -> list[str]:
     return [f"u-{number:014d}" for number in range(count)]
 
 
+def new_engine(impl: Any) -> Any:
+    return pages.new_engine() if impl is hbcore else impl.Engine()
+
+
 def new_envelope(impl: Any, packets: int, law: str = "double_mean") -> Any:
     """An envelope of an engine of its own. Its packets are split at the first claims, also by the reference; a lock and
     a dict splits at creation, which is not measured."""
-    return impl.Engine().envelope("bench", total=MEAN * packets, packets=packets, law=law)
+    return new_engine(impl).envelope("bench", total=MEAN * packets, packets=packets, law=law)
 
 
 def for_each(call: Callable[[Any], object], users: list[Any]) -> Run:
@@ -158,7 +163,7 @@ def release_and_claim(impl: Any, count: int) -> Run:
 
 
 def create_small(impl: Any, count: int) -> Run:
-    engine, names = impl.Engine(), [f"envelope {number}" for number in range(count)]
+    engine, names = new_engine(impl), [f"envelope {number}" for number in range(count)]
 
     def run() -> None:
         for name in names:
@@ -168,12 +173,12 @@ def create_small(impl: Any, count: int) -> Run:
 
 
 def create_many(impl: Any, count: int) -> Run:
-    engine, names = impl.Engine(), [f"envelope {number}" for number in range(count)]
+    engine, names = new_engine(impl), [f"envelope {number}" for number in range(count)]
     return lambda: engine.create_many(names, 10 * MEAN, 10)
 
 
 def create_huge(impl: Any, count: int) -> Run:
-    engines = [impl.Engine() for _ in range(count)]
+    engines = [new_engine(impl) for _ in range(count)]
 
     def run() -> None:
         for engine in engines:
@@ -184,7 +189,7 @@ def create_huge(impl: Any, count: int) -> Run:
 
 def new_budget(impl: Any, count: int) -> Any:
     """A budget of an engine of its own, with money for so many holds."""
-    return impl.Engine().budget("bench", total=MEAN * count)
+    return new_engine(impl).budget("bench", total=MEAN * count)
 
 
 def for_each_hold(call: Callable[[Any, int], object], keys: list[Any], amount: int = MEAN) -> Run:

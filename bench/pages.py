@@ -1,11 +1,13 @@
-"""The pages of engines in memory: touch them, count them, and forbid to write to them."""
+"""The pages of engines in memory: have them huge, touch them, count them, and forbid to write to them."""
 
 import ctypes
 import faulthandler
 import os
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hbcore
@@ -13,7 +15,34 @@ import hbcore
 READ = 1  # of mprotect
 POPULATE_WRITE = 23  # of madvise: touch the pages, and change nothing
 
+SHARED = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+
 libc = ctypes.CDLL(None, use_errno=True)
+huge = False
+
+
+def are_lent() -> bool:
+    """Return whether the kernel lends huge pages to shared memory that asks for them."""
+    try:
+        chosen = re.search(r"\[(\w+)\]", SHARED.read_text())
+    except OSError:
+        return False
+    return chosen is not None and chosen[1] not in ("never", "deny")
+
+
+@contextmanager
+def on_huge_pages() -> Iterator[None]:
+    """Engines that are made in here ask for huge pages."""
+    global huge
+    huge = True
+    try:
+        yield
+    finally:
+        huge = False
+
+
+def new_engine() -> hbcore.Engine:
+    return hbcore.Engine(huge_pages=huge)
 
 
 def mappings() -> list[tuple[int, int]]:
@@ -40,7 +69,7 @@ def touched_envelope(packets: int, law: str = "equal") -> Any:
 
     With ``equal`` there is next to nothing to split, so that its claims are the claims alone.
     """
-    engine = hbcore.Engine()
+    engine = new_engine()
     envelope = engine.envelope("bench", total=100 * packets, packets=packets, law=law)
     touch(engine)
     return envelope

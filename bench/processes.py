@@ -20,7 +20,7 @@ import peers
 from limit import bare_claims, library, tables
 from measuring import TIMES, Finding, Run, Scale, Times, at_least, at_most
 from operations import FIRST_USER, MEAN
-from pages import touch
+from pages import new_engine, touch
 
 import hbcore
 
@@ -123,7 +123,7 @@ class Slice(NamedTuple):
 
 def race(processes: int, claims: int, batch: int, touched: bool, engines: int = 1) -> Slice:
     """Claim all packets of one new envelope, each process its part; or of one each, in an engine each."""
-    made = [hbcore.Engine() for _ in range(engines)]
+    made = [new_engine() for _ in range(engines)]
     for engine in made:
         engine.envelope("race", MEAN * claims // engines, claims // engines, "equal" if touched else "double_mean")
         engine.envelope("warm-up", MEAN * 1_000, 1_000)
@@ -234,7 +234,7 @@ def latencies(call: Callable[[object], object], users: Sequence[int], out: np.nd
 
 def claims_beside_batches(claims: int, packets: int, touched: bool) -> np.ndarray:
     """Nanoseconds of each scalar claim of one process, while another claims from the same envelope in batches."""
-    engine = hbcore.Engine()
+    engine = new_engine()
     engine.envelope("race", total=MEAN * packets, packets=packets)
     engine.envelope("warm-up", total=MEAN * 1_000, packets=1_000)
     out, done = shared_numbers(claims), shared_numbers(1)

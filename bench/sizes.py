@@ -11,7 +11,7 @@ from claims import BATCH
 from limit import bare_loop, library
 from measuring import Finding, Scale, at_most, available_bytes, timed, without_garbage
 from operations import FIRST_USER, MEAN
-from pages import allocated_bytes, descriptors, libc, touch
+from pages import allocated_bytes, descriptors, libc, new_engine, touch
 
 import hbcore
 
@@ -100,7 +100,7 @@ def one_by_one(envelope: Any, start: int, stop: int) -> Callable[[], object]:
 def claims_of_whole_envelopes(packets: int, form: Callable[..., Callable[[], object]], touched: bool) -> float:
     """Claim every packet of as many envelopes as make a figure; return nanoseconds a claim."""
     envelopes = -(-CLAIMS_AT_LEAST // packets)
-    engine = hbcore.Engine()
+    engine = new_engine()
     law = "equal" if touched else "double_mean"
     made = [engine.envelope(str(number), MEAN * packets, packets, law=law) for number in range(envelopes)]
     if touched:

@@ -7,7 +7,9 @@ The table is Markdown. Whatever is compared takes turns in one run; ``measuring.
 wall: for those nothing else should be running. Writes the pictures of what was measured to ``--out``, and puts table
 and pictures between the two marks of a document, if it is told to.
 
-Exits 1 if a bar is missed, except with ``--quick``, whose rounds are too short to judge.
+Where the kernel lends huge pages to shared memory, what they change is measured again on engines that ask for them.
+
+Exits 1 if a bar is missed on ordinary pages, except with ``--quick``, whose rounds are too short to judge.
 """
 
 import argparse
@@ -15,13 +17,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import claims
+import pages
 import peers
 import processes
 import sizes
@@ -69,13 +72,17 @@ SECTIONS: dict[str, Callable[[Scale], list[Finding]]] = {
     "curve": sizes.curve,
     "tail": processes.tail,
 }
+HUGE = ("scalar", "batch", "large", "processes", "peers", "creation", "curve", "tail")
+"""The sections that huge pages change."""
+
+Done = dict[str, list[Finding]]
 
 
-def measured(names: list[str], scale: Scale, display: Display) -> dict[str, list[Finding]]:
+def measured(names: Sequence[str], scale: Scale, display: Display, label: str = "measuring") -> Done:
     """Measure the sections one after the other, and show on a terminal how far that is."""
-    done: dict[str, list[Finding]] = {}
+    done: Done = {}
     now = ""
-    draw = display.bar("measuring", len(names), lambda seconds: (len(done), now))
+    draw = display.bar(label, len(names), lambda seconds: (len(done), now))
 
     def tell(name: str, text: str) -> None:
         nonlocal now
@@ -89,12 +96,17 @@ def measured(names: list[str], scale: Scale, display: Display) -> dict[str, list
     return done
 
 
-def lines(done: dict[str, list[Finding]], quick: bool) -> list[str]:
-    """Return the table in Markdown, aligned for those who read it as it is."""
+def lines(done: Done, huge: Done, quick: bool) -> list[str]:
+    """Return the table in Markdown, aligned for those who read it as it is; ``huge``: of huge pages."""
     verdicts = {None: "", True: "yes", False: "**no**"} if not quick else dict.fromkeys((None, True, False), "")
-    rows = [("what", "measured", "bar", "met", "figures")]
-    for findings in done.values():
-        rows += [(found.what, found.measured, found.bar, verdicts[found.met], found.figures) for found in findings]
+    again = {found.what: found for findings in huge.values() for found in findings}
+    rows = [("what", "measured", "bar", "met", *(("huge pages", "met") if huge else ()), "figures")]
+    for found in (found for findings in done.values() for found in findings):
+        other = again.get(found.what, Finding(found.what, ""))
+        rows.append((
+            found.what, found.measured, found.bar, verdicts[found.met],
+            *((other.measured, verdicts[other.met]) if huge else ()), found.figures,
+        ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -136,16 +148,26 @@ def main() -> int:
     facts, scale = machine(), Scale(arguments.quick)
     terminal = Console(stderr=True)
     with Display(terminal if terminal.is_terminal else None) as display:
-        done = measured(arguments.only or list(SECTIONS), scale, display)
+        names = arguments.only or list(SECTIONS)
+        done, huge = measured(names, scale, display), {}
+        if pages.are_lent():
+            with pages.on_huge_pages():
+                names = [name for name in names if name in HUGE]
+                huge = measured(names, Scale(arguments.quick), display, "on huge pages")
     default = tempfile.mkdtemp() if arguments.quick else Path(__file__).parent.parent / "docs"
     drawn = draw(scale, Path(arguments.out or default), facts) if scale.pictured else {}
     said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    if not huge:
+        said += "; without huge pages, which the kernel does not lend here"
     if facts["load_at_start"] > BUSY_LOAD:
         said += "; other processes were running, so take what it says of absolute times as an upper bound"
-    text = "\n".join([said, "", *lines(done, arguments.quick)])
+    text = "\n".join([said, "", *lines(done, huge, arguments.quick)])
     if arguments.json:
-        found = {name: [finding._asdict() for finding in findings] for name, findings in done.items()}
-        print(json.dumps({"machine": facts, "quick": arguments.quick, "rows": found}, indent=2))
+        found, on_huge = (
+            {name: [finding._asdict() for finding in findings] for name, findings in part.items()}
+            for part in (done, huge)
+        )
+        print(json.dumps({"machine": facts, "quick": arguments.quick, "rows": found, "huge": on_huge}, indent=2))
     else:
         print(text)
     if arguments.into:

@@ -85,10 +85,25 @@ def test_memory_a_packet_is_what_the_engine_takes() -> None:
     assert 32 <= sizes.bytes_a_packet(100_000, 1) <= 64
 
 
+def test_an_engine_of_a_bench_is_on_huge_pages_if_it_is_told_so() -> None:
+    def flags() -> list[bool]:
+        engine = pages.new_engine()
+        assert engine.envelope("e", 1, 1).claim("a")
+        found = Path("/proc/self/smaps").read_text().split("memfd:hbcore")[1:]
+        return ["hg" in text.partition("VmFlags:")[2].partition("\n")[0].split() for text in found]
+
+    assert True not in flags()
+    with pages.on_huge_pages():
+        assert True in flags()
+    assert True not in flags()
+
+
 def test_the_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
     done = {"scalar": [measuring.at_most("claim", 100.0, 150, "{:.0f} ns")], "giant": []}
-    text = "\n".join(table.lines(done, quick=False))
+    text = "\n".join(table.lines(done, {}, quick=False))
     assert "| claim | 100 ns   | at most 150 ns | yes |" in text
+    huge = {"scalar": [measuring.at_most("claim", 200.0, 150, "{:.0f} ns")]}
+    assert "| yes | 200 ns     | **no** |" in "\n".join(table.lines(done, huge, quick=False))
     document = tmp_path / "README.md"
     document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     for _ in range(2):

@@ -28,7 +28,7 @@ from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.purse cimport (
     DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
 )
-from hbcore.region cimport Region, hb_now_ms
+from hbcore.region cimport Region, hb_now_ms, worker_of
 from hbcore.tally cimport Sums
 from hbcore.user cimport PyLong_AsLongLongAndOverflow, UserKey, user_key, usual_integer_key
 
@@ -106,9 +106,12 @@ cdef Hold REFUSED_CLOSED = Hold(CLOSED, 0, 0, None)
 
 
 cdef inline Hold hold_of(int status, const Standing *standing):
+    return filled(Hold.__new__(Hold), status, standing)
+
+
+cdef inline Hold filled(Hold hold, int status, const Standing *standing):
     # standing: of a hold that was granted. Who is told GRANTED is told of that moment, whatever others who knew the key
     # have done since: a hold that was granted and is released already would be an answer of no moment.
-    cdef Hold hold = Hold.__new__(Hold)
     cdef int kind = GRANTED if status == GRANTED_NOW else hold_kind(standing.state)
     hold.status_code = status
     hold.amount = <int64_t>standing.amount
@@ -190,10 +193,12 @@ cdef class Budget(Purse):
         cdef Standing standing
         cdef uint64_t wanted
         cdef int answer
-        self.region.check_writable()
+        cdef Hold hold
         key_of(self.region, key, &hash)
-        account_prefetch(&self.account, &hash)      # the amount and the clock are read meanwhile
+        account_prefetch(&self.account, &hash)      # a third of the time is that one look; so all else is done meanwhile
+        worker_of(self.region)
         wanted = amount_of(amount, 1)
+        hold = Hold.__new__(Hold)
         answer = self.put(&hash, PENDING, wanted, wanted, &standing)
         if answer == INSUFFICIENT:
             return REFUSED
@@ -201,7 +206,7 @@ cdef class Budget(Purse):
             return REFUSED_CLOSED
         if standing.amount != wanted:
             raise ConflictError(f"key {key!r} of budget {self.name!r} was granted {standing.amount}, not {wanted}")
-        return hold_of(answer, &standing)
+        return filled(hold, answer, &standing)
 
     def reserve_many(self, keys, /, amounts):
         """Hold money under many keys, one after another, without the GIL.

@@ -434,6 +434,8 @@ def check_sold_out(
 
     In somebody's hands at most: a packet for every user of whom it is not certain that they had none, and one for every
     call that may be about to put a packet back: a release, a claim that was answered REPEATED, and what was cut off.
+    And one for every claim beside other calls of its user: until it is answered, GRANTED as well, it may hold a packet
+    while the user has another.
     """
     rows = users.rows
     absent = users.plain & (users.state_before == NOBODY) & (users.state_after == NOBODY)
@@ -444,10 +446,12 @@ def check_sold_out(
     # A user counts or counts no longer from the beginning and from the end of a segment on.
     change_began = absent_before.astype(np.int64) - absent
     change_ended = absent.astype(np.int64) - absent_after
-    calls = history[
-        np.isin(history["kind"], (Kind.CLAIM, Kind.CLAIM_MANY, Kind.RELEASE))
-        & np.isin(history["answer"], (Answer.REPEATED, Answer.RELEASED, Answer.CUT_OFF))
-    ]
+    answers = (Answer.REPEATED, Answer.RELEASED, Answer.CUT_OFF)
+    holds = np.isin(history["kind"], (Kind.CLAIM, Kind.CLAIM_MANY, Kind.RELEASE)) & np.isin(history["answer"], answers)
+    crossed = users.order[np.repeat(~users.plain, users.ends - users.starts)]
+    crossed = np.flatnonzero(np.isin(history["kind"], SELECTING))[crossed]
+    holds[crossed] |= history["answer"][crossed] == Answer.GRANTED
+    calls = history[holds]
     # One a call: the rows of a batch, and of what a death has cut off, stand together and have one beginning.
     calls = calls[is_new(calls, "worker", "began", "envelope")]
     times = np.concatenate([users.began, users.ended, calls["began"], calls["ended"]])

@@ -86,6 +86,7 @@ RELEASED = (20, 30, 0, 7, Kind.RELEASE, Answer.RELEASED, 1)
 SETTLED = (20, 30, 0, 7, Kind.SETTLE, Answer.HELD, 1)
 CLOSED = (20, 30, 0, -1, Kind.CLOSE, Answer.DONE, -1)
 CUT_OFF_RELEASE = (20, 35, 0, 7, Kind.RELEASE, Answer.CUT_OFF, -1)
+WAITING = (0, 60, 0, 7, Kind.CLAIM, Answer.GRANTED, 1)
 CUT_OFF_CLAIM = (20, 35, 0, 9, Kind.CLAIM, Answer.CUT_OFF, -1)
 
 RIGHT = {
@@ -112,6 +113,12 @@ RIGHT = {
         OTHER,
         RELEASED,
         (25, 35, 2, 9, Kind.CLAIM, Answer.SOLD_OUT, -1),
+    ],
+    "sold out while a claim of a user who has another packet is under way": [
+        WAITING,
+        (10, 20, 1, 7, Kind.CLAIM, Answer.GRANTED, 0),
+        (25, 30, 2, 9, Kind.CLAIM, Answer.SOLD_OUT, -1),
+        (40, 50, 1, 7, Kind.RELEASE, Answer.RELEASED, 0),
     ],
     "settled": [GRANTED, SETTLED, (40, 50, 0, 7, Kind.RELEASE, Answer.CONFLICT, 1)],
     "closed": [GRANTED, CLOSED, (40, 50, 0, 9, Kind.CLAIM, Answer.CLOSED, -1)],
@@ -161,6 +168,12 @@ WRONG = {  # the name, and what the check says
         OTHER,
         RELEASED,
         (40, 50, 2, 9, Kind.CLAIM, Answer.SOLD_OUT, -1),
+    ],
+    ("sold out after a claim that was under way", "at most 1 of 2"): [
+        WAITING,
+        (10, 20, 1, 7, Kind.CLAIM, Answer.GRANTED, 0),
+        (40, 50, 1, 7, Kind.RELEASE, Answer.RELEASED, 0),
+        (70, 80, 2, 9, Kind.CLAIM, Answer.SOLD_OUT, -1),
     ],
     ("a settled claim released", "settled claim has changed"): [
         GRANTED,

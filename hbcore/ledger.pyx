@@ -44,6 +44,7 @@ cdef extern from "threads.h" nogil:
         uint64_t handle
         uint64_t worker
         uint64_t slot
+        uint64_t late_at
     hb_cursor *hb_cursor_of(uint64_t handle)
     uint64_t hb_this_thread()
 
@@ -52,6 +53,9 @@ cdef enum:
     RETRY_LIMIT = 1 << 20
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
+    # begin_block: blocks drawn from all there are, and blocks in a row: more than there are threads at work, as a rule.
+    FAR_LOOKS = 4
+    NEAR_LOOKS = 32
 
 cdef struct Entry:      # where a claim stands in the index
     uint64_t generation
@@ -335,6 +339,42 @@ cdef int64_t search_blocks(
         block = <uint64_t>candidate + 1
 
 
+cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
+    # A thread has come to where others have been. If they are still at work there, and it goes on among them, all of
+    # them want the same cache line for every packet: that costs more than the claim. So first the rest of its own
+    # block, and then the first slot of a block that nobody has begun; if it can be, one far away, because processors
+    # fetch what comes next before it is wanted. -1: there may be none left; search knows.
+    cdef uint64_t block = cursor // BLOCK_SIZE
+    cdef uint64_t block_count = open_blocks(&ledger.vacancy)
+    cdef uint64_t number = (cursor ^ worker << 32) * <uint64_t>0x9E3779B97F4A7C15
+    cdef uint64_t low
+    cdef int64_t slot
+    cdef int look
+    cdef Look unused
+    unused.digest = unused.in_hands = 0
+    if cursor % BLOCK_SIZE != 0:
+        slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &unused)
+        if slot >= 0:
+            return slot
+    for look in range(FAR_LOOKS + NEAR_LOOKS):
+        if look < FAR_LOOKS:
+            if block_count <= NEAR_LOOKS:
+                continue
+            number = (number ^ number >> 32) * <uint64_t>0x9E3779B97F4A7C15
+            block = hb_multiply(number, block_count, &low)
+        else:
+            block += 1
+        slot = vacancy_next(&ledger.vacancy, block)
+        if slot < 0:
+            block = <uint64_t>-1        # on from the first
+            continue
+        block = <uint64_t>slot
+        slot = slot * BLOCK_SIZE
+        if take_in(ledger, <uint64_t>slot, <uint64_t>slot + 1, worker, &unused) >= 0:
+            return slot
+    return -1
+
+
 cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
     global handle_count
     cdef uint64_t handle = hb_fetch_add_relaxed(&handle_count, 1) + 1
@@ -359,6 +399,7 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
         cursor.handle = handle
         cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
+        cursor.late_at = 0
     slot = cursor.slot
     open_count = open_slots(&ledger.vacancy)
     unused.digest = unused.in_hands = 0
@@ -368,7 +409,13 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
         vacancy_mark(&ledger.vacancy, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
     taken = take_in(ledger, slot, slot + 1, worker, &unused)
     if taken < 0:
-        taken = search(ledger, slot, worker)
+        taken = -1
+        if cursor.late_at != open_count:
+            taken = begin_block(ledger, slot, worker)
+            if taken < 0:
+                cursor.late_at = open_count
+        if taken < 0:
+            taken = search(ledger, slot, worker)
         if taken < 0:
             return -1
     slot = <uint64_t>taken + 1

@@ -10,6 +10,7 @@ struct hb_cursor {
     uint64_t handle; /* of the ledger that it belongs to; 0: unused */
     uint64_t worker; /* a forked child is another worker and finds its own place */
     uint64_t slot;
+    uint64_t late_at; /* so many slots were open when the thread found no block that nobody had begun; 0: never yet */
 };
 
 static _Thread_local struct hb_cursor hb_cursors[HB_CURSORS];

@@ -69,7 +69,7 @@ cdef inline uint64_t child_count(uint64_t open_count, int level) noexcept nogil:
 cdef inline uint64_t all_children(uint64_t open_count, int level, uint64_t word_number) noexcept nogil:
     # The bits of the children that a word really has; only the last word of a level may have fewer than 32.
     cdef uint64_t count = child_count(open_count, level) - word_number * FAN_OUT
-    return 0xFFFFFFFF if count >= FAN_OUT else (<uint64_t>1 << count) - 1
+    return (<uint64_t>1 << min(count, <uint64_t>FAN_OUT)) - 1
 
 
 cdef inline bint is_full(const Vacancy *vacancy, int level, uint64_t word_number, uint64_t word) noexcept nogil:

@@ -113,7 +113,7 @@ FAULTS = {
         "address",
         "ledger",
         "shift exponent",
-        [("vacancy.pyx", "return 0xFFFFFFFF if count >= FAN_OUT else (", "return (")],
+        [("vacancy.pyx", "min(count, <uint64_t>FAN_OUT)", "count")],
     ),
     "an unaligned load": Fault(
         "address",

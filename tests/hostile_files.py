@@ -243,13 +243,14 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
     return ""
 
 
-def went_back(layout: Layout, sound: bytes, writes: list[tuple[int, bytes]]) -> str:
-    """Return which envelope, all of it, damage to an open file has made again what it was when the file was opened."""
-    for at, data in writes:
-        if data == sound[at : at + len(data)]:
-            for name, extent in layout.extents.items():
-                if at <= extent.start and extent.stop <= at + len(data):
-                    return f"{name!r} is again as it was when the file was opened"
+def went_back(layout: Layout, sound: bytes, before: bytes, after: bytes) -> str:
+    """Return which envelope, with all its claims, damage to an open file has made again what it was at the opening."""
+    for name, marks in layout.marks.items():
+        claims = slice(layout.indexes[name], marks.stop)
+        start, size = STRUCTS["hb_envelope"]["index_state"]
+        state = slice(layout.extents[name].start + start, layout.extents[name].start + start + size)
+        if after[claims] == sound[claims] != before[claims] and after[state] == sound[state]:
+            return f"{name!r} is again as it was when the file was opened"
     return ""
 
 

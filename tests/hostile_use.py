@@ -393,7 +393,7 @@ def examine(world: World, path: Path, damage: Damage, mode: str, chance: random.
         if outcome == "failure: unnamed":
             why = untold(world.layout, before, after)
             if mode == "open":
-                why = why or went_back(world.layout, world.content, damage.writes)
+                why = why or went_back(world.layout, world.content, before, after)
             if why:
                 return "untold", f"{why}; {reason}"
         if outcome == "wrong, named" and mode != "open" and means_nothing(world, after):

@@ -41,8 +41,8 @@ MODULES = [
 
 FLAGS = ["-O3", "-fno-strict-aliasing"]
 if platform.machine() == "x86_64":
-    # Every x86-64 processor but the first has them: a compare-and-swap of 16 bytes, and a prefetch that takes a cache line
-    # away from other cores, without which the compare-and-swap that follows would have to.
+    # Every x86-64 processor but the first has them: a compare-and-swap of 16 bytes, and a prefetch that takes a cache
+    # line away from other cores, without which the compare-and-swap that follows would have to.
     FLAGS += ["-mcx16", "-mprfchw"]
 
 setup(

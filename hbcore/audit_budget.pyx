@@ -62,7 +62,7 @@ cdef int audit_places(Budget budget) except -1:
                     f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
             if answer != 0:
-                budget.supply(answer)
+                budget.supply(answer, stamp)
     return 0
 
 
@@ -188,12 +188,14 @@ def given_by_envelope(Envelope envelope not None):
 cdef int audit_parts(Envelope envelope) except -1:
     # What an envelope was topped up by is a hold of its budget, each for itself.
     cdef Part *part = &envelope.deck.first
+    cdef Part *before
     cdef Standing standing
     cdef uint64_t offset
     while True:
-        offset = hb_load_acquire(part.following)
+        before = part
         if part_step(envelope.deck.attach, envelope.deck.owner, &part) != 0 or part == NULL:
             return 0        # damage of its chain is found where the envelope itself is looked at
+        offset = hb_load_acquire(before.following)      # not before the step: a part may have been appended since
         if (envelope.budget.look_up(&part.key, &standing) == ABSENT or hold_kind(standing.state) != FUNDED
                 or standing.link != offset or standing.amount != part.terms.total):
             raise AuditError(

@@ -133,6 +133,24 @@ def test_a_pause_at_any_instruction_changes_nothing(
             check(engine, is_done=meanwhile is same or name == "settle in part")
 
 
+def test_an_audit_that_is_paused_finds_nothing_wrong_with_a_top_up(tmp_path: Path) -> None:
+    """The chain of parts grows between two looks at its end, and the audit has looked once."""
+    fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
+    with hbcore.Engine(fresh, capacity=1 << 20) as engine:
+        engine.budget("b", TOTAL).envelope("e", 1000, 10, max_packets=30).top_up("first", 100, 10)
+    shutil.copyfile(fresh, path)
+    points = instructions_of(path, lambda engine: engine.audit, "part")
+    assert len(points) > 20
+    for point in points[len(points) // 2 :: 4]:  # the envelope itself was looked at before
+        shutil.copyfile(fresh, path)
+
+        def top_up() -> None:
+            with hbcore.Engine(path) as engine:
+                assert engine.budget("b").envelope("e").top_up("second", 100, 10)
+
+        pause(path, lambda engine: engine.audit, point, top_up)
+
+
 def release_of(what: str, user: int) -> Work:
     """Give back a claim of the closed envelope or a hold of the closed budget: both are refunds of budget b."""
 

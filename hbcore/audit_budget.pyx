@@ -42,6 +42,7 @@ cdef int audit_places(Budget budget) except -1:
     # Every hold stands where its key leads.
     cdef uint64_t place
     cdef Run run
+    cdef uint64_t stamp
     cdef int answer
     # A segment is there before the number of the next hold passes it.
     cdef uint64_t next_hold = hb_load_acquire(budget.account.index.next)
@@ -55,6 +56,7 @@ cdef int audit_places(Budget budget) except -1:
     while budget.next_run(&run):
         answer = LACKING
         while answer != 0:
+            stamp = budget.stamp()
             with nogil:
                 answer = account_check(&budget.account, run.first, run.end, &place)
             if answer == DAMAGED:

@@ -196,9 +196,9 @@ cdef class Budget(Purse):
         cdef Hold hold
         key_of(self.region, key, &hash)
         account_prefetch(&self.account, &hash)      # a third of the time is that one look; so all else is done meanwhile
-        worker_of(self.region)
         wanted = amount_of(amount, 1)
         hold = Hold.__new__(Hold)
+        worker_of(self.region)      # what is not plain may have run any Python, a close of the engine included
         answer = self.put(&hash, PENDING, wanted, wanted, &standing)
         if answer == INSUFFICIENT:
             return REFUSED
@@ -227,6 +227,7 @@ cdef class Budget(Purse):
         cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
         cdef Standing standing
+        cdef uint64_t stamp
         cdef int answer, _turn
         cdef const int64_t *each
         self.region.check_writable()
@@ -244,11 +245,12 @@ cdef class Budget(Purse):
             self.region.check_writable()    # reading the keys may have run any Python
             while done < batch.count:
                 # each turn supplies what the one before lacked; levels and the file are few
+                stamp = self.stamp()
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
                                           <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
-                    self.supply(answer)
+                    self.supply(answer, stamp)
         finally:
             PyBuffer_Release(&amount_view)
             PyBuffer_Release(&view)
@@ -281,10 +283,10 @@ cdef class Budget(Purse):
         cdef UserKey hash
         cdef Standing standing
         cdef int answer
-        self.region.check_writable()
         key_of(self.region, key, &hash)
         if amount is not None:
             spent = amount_of(amount, 0)
+        self.region.check_writable()
         answer = self.finish(&hash, SETTLING, spent, &standing)
         if answer == ABSENT:
             return None
@@ -312,8 +314,8 @@ cdef class Budget(Purse):
         cdef UserKey hash
         cdef Standing standing
         cdef int answer
-        self.region.check_writable()
         key_of(self.region, key, &hash)
+        self.region.check_writable()
         answer = self.finish(&hash, RELEASING, 0, &standing)
         if answer == ABSENT:
             return None
@@ -322,15 +324,17 @@ cdef class Budget(Purse):
         return hold_of(REPEATED, &standing)
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
+        cdef uint64_t stamp
         cdef int answer, _turn
         standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
+            stamp = self.stamp()
             answer = account_finish(&self.account, key, kind, spent, standing)
             if 0 <= answer < LACKING:
                 if answer == GRANTED_NOW:
                     refund_upwards(self)
                 return answer
-            self.supply(answer)
+            self.supply(answer, stamp)
         self.raise_corrupt()
 
     def holds(self):
@@ -417,9 +421,9 @@ cdef class Budget(Purse):
         cdef uint64_t added
         cdef int answer
         cdef bint is_closed
-        self.region.check_writable()
         key_of(self.region, key, &hash)
         added = amount_of(amount, 1)
+        self.region.check_writable()
         hash = top_up_key(self, &hash)
         if self.look_up(&hash, &standing) == ABSENT:
             # Granted by the parent already, by a call that died?

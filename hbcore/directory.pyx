@@ -29,10 +29,10 @@ cdef enum:
     NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
     # what walk says where there is no offset to say
-    NO_LEVEL = -1               # the next level must be made first
     CROWDED = -2                # the bucket of the last level is full as well
     NO_OBJECT = -3              # damage: the way leads to no object
     NO_BUCKETS = -4             # damage: of a level; less the number of the level
+    NO_LEVEL = -100             # a level must be made first; less its number
 
 
 cdef funded_function is_funded = NULL
@@ -71,13 +71,11 @@ cdef bint level_buckets(Region region, int level, uint64_t **words) noexcept nog
     return offset == 0 or region.extent(offset, HB_KIND_DIRECTORY, level_size(level)) != NULL
 
 
-cdef int make_level(Region region) except -1:
-    # Make the first level that there is not. Of several makers one wins, and all go on with its level.
+cdef int make_level(Region region, int level) except -1:
+    # Make that level, if there still is none: whoever comes after its maker must not make the next, which is 8 times as
+    # large, for nothing. Of several makers one wins, and all go on with its level.
     cdef int64_t offset
-    cdef int level = 1
-    while level < HB_DIRECTORY_LEVELS and hb_load_acquire(&region.header.directory[level]) != 0:
-        level += 1
-    if level == HB_DIRECTORY_LEVELS:
+    if hb_load_acquire(&region.header.directory[level]) != 0:
         return 0
     offset = directory_allocate(region, level_size(level))
     (<hb_extent *>(region.base + offset)).kind = HB_KIND_DIRECTORY
@@ -289,7 +287,7 @@ cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nog
         if not level_buckets(region, level, &words):
             return NO_BUCKETS - level
         if words == NULL:
-            return 0 if offset == 0 else NO_LEVEL
+            return 0 if offset == 0 else NO_LEVEL - level
         words = bucket_of(words, level, &name.key)
         for i in range(BUCKET_WORDS):
             word = hb_load_acquire(&words[i])
@@ -311,9 +309,9 @@ cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t s
     # Go on where a walk has come to something that it could not do: make the level that it wants, or raise.
     cdef int _turn
     for _turn in range(HB_DIRECTORY_LEVELS):
-        if status != NO_LEVEL:
+        if status > NO_LEVEL:
             break
-        make_level(region)
+        make_level(region, <int>(NO_LEVEL - status))
         status = walk(region, name, offset)
     if status >= 0:
         return status

@@ -100,24 +100,26 @@ cdef int child_fund(
     Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
 ) except -1 nogil:
     # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as Purse.put.
+    cdef uint64_t stamp = 0
     cdef int answer = UNSEEN
     cdef int _turn
     standing.wish = 0
     for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
         answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
         if 0 <= answer < LACKING:
             return answer
-        child_supply(region, parent, offset, answer, standing.wish)
-    return child_supply(region, parent, offset, answer, standing.wish, True)
+        child_supply(region, parent, offset, answer, standing.wish, stamp)
+    return child_supply(region, parent, offset, answer, standing.wish, stamp, True)
 
 
 cdef int child_supply(
-    Region region, Purse parent, uint64_t offset, int answer, uint64_t wish, bint is_enough=False
+    Region region, Purse parent, uint64_t offset, int answer, uint64_t wish, uint64_t stamp, bint is_enough=False
 ) except -1 with gil:
     try:
         if is_enough:
             parent.raise_corrupt()
-        parent.supply(answer)
+        parent.supply(answer, stamp)
     except BaseException:
         # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
         if wish == 0:
@@ -136,6 +138,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef UserKey key
     cdef Standing standing
     cdef Name place
+    cdef uint64_t stamp
     cdef int answer, _turn
     cdef bytes name
     if kind == HB_KIND_TOP_UP:
@@ -170,6 +173,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     else:
         return False
     for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
         if region.is_readonly:
             answer = account_find(&parent.account, &key, &standing)
         else:
@@ -182,7 +186,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
                 directory_name(region, &place, offset)
             return True
-        parent.supply(answer)
+        parent.supply(answer, stamp)
     parent.raise_corrupt()
 
 directory_set_funded(child_is_funded)
@@ -192,14 +196,16 @@ directory_set_funded(child_is_funded)
 
 cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -1:
     # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
+    cdef uint64_t stamp
     cdef int answer, _turn
     for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
         answer = account_refund(&parent.account, key, target)
         if answer == REPEATED:
             return refund_upwards(parent)
         if answer == ABSENT:
             parent.raise_corrupt()
-        parent.supply(answer)
+        parent.supply(answer, stamp)
     parent.raise_corrupt()
 
 

@@ -33,11 +33,13 @@ cdef class Purse:
     cdef uint64_t offset
     cdef uint64_t base_total
     cdef uint64_t *pledged
+    cdef uint64_t attached          # [private] how many levels and segments are, or are about to be
     cdef UserKey funding_key        # under which the parent holds this budget's money
     cdef readonly str name
     cdef readonly Purse parent
 
-    cdef int supply(self, int answer) except -1
+    cdef uint64_t stamp(self) noexcept nogil
+    cdef int supply(self, int answer, uint64_t stamp) except -1
     cdef int attach_levels(self) except -1
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.account cimport account_attach, account_find, account_read, account_reserve
-from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_store_private
+from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.directory cimport directory_allocate, name_hash, publish_extent, retire_extent
 from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent, hb_hold,
@@ -53,22 +53,28 @@ cdef class Purse:
 
     # ---- what the account asks of its caller
 
-    cdef int supply(self, int answer) except -1:
-        # Do what an account cannot do without Python; the caller asks it again.
-        cdef uint64_t known
-        if answer == LACKING:
-            if self.attach_levels() == 0:
+    cdef uint64_t stamp(self) noexcept nogil:
+        # What this process has seen of the file (whole grains), and how much of the account it has attached (less than
+        # 64), in one number: to be taken before the account is asked.
+        return hb_load_private(&self.region.known_size) + hb_load_private(&self.attached)
+
+    cdef int supply(self, int answer, uint64_t stamp) except -1:
+        # Do what an account cannot do without Python; the caller asks it again. Other threads that share this handle
+        # may have been told the same: whoever comes after the first of them only asks again. Without that look the
+        # second would take it for damage that nothing is left to attach, or make one more level, the next and larger.
+        if answer == UNSEEN:
+            self.region.contains(0, self.region.capacity)
+            if self.stamp() // HB_UNIT == stamp // HB_UNIT:
                 self.raise_corrupt()
+        elif answer not in (LACKING, CROWDED, FULL):
+            self.raise_corrupt()
+        elif self.stamp() % HB_UNIT != stamp % HB_UNIT:
+            return 0        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
         elif answer == CROWDED:
             self.make_part(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
         elif answer == FULL:
             self.make_part(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
-        elif answer == UNSEEN:
-            known = hb_load_private(&self.region.known_size)
-            self.region.contains(0, self.region.capacity)
-            if hb_load_private(&self.region.known_size) == known:
-                self.raise_corrupt()
-        else:
+        elif self.attach_levels() == 0 and self.stamp() % HB_UNIT == stamp % HB_UNIT:
             self.raise_corrupt()
         return 0
 
@@ -92,6 +98,7 @@ cdef class Purse:
                 if extent == NULL or extent.parent != self.offset:
                     self.raise_corrupt()
                 publish_extent(self.region, offset)
+                hb_fetch_add_relaxed(&self.attached, 1)     # first: who sees the address sees another stamp
                 hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
                 new += 1
         return new
@@ -120,25 +127,29 @@ cdef class Purse:
 
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
         # REPEATED or ABSENT
+        cdef uint64_t stamp
         cdef int answer, _turn
         for _turn in range(SUPPLY_LIMIT):
+            stamp = self.stamp()
             answer = account_find(&self.account, key, standing)
             if answer == REPEATED or answer == ABSENT:
                 return answer
             with gil:
-                self.supply(answer)
+                self.supply(answer, stamp)
         with gil:
             self.raise_corrupt()
 
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
+        cdef uint64_t stamp
         cdef int answer, _turn
         standing.wish = 0
         for _turn in range(SUPPLY_LIMIT):
+            stamp = self.stamp()
             answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)
             if 0 <= answer < LACKING:
                 return answer
-            self.supply(answer)
+            self.supply(answer, stamp)
         self.raise_corrupt()
 
     # ---- reading all of it
@@ -160,9 +171,11 @@ cdef class Purse:
 
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
         # REPEATED or ABSENT
+        cdef uint64_t stamp = self.stamp()
         cdef int answer = account_read(&self.account, number, key, standing)
         while answer != REPEATED and answer != ABSENT:
-            self.supply(answer)
+            self.supply(answer, stamp)
+            stamp = self.stamp()
             answer = account_read(&self.account, number, key, standing)
         return answer
 
@@ -195,6 +208,7 @@ cdef class Purse:
         # All holds, once.
         cdef Sums before
         cdef Run run
+        cdef uint64_t stamp
         cdef int answer
         run.segment = run.end = 0
         sums.count = sums.taken = sums.added = sums.settled = sums.digest = 0
@@ -203,11 +217,12 @@ cdef class Purse:
             answer = LACKING
             while answer != 0:
                 before = sums[0]
+                stamp = self.stamp()
                 with nogil:
                     answer = account_count(&self.account, run.first, run.end, sums)
                 if answer != 0:
                     sums[0] = before
-                    self.supply(answer)
+                    self.supply(answer, stamp)
         return 0
 
     cdef list children(self):

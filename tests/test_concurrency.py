@@ -349,6 +349,41 @@ def test_a_forked_child_is_another_worker() -> None:
         assert engine.audit().granted == WORKERS + 1
 
 
+def reserve_part(engine: hbcore.Engine, keys: list[int]) -> object:
+    return engine.budget("b").reserve_many(keys, 1)
+
+
+def create_part_of_a_budget(engine: hbcore.Engine, keys: list[int]) -> object:
+    return engine.budget("b").create_many([f"{key}" for key in keys], 10, 1)
+
+
+def create_part(engine: hbcore.Engine, keys: list[int]) -> object:
+    return engine.create_many([f"{key}" for key in keys], 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "turns"),
+    [(reserve_part, 80_000, 20), (create_part_of_a_budget, 1_600, 20), (create_part, 16_000, 60)],
+)
+def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: int, turns: int) -> None:
+    """The first of them makes it; the others find that it is there, and neither damage nor need of one more."""
+    size = count // WORKERS
+
+    def make(work: Callable[[hbcore.Engine], object]) -> int:
+        with hbcore.Engine(key=bytes(32)) as engine:
+            engine.budget("b", 10**9)
+            work(engine)
+            engine.audit()
+            return engine.info().used
+
+    def together(engine: hbcore.Engine) -> None:
+        parts = run_threads(lambda i: part(engine, list(range(i * size, (i + 1) * size))))
+        assert all(statuses is not None for statuses in parts)
+
+    alone = make(lambda engine: part(engine, list(range(count))))
+    assert {make(together) for _ in range(turns)} == {alone}
+
+
 def test_threads_make_engines_and_close_them_under_claims() -> None:
     """Closing an engine under running batches refuses what comes later and breaks nothing that is under way."""
     for _ in range(30):

@@ -208,14 +208,14 @@ cdef object create_envelopes(
         if order is None:
             raise ValueError("the terms must not change while they are read")
     common.has_seed = order.seeds is not None
+    statuses = np.empty(order.count, np.uint8)
+    region.check_open()     # reading the names may have run any Python
     # Every envelope has a seed of its own from one key that the operating system has drawn for this call and nobody
     # keeps. ChaCha20 under an unknown key cannot be told from chance, so who learns some of the seeds, which a file
     # keeps, cannot compute another. No two calls share a key, whatever was forked in between: nothing is kept for the
     # next, and a child that is forked meanwhile by another thread does not have this one to go on with.
     fresh_seed(key)
     stream_init(&stream, key, 0, 0)
-    statuses = np.empty(order.count, np.uint8)
-    region.check_open()     # reading the names may have run any Python
     PyObject_GetBuffer(statuses, &view, PyBUF_WRITABLE)
     try:
         with nogil:

@@ -102,8 +102,8 @@ cdef class Engine:
     ):
         """Create many envelopes, one after another, without the GIL; get each by its name from ``envelope(name)``.
 
-        Idempotent, as ``envelope`` is: what exists with the same terms is left as it is, and the same call again
-        answers REPEATED for all. A name that comes twice is made once.
+        Idempotent, as ``envelope`` is: what exists is left as it is, and the same call again answers REPEATED for
+        all that it has made. A name that comes twice is made once.
 
         Args:
             names: a sequence of ``str``, or an array of fixed-width strings; each 1 .. 255 bytes of UTF-8.

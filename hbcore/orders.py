@@ -120,6 +120,8 @@ def names_of(names: Any) -> list[str]:
 
 def seeds_of(seeds: Any, count: int) -> list[bytes]:
     """Return the seeds of a batch as plain ``bytes``: from a sequence of them, or from rows of a uint8 array."""
+    if isinstance(seeds, np.ma.MaskedArray):
+        raise TypeError("seeds must be an array without a mask")
     if isinstance(seeds, np.ndarray) and seeds.dtype != np.dtype(object):
         if seeds.dtype != np.dtype(np.uint8) or seeds.ndim != 2 or seeds.shape[1] != SEED_SIZE:
             raise TypeError(

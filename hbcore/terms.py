@@ -130,9 +130,10 @@ def exact_bytes(name: str, value: object, size: int) -> bytes:
     """Return ``value`` if it is ``size`` bytes."""
     if not isinstance(value, bytes):
         raise TypeError(f"{name} must be {size} bytes or None, not {type(value).__name__}")
-    if len(value) != size:
-        raise ValueError(f"{name} must be {size} bytes, not {len(value)}")
-    return bytes(value)
+    plain = bytes.__getitem__(value, slice(None))  # of a subclass too, whatever it has made of len() and bytes()
+    if len(plain) != size:
+        raise ValueError(f"{name} must be {size} bytes, not {len(plain)}")
+    return plain
 
 
 def file_path(path: object) -> str:

@@ -145,6 +145,7 @@ def test_what_is_bad_is_named_with_its_index_and_nothing_is_made(
         ({"names": np.array([["a", "b"]])}, ValueError, "names must have one dimension, not 2"),
         ({"names": np.array([b"a", b"b"])}, TypeError, "names must be an array of str"),
         ({"names": np.ma.MaskedArray(["a", "b"], [0, 1])}, TypeError, "without a mask"),
+        ({"seeds": np.ma.MaskedArray(np.zeros((2, 32), "u1"), True)}, TypeError, "without a mask"),
         ({"totals": [20]}, ValueError, "totals must be one integer, or one for each of the 2 names, not 1"),
         ({"totals": np.array([20, 2**63], np.uint64)}, ValueError, r"totals\[1\] must be within 1 .. \d+, not 9223"),
         ({"totals": np.array([20.0, 20.0])}, TypeError, "totals must be an array of integers, not of float64"),

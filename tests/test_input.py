@@ -320,6 +320,18 @@ def not_integers(name: str, *more: object) -> list[tuple[dict[str, Any], type[Ex
 
 
 LAWS_WORDS = "law must be one of equal, double_mean, dirichlet, not"
+
+
+class Misleading(bytes):
+    """Says that it is 32 bytes long, and gives others when it is asked for its bytes."""
+
+    def __len__(self) -> int:
+        return 32
+
+    def __bytes__(self) -> bytes:
+        return b"x"
+
+
 BAD_TERMS: list[tuple[dict[str, Any], type[Exception], str]] = [
     *out_of_range("total", 1, 2**62 - 1),
     *not_integers("total", None),
@@ -340,6 +352,7 @@ BAD_TERMS: list[tuple[dict[str, Any], type[Exception], str]] = [
         for law in (None, 0, True, b"equal", ["equal"], math.nan)
     ),
     *(({"seed": bytes(size)}, ValueError, f"seed must be 32 bytes, not {size}") for size in (0, 1, 31, 33, 64, 10**6)),
+    ({"seed": Misleading(b"short")}, ValueError, "seed must be 32 bytes, not 5"),
     *(
         ({"seed": seed}, TypeError, f"seed must be 32 bytes or None, not {type(seed).__name__}")
         for seed in ("x" * 32, bytearray(32), memoryview(bytes(32)), 7, True, math.nan, [0] * 32, np.zeros(32, "u1"))

@@ -4,10 +4,13 @@ The interleavings that these tests meet are those that the machine happens to pr
 same protocol through all of them, in miniature.
 """
 
+import contextlib
+import itertools
 import os
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +350,41 @@ def test_a_forked_child_is_another_worker() -> None:
         assert (answers["status"] == Status.GRANTED).all()
         assert envelope.claim("parent").status == Status.REPEATED
         assert engine.audit().granted == WORKERS + 1
+
+
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("is_topped_up", [False, True])
+def test_threads_that_meet_part_again(count: int, is_topped_up: bool) -> None:
+    """No block of 64 packets has claims of two threads, which would both want its cache lines; not even the last.
+
+    The threads take turns, so that all of them come to where others are or have been.
+    """
+    blocks, step = 200, 16
+    engine = hbcore.Engine()
+    envelope = engine.envelope("e", 64 * blocks, 64 * blocks, max_packets=2 * 64 * blocks)
+    owners = np.full(2 * 64 * blocks, -1)
+    users = itertools.count(step=step)
+
+    def sell_out() -> None:
+        is_left = True
+        while is_left:
+            is_left = False
+            for number, thread in enumerate(threads):
+                first = next(users)
+                packets = thread.submit(envelope.claim_many, np.arange(first, first + step)).result()["packet"]
+                packets = packets[packets >= 0]
+                owners[packets] = number
+                is_left = is_left or len(packets) > 0
+
+    with contextlib.ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(count)]
+        sell_out()
+        if is_topped_up:
+            assert envelope.top_up("more", 64 * blocks, 64 * blocks)
+            sell_out()
+    sold = owners[owners >= 0].reshape(-1, 64)
+    assert len(sold) == blocks * (1 + is_topped_up)
+    assert (sold.min(axis=1) == sold.max(axis=1)).all()
 
 
 def reserve_part(engine: hbcore.Engine, keys: list[int]) -> object:

@@ -215,6 +215,9 @@ def is_named(content: bytes, extent: int) -> bool:
 
 def untold(layout: Layout, before: bytes, after: bytes) -> str:
     """Return how damage has made of a valid state another valid one, which nothing in the format could tell apart."""
+    start, size = STRUCTS["hb_header"]["engine_id"]
+    if before[start : start + size] != after[start : start + size]:
+        return "it is the file of another engine"  # whose header carries a check
     for name, marks in layout.marks.items():
         extent = layout.extents[name].start
         if after[extent : extent + 8] != before[extent : extent + 8] or len(after) < marks.stop:
@@ -229,6 +232,9 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
         pairs = set(zip((old >> 61).tolist(), (new >> 61).tolist(), strict=True))
         if {(HELD, SETTLED), (GRANTED, SETTLED), (SETTLED, GRANTED)} & pairs:
             return f"{name!r}: a claim was settled, or is settled no more"
+        is_anew = before[BOOT] != after[BOOT]  # as after a reboot: the index is made anew from the slots
+        if is_anew and any(new in (GRANTED, SETTLED) and old not in (GRANTED, SETTLED) for old, new in pairs):
+            return f"{name!r}: a slot is a claim, and gets an index word"
         had_claims = any(kind in (HELD, GRANTED, SETTLED) for kind, _ in pairs)
         # What a death leaves before a claim is published, or after its word was buried, needs no index word either.
         if had_claims and {kind for _, kind in pairs} <= {FREE, HELD, RELEASING, REFUNDED}:
@@ -243,14 +249,23 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
     return ""
 
 
-def went_back(layout: Layout, sound: bytes, before: bytes, after: bytes) -> str:
-    """Return which envelope, with all its claims, damage to an open file has made again what it was at the opening."""
+def went_back(layout: Layout, sound: bytes, before: bytes, after: bytes, writes: list[tuple[int, bytes]]) -> str:
+    """Return what damage to an open file has made again what it was: an envelope with all its claims, or a claim.
+
+    Calls may be under way: what was as at the opening just before may not be so when the damage comes.
+    """
     for name, marks in layout.marks.items():
         claims = slice(layout.indexes[name], marks.stop)
         start, size = STRUCTS["hb_envelope"]["index_state"]
         state = slice(layout.extents[name].start + start, layout.extents[name].start + start + size)
-        if after[claims] == sound[claims] != before[claims] and after[state] == sound[state]:
+        is_covered = any(at <= claims.start and claims.stop <= at + len(data) for at, data in writes)
+        is_back = after[claims] == sound[claims] and after[state] == sound[state]
+        if is_back and (is_covered or before[claims] != sound[claims]):
             return f"{name!r} is again as it was when the file was opened"
+        for slot in range(layout.slots[name], marks.stop, SLOT):
+            is_written = any(at <= slot + 7 and slot < at + len(data) for at, data in writes)
+            if is_written and after[slot + 7] >> 5 in (GRANTED, SETTLED) and before[slot + 7] >> 5 in (GRANTED, SETTLED):
+                return f"{name!r}: a claim that is settled just now is not, or the other way"
     return ""
 
 

@@ -170,15 +170,19 @@ class Examination:
             is_right = status == Status.REPEATED and packet == books.held[user]
         elif books.is_closed:
             is_right = status == Status.CLOSED
-        elif status == Status.GRANTED and packet in books.free:
+        elif status == Status.GRANTED and self.may_be_free(books, packet):
             is_right = True
-            books.free.remove(packet)
+            books.free.discard(packet)
             books.held[user] = packet
         else:
             is_right = status == Status.SOLD_OUT and not (books.free and books.is_exact)
         if not is_right:
             self.doubt(books, user)
             self.wrong(f"{books.name!r}: claim({user!r}) is {Status(status).name}, packet {packet}")
+
+    def may_be_free(self, books: Books, packet: int) -> bool:
+        """Whether the packet is free, or was of a user of whom the model does not know what they have."""
+        return packet in books.free or (not books.is_exact and packet not in books.held.values())
 
     def doubt(self, books: Books, user: Any) -> None:
         """From here on the model does not know what the user has."""
@@ -393,7 +397,7 @@ def examine(world: World, path: Path, damage: Damage, mode: str, chance: random.
         if outcome == "failure: unnamed":
             why = untold(world.layout, before, after)
             if mode == "open":
-                why = why or went_back(world.layout, world.content, before, after)
+                why = why or went_back(world.layout, world.content, before, after, damage.writes)
             if why:
                 return "untold", f"{why}; {reason}"
         if outcome == "wrong, named" and mode != "open" and means_nothing(world, after):

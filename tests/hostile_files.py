@@ -264,7 +264,7 @@ def went_back(layout: Layout, sound: bytes, before: bytes, after: bytes, writes:
             return f"{name!r} is again as it was when the file was opened"
         for slot in range(layout.slots[name], marks.stop, SLOT):
             is_written = any(at <= slot + 7 and slot < at + len(data) for at, data in writes)
-            if is_written and after[slot + 7] >> 5 in (GRANTED, SETTLED) and before[slot + 7] >> 5 in (GRANTED, SETTLED):
+            if is_written and {before[slot + 7] >> 5, after[slot + 7] >> 5} <= {GRANTED, SETTLED}:
                 return f"{name!r}: a claim that is settled just now is not, or the other way"
     return ""
 

@@ -57,9 +57,12 @@ def checked(result: int, call: str) -> None:
         raise OSError(ctypes.get_errno(), f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
-def touch(engine: hbcore.Engine) -> None:
-    """Touch every page of an engine that has been given to something, and as many of all others of the process."""
-    size = engine.info().used & -4096  # its file is as large as its capacity, and mostly a hole
+def touch(engine: hbcore.Engine, ahead: int = 0) -> None:
+    """Touch every page of an engine that has been given to something, and as many of all others of the process.
+
+    ``ahead``: bytes that have not been given to anything yet, and are touched as well.
+    """
+    size = (engine.info().used + ahead) & -4096  # its file is as large as its capacity, and mostly a hole
     for start, _ in mappings():
         checked(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), POPULATE_WRITE), "madvise")
 

@@ -94,11 +94,14 @@ cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) no
 
 
 cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexcept nogil:
-    # Ask for the first line of the key's path in every level.
+    # Ask for the first line of the key's path in the last level, which is larger than all others and seldom in the
+    # cache, and then in the one before.
     cdef uint64_t level = 0
-    while level < HB_LEVELS and words_of(index, level) != NULL:
-        hb_prefetch_write(words_of(index, level) + home_of(key, level))
+    while level + 1 < HB_LEVELS and words_of(index, level + 1) != NULL:
         level += 1
+    hb_prefetch_write(words_of(index, level) + home_of(key, level))
+    if level != 0:
+        hb_prefetch_write(words_of(index, level - 1) + home_of(key, level - 1))
 
 
 cdef inline int hold_in_line(

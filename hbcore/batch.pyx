@@ -3,10 +3,11 @@
 ``users_of`` checks everything before anything is done with it, so a bad user changes nothing.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strchr
 
 from hbcore.user cimport (
     HashKey, UserKey, siphash128, user_keys_from_sequence, user_keys_from_text_array,
@@ -27,9 +28,12 @@ cdef extern from "siphash.h" nogil:
     enum:
         HB_LANES
 
+cdef object NDARRAY = np.ndarray
+
 cdef enum:
     BLOCK_LIMIT = MESSAGE_LIMIT // 8
     TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
+    FEW = 4096              # rows
 
 
 @cython.final
@@ -47,26 +51,59 @@ cdef class Users:
 cdef Users users_of(const HashKey *key, object users, uint64_t nth):
     # The key must outlive what is returned.
     cdef Users out = Users.__new__(Users)
-    users = plain_users(users)
-    out.count = len(users)
     out.batch.hash_key = key
     out.batch.nth = nth
-    if isinstance(users, np.ndarray) and users.dtype.kind != "U" and users.dtype.kind != "S":
-        PyObject_GetBuffer(users, &out.view, PyBUF_STRIDED_RO)
-        out.has_view = True
-        out.batch.integers = <const char *>out.view.buf
-        out.batch.stride = (
-            out.view.strides[0] if out.view.ndim == 1 and out.view.strides != NULL else out.view.itemsize
-        )
-        out.batch.size = <int>out.view.itemsize
-        out.batch.is_signed = users.dtype.kind == "i"
-    else:
+    if type(users) is NDARRAY and view_integers(users, out):
+        return out
+    users = plain_users(users)
+    out.count = len(users)
+    if not isinstance(users, np.ndarray) or not view_integers(users, out):
         out.keys = <UserKey *>PyMem_RawMalloc(max(out.count, 1) * sizeof(UserKey))
         if out.keys == NULL:
             raise MemoryError(f"no memory for the hashes of {out.count} users")
         hash_users(key, users, out.keys, out.count)
         out.batch.keys = out.keys
     return out
+
+
+cdef bint view_integers(object users, Users out) except -1:
+    # Whether an array is one of native integers, of one dimension. All that it is asked is asked by one look at its
+    # buffer, which for a small batch is half of what else there is to do.
+    cdef const char *format
+    cdef const char *kind
+    try:
+        PyObject_GetBuffer(users, &out.view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+    except (BufferError, ValueError):       # of some types NumPy shows nothing
+        return False
+    format = out.view.format
+    if format[0] == b"=":       # unaligned, which is no matter; of another byte order it is < or >
+        format += 1
+    kind = strchr(b"bhilqBHILQ", format[0])
+    if out.view.ndim != 1 or kind == NULL or kind[0] == 0 or format[1] != 0:
+        PyBuffer_Release(&out.view)
+        return False
+    out.has_view = True
+    out.count = out.view.shape[0]
+    out.batch.integers = <const char *>out.view.buf
+    out.batch.stride = out.view.strides[0]
+    out.batch.size = <int>out.view.itemsize
+    out.batch.is_signed = kind[0] >= b"a"
+    return True
+
+
+cdef object rows_for(Py_ssize_t count, object dtype, size_t size, void **data):
+    # A new array of `count` rows of `size` bytes, and where they lie. Few of them lie in a bytearray, because to make a
+    # structured array, and to show it, takes NumPy longer. Many are left to NumPy, which asks for huge pages.
+    cdef Py_buffer view
+    if count <= FEW:
+        memory = PyByteArray_FromStringAndSize(NULL, count * <Py_ssize_t>size)
+        data[0] = PyByteArray_AS_STRING(memory)
+        return np.ndarray(count, dtype, memory)
+    rows = np.empty(count, dtype)
+    PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
+    data[0] = view.buf
+    PyBuffer_Release(&view)     # nobody else knows the array, so its rows stay where they are
+    return rows
 
 
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil:

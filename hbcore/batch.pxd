@@ -33,5 +33,4 @@ cdef class Users:
 cdef Users users_of(const HashKey *key, object users, uint64_t nth)
 cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t size, UserKey *group) noexcept nogil
 cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssize_t count, UserKey *out) noexcept nogil
-cdef object rows_for(Py_ssize_t count, object dtype, size_t size, void **data)
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil

@@ -3,8 +3,7 @@
 ``users_of`` checks everything before anything is done with it, so a bad user changes nothing.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strchr
@@ -29,11 +28,11 @@ cdef extern from "siphash.h" nogil:
         HB_LANES
 
 cdef object NDARRAY = np.ndarray
+cdef object ALL = slice(None)      # of a list or tuple: what a subclass says of itself is not asked
 
 cdef enum:
     BLOCK_LIMIT = MESSAGE_LIMIT // 8
     TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
-    FEW = 4096              # rows
 
 
 @cython.final
@@ -89,21 +88,6 @@ cdef bint view_integers(object users, Users out) except -1:
     out.batch.size = <int>out.view.itemsize
     out.batch.is_signed = kind[0] >= b"a"
     return True
-
-
-cdef object rows_for(Py_ssize_t count, object dtype, size_t size, void **data):
-    # A new array of `count` rows of `size` bytes, and where they lie. Few of them lie in a bytearray, because to make a
-    # structured array, and to show it, takes NumPy longer. Many are left to NumPy, which asks for huge pages.
-    cdef Py_buffer view
-    if count <= FEW:
-        memory = PyByteArray_FromStringAndSize(NULL, count * <Py_ssize_t>size)
-        data[0] = PyByteArray_AS_STRING(memory)
-        return np.ndarray(count, dtype, memory)
-    rows = np.empty(count, dtype)
-    PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
-    data[0] = view.buf
-    PyBuffer_Release(&view)     # nobody else knows the array, so its rows stay where they are
-    return rows
 
 
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil:
@@ -191,15 +175,17 @@ cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bin
 
 cdef object plain_users(object users):
     # An integer array or a string array of native byte order and one dimension, or a list or tuple.
-    if isinstance(users, (list, tuple)):
+    if type(users) is list or type(users) is tuple:
         return users
+    if isinstance(users, (list, tuple)):
+        return list.__getitem__(users, ALL) if isinstance(users, list) else tuple.__getitem__(users, ALL)
     if isinstance(users, np.ndarray):
         # Without an import of its own, which takes 18 ms and may be cut in two by a fork: who has such an array has it.
         masked = getattr(_modules.get("numpy.ma"), "MaskedArray", None)
         if masked is not None and isinstance(users, masked):
             raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
         if type(users) is not np.ndarray:
-            users = users.view(np.ndarray)      # a subclass may say anything of its length
+            users = NDARRAY.view(users, NDARRAY)    # a subclass may say anything of its length
         if users.ndim != 1:
             raise ValueError(f"users must have one dimension, not {users.ndim}")
         kind = users.dtype.kind

@@ -13,7 +13,7 @@ from hbcore.account cimport (
     Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
 )
 from hbcore.atomics cimport hb_fetch_add_relaxed
-from hbcore.batch cimport GROUP, Batch, Users, batch_group, rows_for, users_of
+from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore.directory cimport Name, directory_allocate, name_set
 from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
 from hbcore.funding cimport (
@@ -225,8 +225,7 @@ cdef class Budget(Purse):
             EngineFullError, EngineClosedError, CorruptFileError: asking again gives every key the answer that stands.
         """
         cdef Users batch
-        cdef Py_buffer amount_view
-        cdef void *data
+        cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
         cdef Standing standing
         cdef uint64_t stamp
@@ -238,8 +237,9 @@ cdef class Budget(Purse):
         except (TypeError, ValueError) as error:
             raise as_key(error) from None
         wanted = amounts_of(amounts, batch.count)
-        rows = rows_for(batch.count, HOLD_DTYPE, sizeof(HoldRow), &data)
+        rows = np.empty(batch.count, HOLD_DTYPE)
         PyObject_GetBuffer(wanted, &amount_view, PyBUF_STRIDED_RO)
+        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         each = <const int64_t *>amount_view.buf
         standing.wish = 0
         try:
@@ -249,11 +249,12 @@ cdef class Budget(Purse):
                 stamp = self.stamp()
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
-                                          <HoldRow *>data, &done, &standing)
+                                          <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
                     self.supply(answer, stamp)
         finally:
             PyBuffer_Release(&amount_view)
+            PyBuffer_Release(&view)
         return rows
 
     def find(self, key, /):

@@ -10,7 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from hbcore.atomics cimport hb_load_acquire, hb_store_release
-from hbcore.batch cimport Users, nth_key, rows_for, users_of
+from hbcore.batch cimport Users, nth_key, users_of
 from hbcore.budget cimport Budget, parent_of
 from hbcore.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
@@ -185,16 +185,20 @@ cdef class Envelope:
             EngineClosedError, CorruptFileError, MemoryError: asking again gives every user the answer that stands.
         """
         cdef Users batch
-        cdef void *data
+        cdef Py_buffer view
         cdef int answer
         cdef uint64_t worker
         self.region.check_writable()
         batch = users_of(&self.region.key, users, self.checked_nth(nth))
-        rows = rows_for(batch.count, CLAIM_DTYPE, sizeof(ClaimRow), &data)
-        # Not before: reading the users may have run any Python, a fork or a close of the engine included.
-        worker = worker_of(self.region)
-        with nogil:
-            answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>data)
+        rows = np.empty(batch.count, CLAIM_DTYPE)
+        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
+        try:
+            # Not before: reading the users may have run any Python, a fork or a close of the engine included.
+            worker = worker_of(self.region)
+            with nogil:
+                answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>view.buf)
+        finally:
+            PyBuffer_Release(&view)
         if answer != 0:
             self.raise_for(answer)
         self.end_if_due()

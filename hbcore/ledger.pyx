@@ -57,6 +57,8 @@ cdef enum:
     FAR_LOOKS = 4
     NEAR_LOOKS = 32
 
+cdef uint64_t NO_BLOCK = <uint64_t>-1
+
 cdef struct Entry:      # where a claim stands in the index
     uint64_t generation
     uint64_t word
@@ -349,30 +351,43 @@ cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexc
     cdef uint64_t number = (cursor ^ worker << 32) * <uint64_t>0x9E3779B97F4A7C15
     cdef uint64_t low
     cdef int64_t slot
-    cdef int look
+    cdef uint64_t before, _look
     cdef Look unused
     unused.digest = unused.in_hands = 0
     if cursor % BLOCK_SIZE != 0:
         slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &unused)
         if slot >= 0:
             return slot
-    for look in range(FAR_LOOKS + NEAR_LOOKS):
-        if look < FAR_LOOKS:
-            if block_count <= NEAR_LOOKS:
-                continue
+    if block_count > NEAR_LOOKS:
+        for _look in range(FAR_LOOKS):
             number = (number ^ number >> 32) * <uint64_t>0x9E3779B97F4A7C15
-            block = hb_multiply(number, block_count, &low)
-        else:
-            block += 1
-        slot = vacancy_next(&ledger.vacancy, block)
-        if slot < 0:
-            block = <uint64_t>-1        # on from the first
-            continue
-        block = <uint64_t>slot
-        slot = slot * BLOCK_SIZE
-        if take_in(ledger, <uint64_t>slot, <uint64_t>slot + 1, worker, &unused) >= 0:
+            slot = begin_next(ledger, hb_multiply(number, block_count, &low), &block, worker)
+            if slot >= 0:
+                return slot
+    for _look in range(min(NEAR_LOOKS, block_count - 1)):
+        before = block
+        slot = begin_next(ledger, before + 1, &block, worker)
+        if slot >= 0:
             return slot
+        if block == NO_BLOCK or block == before:
+            break
     return -1
+
+
+cdef inline int64_t begin_next(Ledger *ledger, uint64_t start, uint64_t *block, uint64_t worker) noexcept nogil:
+    # Take the first slot of the first block from `start` on, or else from the beginning, that may have a free slot; -1
+    # if it has been begun. *block: which it is, or NO_BLOCK.
+    cdef Look unused
+    cdef uint64_t slot
+    cdef int64_t next_block = vacancy_next(&ledger.vacancy, start)
+    if next_block < 0:
+        next_block = vacancy_next(&ledger.vacancy, 0)
+    block[0] = <uint64_t>next_block
+    if next_block < 0:
+        return -1
+    slot = block[0] * BLOCK_SIZE
+    unused.digest = unused.in_hands = 0
+    return take_in(ledger, slot, slot + 1, worker, &unused)
 
 
 cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
@@ -391,6 +406,7 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     cdef uint64_t slot, open_count
     cdef Look unused
     cdef int64_t taken
+    cdef bint is_new = False
     if cursor.handle != handle or cursor.worker != worker:      # a cursor that nobody has used has no worker
         if handle == 0:
             # Two threads may do this at once; the number of one of them is lost, and its place with it: only advice.
@@ -400,6 +416,7 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
         cursor.worker = worker
         cursor.slot = first_slot(ledger, worker)
         cursor.late_at = 0
+        is_new = True
     slot = cursor.slot
     open_count = open_slots(&ledger.vacancy)
     unused.digest = unused.in_hands = 0
@@ -410,7 +427,9 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     taken = take_in(ledger, slot, slot + 1, worker, &unused)
     if taken < 0:
         taken = -1
-        if cursor.late_at != open_count:
+        # Not at the first look of a cursor: where each request has a handle of its own, or a thread more than there are
+        # cursors, all would look in vain at the same few blocks.
+        if not is_new and cursor.late_at != open_count:
             taken = begin_block(ledger, slot, worker)
             if taken < 0:
                 cursor.late_at = open_count

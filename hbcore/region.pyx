@@ -224,7 +224,7 @@ cdef class Region:
         # is not whole does not count: whoever makes the file longer may be about to zero some of it (format.h).
         cdef stat_result status
         cdef uint64_t end = offset + size
-        cdef uint64_t known
+        cdef uint64_t known, before
         if end < offset or end > self.capacity:
             return False
         if end <= hb_load_private(&self.known_size):
@@ -232,7 +232,9 @@ cdef class Region:
         if fstat(self.fd, &status) != 0 or not hb_is_file(self.fd, &self.file):
             return False
         known = whole_grains(min(<uint64_t>status.st_size, self.capacity))
-        hb_store_private(&self.known_size, known)
+        before = hb_load_private(&self.known_size)
+        while before < known and not hb_cas(&self.known_size, before, known):   # it only rises: others may know more
+            before = hb_load_private(&self.known_size)
         return end <= known
 
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil:

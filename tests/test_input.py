@@ -322,6 +322,34 @@ def not_integers(name: str, *more: object) -> list[tuple[dict[str, Any], type[Ex
 LAWS_WORDS = "law must be one of equal, double_mean, dirichlet, not"
 
 
+class Boundless(list):
+    """Says that it is longer than any memory."""
+
+    def __len__(self) -> int:
+        return 1 << 60
+
+
+class Endless(np.ndarray):
+    """Says that it is longer than it is, and gives no plain array of itself."""
+
+    def __len__(self) -> int:
+        return 1 << 24
+
+    def view(self, *_: object) -> "Endless":
+        return self
+
+
+def test_a_batch_has_the_users_that_it_has_whatever_it_says_of_itself() -> None:
+    engine = hbcore.Engine()
+    envelope, budget = engine.envelope("e", 10_000, 10_000), engine.budget("b", 10_000)
+    users = range(3000)
+    assert (envelope.claim_many(Boundless(users))["packet"] >= 0).sum() == 3000
+    assert (budget.reserve_many(Boundless(users), 1)["amount"] == 1).sum() == 3000
+    for array in (np.array([b"abcd"] * 4), np.arange(4), np.array(["a"] * 4)):
+        assert len(envelope.claim_many(array.view(Endless))) == 4
+        assert len(budget.reserve_many(array.view(Endless), 1)) == 4
+
+
 class Misleading(bytes):
     """Says that it is 32 bytes long, and gives others when it is asked for its bytes."""
 

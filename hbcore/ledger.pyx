@@ -354,17 +354,18 @@ cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexc
     cdef uint64_t before, _look
     cdef Look unused
     unused.digest = unused.in_hands = 0
+    if block_count <= NEAR_LOOKS:
+        return -1       # a small ledger is searched in order, as the reference does it
     if cursor % BLOCK_SIZE != 0:
         slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &unused)
         if slot >= 0:
             return slot
-    if block_count > NEAR_LOOKS:
-        for _look in range(FAR_LOOKS):
-            number = (number ^ number >> 32) * <uint64_t>0x9E3779B97F4A7C15
-            slot = begin_next(ledger, hb_multiply(number, block_count, &low), &block, worker)
-            if slot >= 0:
-                return slot
-    for _look in range(min(NEAR_LOOKS, block_count - 1)):
+    for _look in range(FAR_LOOKS):
+        number = (number ^ number >> 32) * <uint64_t>0x9E3779B97F4A7C15
+        slot = begin_next(ledger, hb_multiply(number, block_count, &low), &block, worker)
+        if slot >= 0:
+            return slot
+    for _look in range(NEAR_LOOKS):
         before = block
         slot = begin_next(ledger, before + 1, &block, worker)
         if slot >= 0:

@@ -95,16 +95,16 @@ def fork_within_a_claim(envelope: hbcore.Envelope, say: Say, ended: mmap.mmap) -
     """The same, but it is the reading of users that forks: parent and child go on in one and the same call."""
     pids = []
 
-    class Users(list):
-        def __len__(self) -> int:
+    class First:
+        def __index__(self) -> int:
             if not pids:
                 pids.append(os.fork())
                 if pids[0]:
                     say(pids[0])
-            return super().__len__()
+            return 1 << 55
 
-    users = Users(range(1 << 55, (1 << 55) + PACKETS))
-    packets = envelope.claim_many(users)["packet"].tolist()
+    users = range(1 << 55, (1 << 55) + PACKETS)
+    packets = envelope.claim_many([First(), *users[1:]])["packet"].tolist()
     if pids[0]:
         signal.pause()
     say([(user, packet) for user, packet in zip(users, packets, strict=True) if packet >= 0])

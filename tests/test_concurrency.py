@@ -388,38 +388,38 @@ def test_threads_that_meet_part_again(count: int, is_topped_up: bool) -> None:
     assert (sold.min(axis=1) == sold.max(axis=1)).all()
 
 
-def reserve_part(engine: hbcore.Engine, keys: list[int]) -> object:
-    return engine.budget("b").reserve_many(keys, 1)
+def reserve_part(engine: hbcore.Engine, budget: hbcore.Budget, keys: list[int]) -> object:
+    return budget.reserve_many(keys, 1)
 
 
-def create_part_of_a_budget(engine: hbcore.Engine, keys: list[int]) -> object:
-    return engine.budget("b").create_many([f"{key}" for key in keys], 10, 1)
+def create_part_of_a_budget(engine: hbcore.Engine, budget: hbcore.Budget, keys: list[int]) -> object:
+    return budget.create_many([f"{key}" for key in keys], 10, 1)
 
 
-def create_part(engine: hbcore.Engine, keys: list[int]) -> object:
+def create_part(engine: hbcore.Engine, budget: hbcore.Budget, keys: list[int]) -> object:
     return engine.create_many([f"{key}" for key in keys], 10, 1)
 
 
+# A name meets another bucket in every engine: the counts are such that all engines need the same levels.
 @pytest.mark.parametrize(
     ("part", "count", "turns"),
-    [(reserve_part, 80_000, 20), (create_part_of_a_budget, 1_600, 20), (create_part, 16_000, 60)],
+    [(reserve_part, 80_000, 20), (create_part_of_a_budget, 4_000, 40), (create_part, 16_000, 60)],
 )
 def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: int, turns: int) -> None:
     """The first of them makes it; the others find that it is there, and neither damage nor need of one more."""
     size = count // WORKERS
 
-    def make(work: Callable[[hbcore.Engine], object]) -> int:
+    def make(work: Callable[[hbcore.Engine, hbcore.Budget], object]) -> int:
         with hbcore.Engine(key=bytes(32)) as engine:
-            engine.budget("b", 10**9)
-            work(engine)
+            work(engine, engine.budget("b", 10**9))
             engine.audit()
             return engine.info().used
 
-    def together(engine: hbcore.Engine) -> None:
-        parts = run_threads(lambda i: part(engine, list(range(i * size, (i + 1) * size))))
+    def together(engine: hbcore.Engine, budget: hbcore.Budget) -> None:
+        parts = run_threads(lambda i: part(engine, budget, list(range(i * size, (i + 1) * size))))
         assert all(statuses is not None for statuses in parts)
 
-    alone = make(lambda engine: part(engine, list(range(count))))
+    alone = make(lambda engine, budget: part(engine, budget, list(range(count))))
     # Without a GIL several may begin to make it; one wins, and the others let go of theirs.
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     assert max(make(together) for _ in range(turns)) <= alone * (1 if has_gil else WORKERS)

@@ -10,16 +10,15 @@ its own; it belongs to the machine and its kernel. Exits 1 if ``envelope`` makes
 """
 
 import argparse
-import ctypes
 import os
-import re
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from measuring import timed
+from pages import mappings, populate
 
 import hbcore
 from hbcore import reference
@@ -28,28 +27,13 @@ PACKETS, TOTAL = 10, 1_000
 SPACE = 1_280  # bytes of an envelope of 10 packets
 BATCH = 1_000
 AHEAD = BATCH * SPACE * 2
-POPULATE_WRITE = 23  # of madvise: touch the pages, and change nothing
 RICH = 1 << 61
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def timed(run: Callable[[], object], count: int) -> float:
-    """Return nanoseconds of processor time for each of ``count`` envelopes."""
-    start = time.thread_time_ns()
-    run()
-    return (time.thread_time_ns() - start) / count
 
 
 def touch(engine: hbcore.Engine, first: int, size: int) -> None:
-    """Touch the pages of the newest engine in memory from byte ``first`` on."""
-    with open("/proc/self/maps") as maps:
-        starts = [int(line.split("-")[0], 16) for line in maps if re.search(r"memfd:hbcore", line)]
-    if len(starts) != 1:
-        raise RuntimeError(f"{len(starts)} engines are open, not one")
-    begin = starts[0] + (first & -4096)
-    if libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t((size + 4096) & -4096), POPULATE_WRITE) != 0:
-        raise OSError(ctypes.get_errno(), "madvise")
+    """Touch the pages of the only engine in memory from byte ``first`` on."""
+    ((start, _),) = mappings()
+    populate(start + first, size)
 
 
 def in_batches(

@@ -12,6 +12,7 @@ from typing import Any
 
 import hbcore
 
+PAGE = 4096
 READ = 1  # of mprotect
 POPULATE_WRITE = 23  # of madvise: touch the pages, and change nothing
 
@@ -57,14 +58,19 @@ def checked(result: int, call: str) -> None:
         raise OSError(ctypes.get_errno(), f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
+def populate(start: int, size: int) -> None:
+    """Touch the pages of ``size`` bytes, from the one of the address ``start`` on."""
+    begin = start & -PAGE
+    checked(libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(start + size - begin), POPULATE_WRITE), "madvise")
+
+
 def touch(engine: hbcore.Engine, ahead: int = 0) -> None:
     """Touch every page of an engine that has been given to something, and as many of all others of the process.
 
     ``ahead``: bytes that have not been given to anything yet, and are touched as well.
     """
-    size = (engine.info().used + ahead) & -4096  # its file is as large as its capacity, and mostly a hole
-    for start, _ in mappings():
-        checked(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), POPULATE_WRITE), "madvise")
+    for start, _ in mappings():  # whose file is as large as its capacity, and mostly a hole
+        populate(start, engine.info().used + ahead)
 
 
 def touched_envelope(packets: int, law: str = "equal") -> Any:

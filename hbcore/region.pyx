@@ -87,8 +87,8 @@ cdef enum:
     LIFE_LIMIT = 64
     INITIAL_SIZE = 2 * HB_GRAIN
     GROWTH_MIN = 1024 * 1024
-    SMALL_RANGE = 16 * 1024
     GROWTH_MAX = 64 * 1024 * 1024
+    SMALL_RANGE = 16 * 1024     # next_data
 
 if hb_watch_forks() != 0:
     raise HbcoreError("pthread_atfork failed: no memory")

@@ -24,6 +24,12 @@ void hb_schedule(const char *operation, const void *address);
 #define HB_STEP(operation, address) ((void)0)
 #endif
 
+/* Where two words can be read by one instruction: not if somebody watches each word. */
+#if defined(__SSE2__) && !defined(HBCORE_SCHEDULE) && !defined(__SANITIZE_THREAD__)
+#define HB_VECTORS
+#include <emmintrin.h>
+#endif
+
 /* Relaxed: for hints, and for data that another operation publishes. */
 static inline uint64_t hb_load_relaxed(const uint64_t *p)
 {
@@ -49,19 +55,38 @@ static inline uint64_t hb_load_acquire(const uint64_t *p)
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
-/* How many of `count` words have the highest bit set, each read in turn; *like: how many differ from `wanted` by less than
- * `limit`. The same instructions whatever the words are: a loop without branches, which only C can have unrolled. */
-static inline uint64_t hb_count_set(const uint64_t *p, int count, uint64_t wanted, uint64_t limit, uint64_t *like)
+/* The number of the first of `count` words whose highest bit is not set, `count` if there is none; each is read once.
+ * *like: whether a word agrees with `wanted` in all bits of `mask`, which lie in its upper half. Acquire, as above. The
+ * same instructions whatever the words are: where a word stands is chance, and a wrong guess of the processor costs more
+ * than to read them all. */
+static inline int hb_first_unset(const uint64_t *p, int count, uint64_t wanted, uint64_t mask, int *like)
 {
-    uint64_t set = 0, alike = 0;
+    unsigned int set = 0, alike = 0;
+#ifdef HB_VECTORS
+    if (count == 8) {
+        /* An aligned load of 16 bytes reads each of its halves in one piece, and x86 orders it before all that follow;
+         * volatile and the fence bind the compiler. What is asked for stands in the upper halves: 3, 1 of each load. */
+        const volatile __m128i *line = (const volatile __m128i *)p;
+        __m128 pair0 = _mm_castsi128_ps(line[0]), pair1 = _mm_castsi128_ps(line[1]);
+        __m128 pair2 = _mm_castsi128_ps(line[2]), pair3 = _mm_castsi128_ps(line[3]);
+        __m128 upper0 = _mm_shuffle_ps(pair0, pair1, 0xdd), upper1 = _mm_shuffle_ps(pair2, pair3, 0xdd);
+        __m128i bits = _mm_set1_epi32((int)(mask >> 32)), same = _mm_set1_epi32((int)((wanted & mask) >> 32));
+        __m128i like0 = _mm_cmpeq_epi32(_mm_and_si128(_mm_castps_si128(upper0), bits), same);
+        __m128i like1 = _mm_cmpeq_epi32(_mm_and_si128(_mm_castps_si128(upper1), bits), same);
+        atomic_signal_fence(memory_order_acquire);
+        *like = _mm_movemask_epi8(_mm_or_si128(like0, like1)) != 0;
+        set = (unsigned int)(_mm_movemask_ps(upper0) | _mm_movemask_ps(upper1) << 4);
+        return __builtin_ctz(~set);
+    }
+#endif
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
         uint64_t word = hb_load_acquire(p + i);
-        set += word >> 63;
-        alike += (word ^ wanted) < limit;
+        set |= (unsigned int)(word >> 63) << i;
+        alike |= ((word ^ wanted) & mask) == 0;
     }
-    *like = alike;
-    return set;
+    *like = (int)alike;
+    return __builtin_ctz(~set);
 }
 
 static inline void hb_store_release(uint64_t *p, uint64_t value)

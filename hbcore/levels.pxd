@@ -15,7 +15,7 @@
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport (
-    hb_cas, hb_count_set, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+    hb_cas, hb_first_unset, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
     hb_store_release,
 )
 from hbcore.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
@@ -128,24 +128,23 @@ cdef inline int locate_in(
 ) noexcept nogil:
     # Follow the path of a key through a level. Returns REPEATED with the hold, ABSENT with the first empty word,
     # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or DAMAGED.
-    cdef uint64_t taken, like, word
+    cdef uint64_t taken, word
     cdef uint64_t entry = entry_of(key)
     cdef uint64_t size = level_size(level)
     cdef uint64_t at = home_of(key, level)
     cdef uint64_t distance = 0
     cdef uint64_t looks = 0
-    cdef int status
+    cdef int status, is_like
     while distance < size:
-        # Where a path ends is chance, and a wrong guess of the processor costs as much as to read the whole line. The
-        # loads pair with the CAS of occupy: the hold's key and wish are there.
-        taken = hb_count_set(words + at, LINE_WORDS, entry, <uint64_t>1 << NUMBER_BITS, &like)
-        if like != 0:
+        # The loads pair with the CAS of occupy: the hold's key and wish are there.
+        taken = <uint64_t>hb_first_unset(words + at, LINE_WORDS, entry, ~<uint64_t>0 << NUMBER_BITS, &is_like)
+        if is_like:
             status = hold_in_line(index, key, words + at, standing)
             if status != ABSENT:
                 return status
         if taken < LINE_WORDS:
-            # The words of a line are taken in turn, so this is the first that is not: or else some were taken while
-            # they were counted, and then this one was as well, and they are counted again.
+            # The words of a line are taken in turn, so the path ends here, unless this one was taken since: then the
+            # line is read again.
             word = hb_load_acquire(&words[at + taken])
             if word == 0:
                 standing.word = words + at + taken

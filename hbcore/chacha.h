@@ -2,7 +2,7 @@
  *
  * In C because Cython has no words for vectors, nor for one function in several instruction sets. Vectors are those
  * of GCC and Clang, on any machine; on x86-64 the widest instructions that the processor has are used. Words are
- * little-endian, as is every machine that hbcore runs on (region.pyx checks). */
+ * little-endian, as is every machine that hbcore runs on (opening.pyx checks). */
 #ifndef HBCORE_CHACHA_H
 #define HBCORE_CHACHA_H
 

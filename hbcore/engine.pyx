@@ -21,7 +21,7 @@ from hbcore.growth import finish_parts
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore.recovery import recover
-from hbcore.region import open_region, open_regions
+from hbcore.opening import open_region, open_regions
 from hbcore.terms import PER_USER_LIMIT, integer
 
 

@@ -17,12 +17,13 @@ from hbcore.deck cimport (
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
 from hbcore.directory cimport Name, extent_name, name_set
+from hbcore.ending cimport ledger_look, ledger_release, ledger_settle
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
 from hbcore.funding cimport refund_from
 from hbcore.law cimport Terms, strata_of, terms_valid
 from hbcore.ledger cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
-    ledger_find, ledger_look, ledger_prefetch, ledger_release, ledger_scan, ledger_settle,
+    ledger_find, ledger_prefetch, ledger_scan,
 )
 from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of

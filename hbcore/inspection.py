@@ -154,7 +154,7 @@ def strays(path: str | None) -> tuple[int, ...]:
     """
     if path is None:
         return ()
-    # Who has made the file knows it by its first name (region.pyx, create_file).
+    # Who has made the file knows it by its first name (opening.pyx, create_file).
     old = re.compile(re.escape(path) + r"(\.new-\d+-[0-9a-f]+)? \(deleted\)")
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):

@@ -1,14 +1,28 @@
-# The ledger: slots and their index; take, publish, find, settle, release.
+# The ledger: the slots in which claims are recorded, and how one is found. See ledger.pyx.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 from hbcore.format cimport hb_slot
-from hbcore.index cimport Index
+from hbcore.index cimport (
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, slot_mask, tombstone_word, word_kind,
+)
+from hbcore.slot cimport GRANTED, slot_is_claim, slot_kind, slot_payload, slot_state
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport Vacancy
+
+cdef extern from "clock.h" nogil:
+    uint64_t hb_now_ms() noexcept
+    uint64_t hb_boot_ms() noexcept
 
 cdef extern from "process.h":
     struct hb_file:
         pass
+
+cdef enum:
+    # Every retry means that somebody else has made progress; only damage can bring about so many.
+    RETRY_LIMIT = 1 << 20
+    # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
+    READ_LIMIT = 64
 
 cdef enum:
     # answers; the first four are hbcore.Status
@@ -62,21 +76,91 @@ cdef struct Found:
     int64_t amount              # only of what was GRANTED_NOW
 
 
+cdef enum:
+    PROBE_FOUND
+    PROBE_ABSENT        # the position is that of the first empty word
+    PROBE_MOVING        # the table is being replaced, or has been
+    PROBE_CROWDED       # there is no empty word
+
+
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil
 cdef void ledger_attach(
     Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
 ) noexcept nogil
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil
-cdef int ledger_claim(
-    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
-) noexcept nogil
+cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
-cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
-cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
-cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil
-cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t *next_expiry) noexcept nogil
-cdef bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil
-cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil
-cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
-cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil
 cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil
+cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
+
+
+cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
+    # Where claims expire, a clock that cannot be set; read after the claim was published, or its time is cut short.
+    if ledger.hold_ms == 0:
+        return hb_now_ms()
+    return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
+
+
+cdef inline bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil:
+    # More than the whole time: both ends were rounded down to milliseconds.
+    return (ledger.hold_ms != 0 and slot_kind(state) == GRANTED
+            and time_of_grant(ledger) > slot_payload(state) + ledger.hold_ms)
+
+
+cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcept nogil:
+    # A consistent pair of state and key: the sequence lock of slot.pxd. False only if the file is damaged.
+    cdef uint64_t before, _turn
+    for _turn in range(READ_LIMIT):
+        before = hb_load_acquire(&slot.state)
+        key.low = hb_load_relaxed(&slot.user[0])
+        key.high = hb_load_relaxed(&slot.user[1])
+        hb_fence_acquire()
+        state[0] = hb_load_relaxed(&slot.state)
+        if state[0] == before:
+            return True
+    return False
+
+
+cdef inline int probe(
+    Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *position, Found *found
+) noexcept nogil:
+    # Follow the user's path from `position` to its claim or to the first empty word.
+    cdef Index *index = &ledger.index
+    cdef uint64_t generation = index_state >> PHASE_BITS
+    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t prefix = entry_prefix(index, generation, key)
+    cdef uint64_t mask = slot_mask(index)
+    cdef uint64_t empty = empty_word(generation)
+    cdef uint64_t tombstone = tombstone_word(generation)
+    cdef uint64_t at = position[0]
+    cdef uint64_t word, _step, slot
+    cdef UserKey slot_key
+    for _step in range(index.word_count):
+        word = hb_load_acquire(&table[at])      # pairs with the publishing CAS: the slot's key and amount are there
+        if word == empty:
+            position[0] = at
+            return PROBE_ABSENT
+        if word & ~mask == prefix:
+            slot = word & mask
+            if (slot < ledger.slot_count and read_slot(&ledger.slots[slot], &slot_key, &found.state)
+                    and slot_is_claim(found.state) and slot_key.low == key.low and slot_key.high == key.high):
+                # The second look: the word still names the slot, so what was read of the slot is this claim. Without
+                # it, the slot could have been released and be in the hands of the same user's next, unpublished claim.
+                if hb_load_acquire(&table[at]) == word:
+                    position[0] = at
+                    found.slot = slot
+                    return PROBE_FOUND
+                continue    # the word has become GONE or FROZEN: look at it again
+        elif word != tombstone and word_kind(word) != ENTRY:
+            return PROBE_MOVING
+        at += 1
+        if at == index.word_count:
+            at = 0
+    return PROBE_CROWDED
+
+
+cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_ms) noexcept nogil:
+    # found: a HELD slot that the index names. Its owner does this, or anyone who meets it: the claim is decided.
+    if ledger.hold_ms != 0:
+        now_ms = time_of_grant(ledger)
+    hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))

@@ -2,20 +2,20 @@
 
 What was in dead hands is decided by the index as it was found; then vacancy and index are made anew from the slots,
 which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
-all of it again, and the boot id is written last (``region.pyx``).
+all of it again, and the boot id is written last (``opening.pyx``).
 """
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.deck cimport Deck, part_of
 from hbcore.directory cimport is_named
+from hbcore.ending cimport ledger_reclaim
 from hbcore.envelope cimport Envelope, envelope_at
 from hbcore.format cimport (
     HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot,
 )
 from hbcore.index cimport Index, entry_prefix, home_of
 from hbcore.law cimport stratum_of
-from hbcore.ledger cimport ledger_reclaim
 from hbcore.part cimport STRATUM_OPEN, Part, place_in
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size, hb_boot_ms
 from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state

@@ -68,6 +68,10 @@ cdef class Region:
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
 
 
+cdef void presence_add(hb_presence *presence) noexcept
+cdef void presence_remove(hb_presence *presence) noexcept
+
+
 cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:
     return size - size % HB_GRAIN
 

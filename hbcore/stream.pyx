@@ -13,7 +13,7 @@ cdef extern from "chacha.h" nogil:
 
 
 cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain, uint64_t index) noexcept nogil:
-    # seed: 32 bytes. Words are little-endian, as is every machine that hbcore runs on (region.pyx checks).
+    # seed: 32 bytes. Words are little-endian, as is every machine that hbcore runs on (opening.pyx checks).
     stream.start[0] = 0x61707865
     stream.start[1] = 0x3320646E
     stream.start[2] = 0x79622D32

@@ -15,11 +15,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
-MODULES = ("user", "region", "directory", "index", "vacancy", "ledger", "account", "tally")
+MODULES = ("user", "region", "opening", "directory", "index", "vacancy", "ledger", "ending", "claiming", "account", "tally")
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
     ("vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
+    ("claiming.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
+    ("claiming.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
+    # Each operation has a cursor that is new; so that they look for blocks that nobody has begun all the same.
+    ("claiming.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
     ("levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),

@@ -16,7 +16,7 @@ from hbcore.format cimport (
 from hbcore.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size, hb_file
 
 from hbcore.errors import EngineFullError
-from hbcore.region import open_region
+from hbcore.opening import open_region
 
 cdef extern from "process.h" nogil:
     int hb_reopen(const hb_file *file)

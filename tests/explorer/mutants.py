@@ -43,18 +43,18 @@ COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
 # name: edits of (file, old text, new text)
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "grant before publish": [
-        ("ledger.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
+        ("claiming.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
     ],
     "free before tombstone": [
-        ("ledger.pyx", FREE_IT, ""),
-        ("ledger.pyx", BURY, FREE_IT + BURY),
+        ("ending.pyx", FREE_IT, ""),
+        ("ending.pyx", BURY, FREE_IT + BURY),
     ],
     "no second look at the index word": [
-        ("ledger.pyx", "                if hb_load_acquire(&table[at]) == word:", "                if True:"),
+        ("ledger.pxd", "                if hb_load_acquire(&table[at]) == word:", "                if True:"),
     ],
     "acting for a living worker": [
         (
-            "ledger.pyx",
+            "claiming.pyx",
             "        if slot_kind(state) == FREE:\n            # From",
             "        if slot_kind(state) == FREE or slot_kind(state) == HELD:\n            # From",
         ),
@@ -63,15 +63,16 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("slot.pxd", "free_state + (<uint64_t>1 << 42)", "free_state"),
     ],
     "a tombstone reused": [
-        ("ledger.pyx", "        if word == empty:\n", "        if word == empty or word == tombstone:\n"),
-        ("ledger.pyx", PUBLISH, PUBLISH.replace("empty_word(generation)", "hb_load_acquire(&table[position])", 1)),
+        ("ledger.pxd", "        if word == empty:\n", "        if word == empty or word == tombstone:\n"),
+        ("claiming.pyx", PUBLISH, PUBLISH.replace("empty_word(generation)", "hb_load_acquire(&table[position])", 1)),
     ],
     "a plain store of the grant": [
-        ("ledger.pyx", GRANT, GRANT.replace("hb_cas(", "hb_store_relaxed(").replace(" found.state, slot", " slot")),
+        ("ledger.pxd", GRANT, GRANT.replace("hb_cas(", "hb_store_relaxed(").replace(" found.state, slot", " slot")),
+        ("ledger.pxd", "import hb_cas, ", "import hb_cas, hb_store_relaxed, "),
     ],
     "a plain store of the index word": [
         (
-            "ledger.pyx",
+            "claiming.pyx",
             PUBLISH,
             """            if hb_load_acquire(&table[position]) == empty_word(generation):
                 hb_store_relaxed(&table[position],
@@ -80,21 +81,21 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a plain store of the hold": [
         (
-            "ledger.pyx",
+            "claiming.pyx",
             "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
             "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
             "            if True:\n",
         ),
     ],
     "the slot is not put back": [
-        ("ledger.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
+        ("claiming.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
     ],
     "sold out without another look": [
-        ("ledger.pyx", "if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):", "if True:"),
+        ("claiming.pyx", "if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):", "if True:"),
     ],
     "publish past a lost word": [
         (
-            "ledger.pyx",
+            "claiming.pyx",
             "            # Somebody published here first: look at what it is.\n",
             "            position += 1\n"
             "            if position == ledger.index.word_count:\n                position = 0\n",
@@ -102,17 +103,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "release without RELEASING": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "releasing = slot_state(RELEASING, found.state, worker)",
             "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
     "the vacancy tree is not cleared": [
-        ("ledger.pyx", PIN, ""),
+        ("ending.pyx", PIN, ""),
     ],
     "the vacancy tree is cleared when it is too late": [
-        ("ledger.pyx", PIN, ""),
-        ("ledger.pyx", RELEASE, "    " + PIN + RELEASE),
+        ("ending.pyx", PIN, ""),
+        ("ending.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
         ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
@@ -120,48 +121,49 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("vacancy.pyx", " and pins(word) == 0", ""),
     ],
     "reclaiming from a living worker": [
-        ("ledger.pyx", IS_DEAD, "False"),
+        ("ending.pyx", IS_DEAD, "False"),
     ],
     "reclaiming without looking at the index": [
-        ("ledger.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
+        ("ending.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
         (
-            "ledger.pyx",
+            "ending.pyx",
             "    answer = locate(ledger, &key, slot, &entry)\n    found.slot",
             "    answer = NOT_FOUND\n    found.slot",
         ),
     ],
     "reclaiming by a key that was read before the death": [
-        ("ledger.pyx", READ_KEY, ""),
+        ("ending.pyx", READ_KEY, ""),
         (
-            "ledger.pyx",
+            "ending.pyx",
             "    if kind != HELD and kind != RELEASING or not",
             READ_KEY + "    if kind != HELD and kind != RELEASING or not",
         ),
     ],
     "reclaiming by a plain store": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             UNNAMED,
             "    elif answer == NOT_FOUND:\n"
             "        hb_store_relaxed(&ledger.slots[slot].state, slot_state(FREE, state, 0))\n",
         ),
+        ("ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what was released is freed without its tombstone": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "        finish_release(ledger, &key, slot, state)\n",
             "        hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0))\n",
         ),
     ],
     "a later claim is buried for the dead": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "        if hb_load_acquire(&ledger.slots[slot].state) != releasing:\n            return True\n",
             "",
         ),
     ],
     "sold out without reclaiming": [
-        ("ledger.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
+        ("claiming.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
     "the vacancy tree is cleared without a version": [
         ("vacancy.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
@@ -252,7 +254,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
     "sold out over what others gave back": [
-        ("ledger.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
+        ("ending.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
     ],
     "slots are opened under the bits of before": [
         ("vacancy.pyx", "        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)\n", ""),
@@ -270,7 +272,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "sold out beside a dead opener": [
         (
-            "ledger.pyx",
+            "claiming.pyx",
             "        open_count = vacancy_opened(&ledger.vacancy)\n        if vacancy_none",
             "        open_count = hb_load_acquire(ledger.vacancy.open_count)\n        if vacancy_none",
         ),
@@ -285,14 +287,15 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "expiry by a plain store": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
             "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
+        ("ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what has expired is settled": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
             "        answer = ledger_find(ledger, key, found)\n"
             "        answer = REPEATED if answer == EXPIRED else answer\n"
@@ -301,7 +304,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a put-back slot is forgotten by the close": [
         (
-            "ledger.pyx",
+            "ending.pyx",
             "    refund_if_closed(ledger, held.slot)\n",
             "",
         ),

@@ -31,7 +31,7 @@ FAULTS = {
         "thread",
         "ledger",
         "data race",
-        [("ledger.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
+        [("claiming.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
     ),
     "a plain load of the index word": Fault(
         "thread",
@@ -39,7 +39,7 @@ FAULTS = {
         "data race",
         [
             (
-                "ledger.pyx",
+                "ledger.pxd",
                 "        word = hb_load_acquire(&table[at])      # pairs",
                 "        word = table[at]    # pairs",
             )
@@ -63,7 +63,7 @@ FAULTS = {
         "data race",
         [
             (
-                "ledger.pyx",
+                "claiming.pyx",
                 "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
                 "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
                 "            if True:\n",
@@ -74,7 +74,7 @@ FAULTS = {
         "thread",
         "deaths",
         "data race",
-        [("ledger.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
+        [("ending.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
     ),
     "a plain store of a child's offset": Fault(
         "thread",
@@ -101,7 +101,7 @@ FAULTS = {
         "address",
         "ledger",
         "heap-buffer-overflow",
-        [("ledger.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
+        [("claiming.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
     ),
     "a batch of whole groups": Fault(
         "address",

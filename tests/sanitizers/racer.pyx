@@ -22,11 +22,13 @@ from hbcore.atomics cimport (
     hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
     hb_store_release,
 )
+from hbcore.claiming cimport ledger_claim
+from hbcore.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore.engine cimport Engine
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore.ledger cimport (
     ALREADY_SETTLED, CLOSED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file, ledger_attach,
-    ledger_claim, ledger_find, ledger_read, ledger_reclaim, ledger_refund, ledger_release, ledger_settle, ledger_size,
+    ledger_find, ledger_read, ledger_size,
 )
 from hbcore.region cimport Region, worker_of
 from hbcore.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind

@@ -559,9 +559,11 @@ cdef object amounts_of(object amounts, Py_ssize_t count):
     # As an int64 array of `count` elements (of stride 0 if there is one for all), each of them checked.
     if index(amounts) is not None:
         return np.broadcast_to(np.int64(integer("amounts", amounts, 1, TOTAL_LIMIT - 1)), (count,))
-    if (type(amounts) is np.ndarray and amounts.dtype.kind in "iu" and amounts.shape == (count,)
-            and (count == 0 or 1 <= amounts.min() and amounts.max() < TOTAL_LIMIT)):
-        return amounts.astype(np.int64)
+    if type(amounts) is np.ndarray and amounts.dtype.kind in "iu" and amounts.shape == (count,):
+        # Checked is what will be used: another thread may write to theirs. What is beyond 2**63 becomes negative.
+        copy = amounts.astype(np.int64)
+        if count == 0 or 1 <= copy.min() and copy.max() < TOTAL_LIMIT:
+            return copy
     return np.array(amount_list(amounts, count), np.int64)      # the long way, which names what is wrong
 
 

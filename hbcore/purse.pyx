@@ -12,7 +12,7 @@ from hbcore.account cimport account_attach, account_find, account_read, account_
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.directory cimport directory_allocate, name_hash, publish_extent, retire_extent
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent, hb_hold,
+    HB_GRAIN, HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent, hb_hold,
 )
 from hbcore.hold cimport (
     ABSENT, ADDED, CROWDED, FULL, FUNDED, LACKING, SETTLED, UNSEEN, Standing, hold_kind, hold_time,
@@ -54,8 +54,9 @@ cdef class Purse:
     # ---- what the account asks of its caller
 
     cdef uint64_t stamp(self) noexcept nogil:
-        # What this process has seen of the file (whole grains), and how much of the account it has attached (less than
-        # 64), in one number: to be taken before the account is asked.
+        # What this process has seen of the file (whole grains), and how much of the account it has attached (far less
+        # than a grain, also where several threads count the same level), in one number: to be taken before the account
+        # is asked.
         return hb_load_private(&self.region.known_size) + hb_load_private(&self.attached)
 
     cdef int supply(self, int answer, uint64_t stamp) except -1:
@@ -64,17 +65,17 @@ cdef class Purse:
         # second would take it for damage that nothing is left to attach, or make one more level, the next and larger.
         if answer == UNSEEN:
             self.region.contains(0, self.region.capacity)
-            if self.stamp() // HB_UNIT == stamp // HB_UNIT:
+            if self.stamp() // HB_GRAIN == stamp // HB_GRAIN:
                 self.raise_corrupt()
         elif answer not in (LACKING, CROWDED, FULL):
             self.raise_corrupt()
-        elif self.stamp() % HB_UNIT != stamp % HB_UNIT:
+        elif self.stamp() % HB_GRAIN != stamp % HB_GRAIN:
             return 0        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
         elif answer == CROWDED:
             self.make_part(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
         elif answer == FULL:
             self.make_part(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
-        elif self.attach_levels() == 0 and self.stamp() % HB_UNIT == stamp % HB_UNIT:
+        elif self.attach_levels() == 0 and self.stamp() % HB_GRAIN == stamp % HB_GRAIN:
             self.raise_corrupt()
         return 0
 

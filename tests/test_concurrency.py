@@ -425,6 +425,30 @@ def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: in
     assert max(make(together) for _ in range(turns)) <= alone * (1 if has_gil else WORKERS)
 
 
+def test_amounts_that_another_thread_writes_to_are_checked_as_they_are_used() -> None:
+    """A batch of reserves takes what it has looked at, or refuses it: no hold is of 0."""
+    count = 100_000
+    amounts = np.ones(count, np.int64)
+    is_over = threading.Event()
+
+    def write() -> None:
+        while not is_over.is_set():
+            amounts[:] = 0
+            amounts[:] = 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with hbcore.Engine() as engine:
+            for turn in range(20):
+                with contextlib.suppress(ValueError):
+                    rows = engine.budget(f"{turn}", count).reserve_many(np.arange(count), amounts)
+                    assert (rows["amount"] == 1).all()
+    finally:
+        is_over.set()
+        writer.join()
+
+
 def test_threads_make_engines_and_close_them_under_claims() -> None:
     """Closing an engine under running batches refuses what comes later and breaks nothing that is under way."""
     for _ in range(30):

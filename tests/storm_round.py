@@ -40,7 +40,19 @@ WEATHERS = ("random", "aimed", "stepped")
 ANSWERS_A_KILL = 2_000
 """A kill is due after so many answers of the whole crew, so that deaths are as frequent on any machine."""
 CALM_ANSWERS = 300_000
-CORE = {"account", "claiming", "ending", "ledger", "index", "vacancy", "deck", "directory", "opening", "region", "recovery"}
+CORE = {
+    "account",
+    "claiming",
+    "ending",
+    "ledger",
+    "index",
+    "vacancy",
+    "deck",
+    "directory",
+    "opening",
+    "region",
+    "recovery",
+}
 WEATHER_IS_OVER = b"."
 EXAMINER = -1
 FRESH_USERS = 1_000_000

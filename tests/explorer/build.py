@@ -15,7 +15,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
-MODULES = ("user", "region", "opening", "directory", "index", "vacancy", "ledger", "ending", "claiming", "account", "tally")
+MODULES = (
+    "user",
+    "region",
+    "opening",
+    "directory",
+    "index",
+    "vacancy",
+    "ledger",
+    "ending",
+    "claiming",
+    "account",
+    "tally",
+)
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),

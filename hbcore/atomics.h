@@ -55,11 +55,11 @@ static inline uint64_t hb_load_acquire(const uint64_t *p)
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
-/* The number of the first of `count` words whose highest bit is not set, `count` if there is none; each is read once.
+/* Which of `count` words (32 at most) have the highest bit set: bit i is of word i; each is read once, in turn.
  * *like: whether a word agrees with `wanted` in all bits of `mask`, which lie in its upper half. Acquire, as above. The
  * same instructions whatever the words are: where a word stands is chance, and a wrong guess of the processor costs more
  * than to read them all. */
-static inline int hb_first_unset(const uint64_t *p, int count, uint64_t wanted, uint64_t mask, int *like)
+static inline unsigned int hb_set_words(const uint64_t *p, int count, uint64_t wanted, uint64_t mask, int *like)
 {
     unsigned int set = 0, alike = 0;
 #ifdef HB_VECTORS
@@ -75,8 +75,7 @@ static inline int hb_first_unset(const uint64_t *p, int count, uint64_t wanted, 
         __m128i like1 = _mm_cmpeq_epi32(_mm_and_si128(_mm_castps_si128(upper1), bits), same);
         atomic_signal_fence(memory_order_acquire);
         *like = _mm_movemask_epi8(_mm_or_si128(like0, like1)) != 0;
-        set = (unsigned int)(_mm_movemask_ps(upper0) | _mm_movemask_ps(upper1) << 4);
-        return __builtin_ctz(~set);
+        return (unsigned int)(_mm_movemask_ps(upper0) | _mm_movemask_ps(upper1) << 4);
     }
 #endif
 #pragma GCC unroll 8
@@ -86,7 +85,7 @@ static inline int hb_first_unset(const uint64_t *p, int count, uint64_t wanted, 
         alike |= ((word ^ wanted) & mask) == 0;
     }
     *like = (int)alike;
-    return __builtin_ctz(~set);
+    return set;
 }
 
 static inline void hb_store_release(uint64_t *p, uint64_t value)

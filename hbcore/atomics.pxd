@@ -8,7 +8,7 @@ cdef extern from "atomics.h" nogil:
     uint64_t hb_load_private(const uint64_t *p) noexcept
     void hb_store_private(uint64_t *p, uint64_t value) noexcept
     uint64_t hb_load_acquire(const uint64_t *p) noexcept
-    int hb_first_unset(const uint64_t *p, int count, uint64_t wanted, uint64_t mask, int *like) noexcept
+    unsigned int hb_set_words(const uint64_t *p, int count, uint64_t wanted, uint64_t mask, int *like) noexcept
     void hb_store_release(uint64_t *p, uint64_t value) noexcept
     bint hb_cas(uint64_t *p, uint64_t expected, uint64_t desired) noexcept
     bint hb_cas_pair(

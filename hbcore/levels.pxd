@@ -15,7 +15,7 @@
 from libc.stdint cimport uint64_t
 
 from hbcore.atomics cimport (
-    hb_cas, hb_first_unset, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
+    hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_set_words, hb_store_relaxed,
     hb_store_release,
 )
 from hbcore.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
@@ -24,7 +24,7 @@ from hbcore.hold cimport (
 )
 from hbcore.ledger cimport REPEATED
 from hbcore.user cimport UserKey
-from hbcore.wide cimport hb_highest_bit, hb_multiply
+from hbcore.wide cimport hb_highest_bit, hb_lowest_bit, hb_multiply
 
 cdef enum:
     FIRST_LEVEL = 64            # words in level 0, holds in segment 0
@@ -129,6 +129,7 @@ cdef inline int locate_in(
     # Follow the path of a key through a level. Returns REPEATED with the hold, ABSENT with the first empty word,
     # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or DAMAGED.
     cdef uint64_t taken, word
+    cdef unsigned int set
     cdef uint64_t entry = entry_of(key)
     cdef uint64_t size = level_size(level)
     cdef uint64_t at = home_of(key, level)
@@ -137,15 +138,20 @@ cdef inline int locate_in(
     cdef int status, is_like
     while distance < size:
         # The loads pair with the CAS of occupy: the hold's key and wish are there.
-        taken = <uint64_t>hb_first_unset(words + at, LINE_WORDS, entry, ~<uint64_t>0 << NUMBER_BITS, &is_like)
+        set = hb_set_words(words + at, LINE_WORDS, entry, ~<uint64_t>0 << NUMBER_BITS, &is_like)
         if is_like:
             status = hold_in_line(index, key, words + at, standing)
             if status != ABSENT:
                 return status
-        if taken < LINE_WORDS:
-            # The words of a line are taken in turn, so the path ends here, unless this one was taken since: then the
-            # line is read again.
+        if set != (1 << LINE_WORDS) - 1:
+            # The words of a line are taken in turn, so the path ends at the first that is not, unless it was taken
+            # since: then the line is read again.
+            taken = hb_lowest_bit(~<uint64_t>set)
             word = hb_load_acquire(&words[at + taken])
+            # One that is taken behind it was read after this one had been taken, and now that is seen: or else a word
+            # is lost, and the key that it was of could be granted twice.
+            if set & (set + 1) and word >> 63 == 0:
+                return DAMAGED
             if word == 0:
                 standing.word = words + at + taken
                 standing.level = level

@@ -156,6 +156,35 @@ def test_a_stratum_whose_opener_died_is_sound_also_after_a_close(damaged: Damage
     assert damaged.envelope.stats().amounts.remaining == 0
 
 
+@pytest.mark.parametrize("word", [0, 1])
+def test_a_key_whose_word_is_lost_is_not_granted_twice(damaged: Damaged, word: int) -> None:
+    """A word of a budget's index becomes empty, or the end of a path, though others behind it are taken."""
+    keys = [f"{i}" for i in range(30)]
+    budget = damaged.engine.budget("b", 1_000)
+    for key in keys:
+        budget.reserve(key, 10)
+    raw = os.pread(damaged.file, damaged.engine.info().used, 0)
+    words = np.frombuffer(raw, np.uint64)
+    # An entry: the highest bit, a tag, and the number of a hold. Eight words are a line, and are taken in turn.
+    is_entry = (words >> np.uint64(63) == 1) & (words & np.uint64((1 << 36) - 1) < 64)
+    taken = is_entry.reshape(-1, 8).sum(axis=1)
+    line = int(np.argmax(taken))
+    assert taken[line] >= 3
+    assert is_entry[8 * line : 8 * line + 3].all()
+    before = damaged.read(8 * (8 * line + 1))
+    damaged.write(8 * (8 * line + 1), word)
+    answers = []
+    for key in keys:
+        try:
+            answers.append(budget.reserve(key, 10).status)
+        except hbcore.CorruptFileError:
+            answers.append(None)
+    assert set(answers) == {Status.REPEATED, None}
+    assert budget.stats().held == 300
+    damaged.write(8 * (8 * line + 1), before)
+    assert {budget.reserve(key, 10).status for key in keys} == {Status.REPEATED}
+
+
 def test_an_engine_that_is_closed_while_a_user_is_read_grants_nothing(damaged: Damaged) -> None:
     class Closing:
         def __index__(self) -> int:

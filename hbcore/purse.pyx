@@ -62,47 +62,50 @@ cdef class Purse:
     cdef int supply(self, int answer, uint64_t stamp) except -1:
         # Do what an account cannot do without Python; the caller asks it again. Other threads that share this handle
         # may have been told the same: whoever comes after the first of them only asks again. Without that look the
-        # second would take it for damage that nothing is left to attach, or make one more level, the next and larger.
-        if answer == UNSEEN:
+        # second would make one more level, the next and larger.
+        if answer == LACKING:
+            # That nothing is left to attach is no damage: another thread may have done it since. Whatever the file
+            # names is attached now, so that an account lacks something only as often as something is made.
+            self.attach_levels()
+        elif answer == UNSEEN:
             self.region.contains(0, self.region.capacity)
             if self.stamp() // HB_GRAIN == stamp // HB_GRAIN:
                 self.raise_corrupt()
-        elif answer not in (LACKING, CROWDED, FULL):
+        elif answer != CROWDED and answer != FULL:
             self.raise_corrupt()
         elif self.stamp() % HB_GRAIN != stamp % HB_GRAIN:
             return 0        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
         elif answer == CROWDED:
             self.make_part(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
-        elif answer == FULL:
+        else:
             self.make_part(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
-        elif self.attach_levels() == 0 and self.stamp() % HB_GRAIN == stamp % HB_GRAIN:
-            self.raise_corrupt()
         return 0
 
     cdef int attach_levels(self) except -1:
-        # Attach every level and segment that was made since. Returns how many.
-        return (
-            self.attach(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
-            + self.attach(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
-        )
+        # Attach every level and segment that was made since.
+        self.attach(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
+        self.attach(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
+        return 0
 
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
         cdef uint64_t i, offset
+        cdef uint64_t missing = 0
         cdef hb_extent *extent
-        cdef int new = 0
         for i in range(1, count):
             offset = hb_load_acquire(&offsets[i])
             if offset == 0:
-                break
-            if hb_load_private(&addresses[i]) == 0:
+                missing = i
+            elif hb_load_private(&addresses[i]) == 0:
+                # They are made in turn: where this one is, the one before is by now.
+                if missing != 0 and hb_load_acquire(&offsets[missing]) == 0:
+                    self.raise_corrupt()
                 extent = self.region.extent(offset, HB_KIND_LEVEL, part_size(i, is_level))
                 if extent == NULL or extent.parent != self.offset:
                     self.raise_corrupt()
                 publish_extent(self.region, offset)
                 hb_fetch_add_relaxed(&self.attached, 1)     # first: who sees the address sees another stamp
                 hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
-                new += 1
-        return new
+        return 0
 
     cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
         # Make the next level or segment: of several makers one wins, and all go on with its extent.

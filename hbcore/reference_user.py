@@ -56,9 +56,10 @@ def user_identity(user: object, word: str = "user") -> bytes | int:
         except UnicodeEncodeError as error:
             raise ValueError(f"{word} {user!r} is not valid Unicode: {error.reason}") from None
     if isinstance(user, bytes):
-        if not 1 <= len(user) <= USER_LIMIT:
-            raise ValueError(f"{word} must be 1 .. {USER_LIMIT} bytes long, not {len(user)}")
-        return bytes(user)
+        plain = bytes.__getitem__(user, slice(None))  # of a subclass too, whatever it says of itself
+        if not 1 <= len(plain) <= USER_LIMIT:
+            raise ValueError(f"{word} must be 1 .. {USER_LIMIT} bytes long, not {len(plain)}")
+        return plain
     number = index(user)
     if number is None:
         raise TypeError(f"{word} must be a str, bytes or int, not {user!r} ({type(user).__name__})")

@@ -60,6 +60,22 @@ def test_a_user_hash_is_what_the_documents_say(impl: ModuleType, user: str | byt
     assert user_hash == expected
 
 
+@pytest.mark.parametrize("length", [0, 1 << 17])
+def test_bytes_are_as_long_as_they_are_whatever_a_subclass_says(impl: ModuleType, length: int) -> None:
+    class Other(bytes):
+        def __len__(self) -> int:
+            return length
+
+        def __bytes__(self) -> bytes:
+            return b"other"
+
+    with impl.Engine() as engine:
+        envelope = engine.envelope("e", total=10, packets=10)
+        claim = envelope.claim(Other(b"user"))
+        assert envelope.find(b"user").packet == claim.packet
+        assert envelope.find(b"other") is None
+
+
 def test_a_user_may_be_as_long_as_65536_bytes(impl: ModuleType) -> None:
     engine = impl.Engine(key=KEY)
     for user in ("é" * 32768, b"x" * 65536, "x" * 65536):

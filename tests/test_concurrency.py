@@ -428,7 +428,7 @@ def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: in
 def test_amounts_that_another_thread_writes_to_are_checked_as_they_are_used() -> None:
     """A batch of reserves takes what it has looked at, or refuses it: no hold is of 0."""
     count = 100_000
-    amounts = np.ones(count, np.int64)
+    keys, amounts = np.arange(count), np.ones(count, np.int64)
     is_over = threading.Event()
 
     def write() -> None:
@@ -438,12 +438,15 @@ def test_amounts_that_another_thread_writes_to_are_checked_as_they_are_used() ->
 
     writer = threading.Thread(target=write)
     writer.start()
+    taken = turn = 0
     try:
         with hbcore.Engine() as engine:
-            for turn in range(20):
+            while taken < 5 and turn < 10_000:
+                budget = engine.budget(f"{turn}", count)
+                turn += 1
                 with contextlib.suppress(ValueError):
-                    rows = engine.budget(f"{turn}", count).reserve_many(np.arange(count), amounts)
-                    assert (rows["amount"] == 1).all()
+                    assert budget.reserve_many(keys, amounts)["amount"].min() == 1
+                    taken += 1
     finally:
         is_over.set()
         writer.join()

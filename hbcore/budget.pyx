@@ -30,7 +30,7 @@ from hbcore.purse cimport (
 )
 from hbcore.region cimport Region, hb_now_ms, worker_of
 from hbcore.tally cimport Sums
-from hbcore.user cimport PyLong_AsLongLongAndOverflow, UserKey, user_key, usual_integer_key
+from hbcore.user cimport UserKey, hb_read_integer, user_key, usual_integer_key
 
 import numpy as np
 
@@ -123,11 +123,8 @@ cdef inline Hold filled(Hold hold, int status, const Standing *standing):
 cdef inline uint64_t amount_of(object amount, int least) except? 0:
     # What a hold may be of; of an int that is one, without a comparison of Python objects.
     cdef long long number
-    cdef int overflow = 0
-    if type(amount) is int:
-        number = PyLong_AsLongLongAndOverflow(amount, &overflow)
-        if overflow == 0 and least <= number < TOTAL_LIMIT:
-            return <uint64_t>number
+    if type(amount) is int and hb_read_integer(amount, &number) == 0 and least <= number < TOTAL_LIMIT:
+        return <uint64_t>number
     return integer("amount", amount, least, TOTAL_LIMIT - 1)
 
 

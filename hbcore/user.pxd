@@ -1,8 +1,8 @@
 # Users to keyed 128-bit hashes: SipHash-2-4-128 (Aumasson and Bernstein, 2012).
 from libc.stdint cimport int64_t, uint64_t
 
-cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+cdef extern from "integers.h":
+    int hb_read_integer(object number, long long *value)
 
 
 cdef struct HashKey:
@@ -79,13 +79,11 @@ cdef inline void integer_key(const HashKey *key, uint64_t number, bint negative,
 
 cdef inline bint usual_integer_key(const HashKey *key, object user, UserKey *out) except -1:
     # Of an int of 64 signed bits, as nearly all are, with no exception to be ready for; False: ask user_key.
-    cdef int overflow = 0
     cdef long long number
-    if type(user) is not int:
+    if type(user) is not int or hb_read_integer(user, &number) != 0:
         return False
-    number = PyLong_AsLongLongAndOverflow(user, &overflow)
     integer_key(key, <uint64_t>number, number < 0, out)
-    return overflow == 0
+    return True
 
 
 cdef bytes bytes_from_user_key(const UserKey *key)

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from hbcore.law cimport Terms, terms_valid
+from hbcore.user cimport hb_read_integer
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from hbcore.terms import (
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 cdef tuple LAWS = _LAWS
 cdef object DEFAULT_LAW = _LOOKUP["law"]
@@ -54,13 +54,11 @@ cdef bint is_default_law(object law) noexcept:
 
 cdef inline bint plain_integer(object value, uint64_t *out) except -1:
     # Whether it is an int of 1 .. 2**63 - 1, and which.
-    cdef int overflow = 0
     cdef long long number
-    if type(value) is not int:
+    if type(value) is not int or hb_read_integer(value, &number) != 0:
         return False
-    number = PyLong_AsLongLongAndOverflow(value, &overflow)
     out[0] = <uint64_t>number
-    return overflow == 0 and number >= 1
+    return number >= 1
 
 
 cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, uint64_t *out) except -1:

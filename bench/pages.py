@@ -69,8 +69,9 @@ def touch(engine: hbcore.Engine, ahead: int = 0) -> None:
 
     ``ahead``: bytes that have not been given to anything yet, and are touched as well.
     """
-    for start, _ in mappings():  # whose file is as large as its capacity, and mostly a hole
-        populate(start, engine.info().used + ahead)
+    size = engine.info().used + ahead  # its file is as large as its capacity, and mostly a hole
+    for start, _ in mappings():
+        populate(start, size)
 
 
 def touched_envelope(packets: int, law: str = "equal") -> Any:

@@ -4,6 +4,8 @@ from libc.errno cimport EDQUOT, EFBIG, EINTR, ENOSPC, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from posix.stat cimport fstat, struct_stat
+
 from hbcore.atomics cimport hb_fence_acquire, hb_fence_full, hb_store_private
 from hbcore.format cimport (
     HB_BYTE_ORDER, HB_GRAIN, HB_HEADER_SIZE, HB_MAGIC, HB_UNIT, HB_VERSION, hb_extent, hb_header, hb_worker,
@@ -38,11 +40,6 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_result "stat":
-        int64_t st_size
-    int fstat(int fd, stat_result *status)
 
 DEFAULT_CAPACITY = 1 << 38
 
@@ -315,7 +312,7 @@ cdef take_clock(Region region):
 
 cdef fill_holes(Region region):
     # A copy may be sparse; on a full disk the first write to a hole would be a SIGBUS. What is allocated stays.
-    cdef stat_result status
+    cdef struct_stat status
     cdef int64_t size
     if fstat(region.fd, &status) != 0:
         raise OSError(errno, os.strerror(errno), region.path)

@@ -9,6 +9,7 @@ cimport cython
 from libc.errno cimport EACCES, EAGAIN, EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, ENXIO, EPERM, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
+from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close, getpid
 
 from hbcore.atomics cimport (
@@ -48,11 +49,6 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_result "stat":
-        int64_t st_size
-    int fstat(int fd, stat_result *status)
 
 cdef str CLOSED_DESCRIPTOR = (
     "this process has closed the engine's file descriptor: a daemon that closes all its files must do so before it "
@@ -193,7 +189,7 @@ cdef class Region:
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
         # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. A last grain that
         # is not whole does not count: whoever makes the file longer may be about to zero some of it (format.h).
-        cdef stat_result status
+        cdef struct_stat status
         cdef uint64_t end = offset + size
         cdef uint64_t known, before
         if end < offset or end > self.capacity:
@@ -341,7 +337,7 @@ cdef class Region:
     cdef bint is_whole(self) except -1:
         # Whether the file is still there and as long as it was: who copies another over it takes memory away from under
         # every worker.
-        cdef stat_result status
+        cdef struct_stat status
         if self.base == NULL or self.in_memory:
             return True
         if fstat(self.fd, &status) != 0:

@@ -1,8 +1,8 @@
 # An account: a budget's money and its holds, as pointers and counts, without Python.
 from libc.stdint cimport uint64_t
 
-from hbcore.hold cimport Standing
-from hbcore.levels cimport Levels
+from hbcore.hold cimport (Standing)
+from hbcore.levels cimport (Levels)
 from hbcore.user cimport UserKey
 
 cdef enum:

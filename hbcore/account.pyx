@@ -24,6 +24,10 @@ The states of a hold, and which steps there are between them, stand in ``hold.px
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from hbcore.answers cimport (
+    AGAIN, ALREADY_HELD, CLOSED, CORRUPT, CROWDED, EXCESSIVE, GRANTED_NOW, HAPPENED, INSUFFICIENT, LACKING, NOT_FOUND,
+    REPEATED, UNSEEN,
+)
 from hbcore.atomics cimport (
     hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
 )
@@ -31,20 +35,14 @@ from hbcore.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent, hb_hold, hb_top_up,
 )
 from hbcore.hold cimport (
-    ABSENT, ADDED, ADDING, AGAIN, CROWDED, DAMAGED, EXCESSIVE, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
-    PENDING, READ_LIMIT, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING, UNSEEN, UNUSED, Standing,
-    hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
+    ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, READ_LIMIT, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING,
+    UNUSED, Standing, hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
 )
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
-from hbcore.levels cimport (
-    NUMBER_BITS, Spare, give_number_back, hold_at, levels_locate, levels_prefetch, occupy,
-)
+from hbcore.levels cimport NUMBER_BITS, Spare, give_number_back, hold_at, levels_locate, levels_prefetch, occupy
 from hbcore.user cimport UserKey
 
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
-    HELD = 21                   # wish_again
-    HAPPENED = 22               # fulfil
     NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
@@ -113,20 +111,20 @@ cdef inline int shortage(const Account *account, uint64_t amount) noexcept nogil
 
 
 cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *total) noexcept nogil:
-    # What a child asks for: its total stands at the same place in every kind. Returns 0, UNSEEN or DAMAGED.
+    # What a child asks for: its total stands at the same place in every kind. Returns 0, UNSEEN or CORRUPT.
     cdef const hb_extent *extent = <const hb_extent *>(account.base + offset)
     if offset % 64 != 0 or offset == 0 or offset >= <uint64_t>1 << 42:
-        return DAMAGED
+        return CORRUPT
     if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # the smallest of them
         return UNSEEN
     if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_PART):
-        return DAMAGED
+        return CORRUPT
     total[0] = (<const hb_budget *>extent).total
-    return 0 if 0 < total[0] < AMOUNT_LIMIT else DAMAGED
+    return 0 if 0 < total[0] < AMOUNT_LIMIT else CORRUPT
 
 
 cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **refund) noexcept nogil:
-    # Where it is kept what has come back from the child at an offset. Returns 0, UNSEEN or DAMAGED.
+    # Where it is kept what has come back from the child at an offset. Returns 0, UNSEEN or CORRUPT.
     cdef uint64_t total
     cdef int status = child_total(account, offset, &total)
     refund[0] = (<hb_extent *>(account.base + offset)).refund
@@ -148,7 +146,7 @@ cdef inline void grant(Account *account, hb_hold *hold, uint64_t state, uint64_t
 cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     # Write into the hold that an operation of the money names what has become of it. Any number may do this at once,
     # and late: every CAS expects the undecided state, and what is stored before it is the same whoever stores it.
-    # Returns 0, LACKING, UNSEEN or DAMAGED.
+    # Returns 0, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t number = operation >> NUMBER_SHIFT & ((<uint64_t>1 << NUMBER_BITS) - 1)
     cdef uint64_t state, value, amount, generation, refunded
     cdef hb_hold *hold
@@ -158,9 +156,9 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
         return 0
     status = hold_at(&account.index, number, &hold)
     if status != 0:
-        return LACKING if status == LACKING else DAMAGED
+        return LACKING if status == LACKING else CORRUPT
     if not read_pair(&hold.state, &state, &value):
-        return DAMAGED
+        return CORRUPT
     if hold_generation(state) != operation & ((1 << 18) - 1):
         return 0
     kind = hold_kind(state)
@@ -168,7 +166,7 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
         return 0
     if operation & FAIL:
         if kind != PENDING and kind != FUNDING:
-            return DAMAGED
+            return CORRUPT
         hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)
     elif kind == PENDING or kind == ADDING:
         grant(account, hold, state, value)
@@ -185,7 +183,7 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
         if status != 0:
             return status
         if not read_pair(refund, &generation, &refunded):
-            return DAMAGED
+            return CORRUPT
         # While the hold is in this state, the pair changes once: from what the refund before has left to what this one
         # leaves. So if it is still in this state now, after the pair was read, the CAS below succeeds only from the
         # former. Without this look, who comes late would put back the sum of a refund long past, and the next refund
@@ -221,7 +219,7 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
         if status != 0:
             return status
         if not read_pair(&hold.state, &state, &value):
-            return DAMAGED
+            return CORRUPT
         if state != standing.state:
             return 0
         amount = value
@@ -250,7 +248,7 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
             if status != 0:
                 return status
             if not read_pair(refund, &generation, &refunded):
-                return DAMAGED
+                return CORRUPT
             if generation == hold_generation(state) or refunded > value:
                 if hb_load_acquire(&hold.state) != state:
                     return 0
@@ -258,16 +256,16 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
                 # died before: the next turn completes it.
                 if hb_load_acquire(&account.money[0]) != operation:
                     continue
-                return DAMAGED
+                return CORRUPT
             amount = value - refunded
         if (kind == SETTLING or kind == RELEASING) and amount > hb_load_relaxed(&hold.amount):
-            return DAMAGED      # more than was ever taken
+            return CORRUPT      # more than was ever taken
         # Below the bit of a closed account: totals end at 2**62, and top-ups that race for the last of it pass that.
         if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= MONEY_CLOSED:
-            return DAMAGED
+            return CORRUPT
         if hb_cas_pair(account.money, operation, available, own, available + amount):
             return complete(account, own)
-    return DAMAGED
+    return CORRUPT
 
 
 # ---- reserving ------------------------------------------------------------------------------------------------------
@@ -327,19 +325,19 @@ cdef inline int wish_again(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil:
-    # Of a key that has a hold already. Returns 0 if this call's wish stands in it now; HELD with what was granted
-    # before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or DAMAGED.
+    # Of a key that has a hold already. Returns 0 if this call's wish stands in it now; ALREADY_HELD with what was
+    # granted before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t next_state
     cdef int answer
     if not read_hold(standing.hold, standing):
-        return DAMAGED
+        return CORRUPT
     if is_undecided(hold_kind(standing.state)):
         answer = decide(account, standing)
         return answer if answer != 0 else AGAIN
     if hold_kind(standing.state) != UNUSED:
         if hold_kind(standing.state) != FUNDED and not is_sound(account, key, standing):
-            return DAMAGED
-        return HELD
+            return CORRUPT
+        return ALREADY_HELD
     if kind != ADDING:
         answer = shortage(account, amount)
         if answer != GRANTED_NOW:
@@ -358,14 +356,14 @@ cdef inline int reserve(
     Standing *standing, Spare *spare
 ) noexcept nogil:
     # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
-    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, DAMAGED, or what is to be done
+    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, CORRUPT, or what is to be done
     # before it is asked again.
     # standing.wish must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = levels_locate(&account.index, key, standing)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             if kind != ADDING:
                 # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
                 # the key was not there, if it is not there now.
@@ -380,7 +378,9 @@ cdef inline int reserve(
         if answer == AGAIN:
             continue
         if answer != 0:
-            return answer if answer != HELD else GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
+            if answer == ALREADY_HELD:
+                answer = GRANTED_NOW if is_fulfilled(standing, kind, value) else REPEATED
+            return answer
         answer = fulfil(account, standing)
         if answer == HAPPENED:
             standing.state = with_kind(standing.state, GRANTED)
@@ -390,7 +390,7 @@ cdef inline int reserve(
         if answer != 0:
             return answer
         if not read_hold(standing.hold, standing):
-            return DAMAGED
+            return CORRUPT
         if is_fulfilled(standing, kind, value):
             return GRANTED_NOW
         if hold_kind(standing.state) == UNUSED:
@@ -402,22 +402,22 @@ cdef inline int reserve(
                 return CLOSED
             continue
         # Refused, and somebody else has asked since then: look what came of that.
-    return DAMAGED
+    return CORRUPT
 
 
 # ---- finding, settling, releasing -----------------------------------------------------------------------------------
 
 cdef inline int settle_down(Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Read a hold; decide what is undecided about it. Returns REPEATED, ABSENT (nothing was ever granted), LACKING or
-    # DAMAGED. A wish that nobody has fulfilled yet stays one.
+    # Read a hold; decide what is undecided about it. Returns REPEATED, NOT_FOUND (nothing was ever granted), LACKING or
+    # CORRUPT. A wish that nobody has fulfilled yet stays one.
     cdef uint64_t operation, available, _attempt
     cdef int answer, kind
     for _attempt in range(RETRY_LIMIT):
         if not read_hold(standing.hold, standing):
-            return DAMAGED
+            return CORRUPT
         kind = hold_kind(standing.state)
         if kind == UNUSED:
-            return ABSENT
+            return NOT_FOUND
         if is_undecided(kind):
             if account.is_readonly:
                 answer = look_only(account, standing)
@@ -430,7 +430,7 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
                     continue
                 if operation != operation_of(standing):
                     if hb_load_acquire(&standing.hold.state) == standing.state:
-                        return ABSENT
+                        return NOT_FOUND
                     continue
                 answer = complete(account, operation)
             else:
@@ -439,17 +439,17 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
                 return answer
             continue
         if kind > ADDED:
-            return DAMAGED
+            return CORRUPT
         if kind != FUNDED and not is_sound(account, key, standing):
-            return DAMAGED
+            return CORRUPT
         return REPEATED
-    return DAMAGED
+    return CORRUPT
 
 
 cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
     # What an undecided hold is, for who may not write: what the last operation of the money says. One that it does not
     # name has not happened yet, whatever it is: so all that is held and what is available make the total here too.
-    # Returns REPEATED, ABSENT, AGAIN if the hold is decided by now, UNSEEN or DAMAGED.
+    # Returns REPEATED, NOT_FOUND, AGAIN if the hold is decided by now, UNSEEN or CORRUPT.
     cdef uint64_t operation, available, refunded
     cdef uint64_t *refund
     cdef bint is_done
@@ -473,7 +473,7 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
     is_done = operation == operation_of(standing)
     if kind == PENDING or kind == ADDING or kind == FUNDING:
         if not is_done:
-            return ABSENT
+            return NOT_FOUND
         if kind == FUNDING:
             if status != 0:
                 return status
@@ -496,21 +496,21 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
 
 
 cdef int account_find(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
-    # Returns REPEATED with the hold, ABSENT, LACKING, UNSEEN or DAMAGED.
+    # Returns REPEATED with the hold, NOT_FOUND, LACKING, UNSEEN or CORRUPT.
     cdef UserKey key = proper(wanted)
     cdef int answer = levels_locate(&account.index, &key, standing)
     if answer == CROWDED:
-        return ABSENT
+        return NOT_FOUND
     return answer if answer != REPEATED else settle_down(account, &key, standing)
 
 
 cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
-    # The same, and a wish that nobody has fulfilled is fulfilled or refused: ABSENT is for good.
+    # The same, and a wish that nobody has fulfilled is fulfilled or refused: NOT_FOUND is for good.
     cdef UserKey key = proper(wanted)
     cdef int answer = levels_locate(&account.index, &key, standing)
     if answer == REPEATED:
         if not read_hold(standing.hold, standing):
-            return DAMAGED
+            return CORRUPT
         if is_undecided(hold_kind(standing.state)):
             answer = decide(account, standing)
             if answer != 0:
@@ -523,7 +523,7 @@ cdef int account_finish(
 ) noexcept nogil:
     # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
     # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
-    # ABSENT, LACKING or DAMAGED. standing.wish as of account_reserve.
+    # NOT_FOUND, LACKING or CORRUPT. standing.wish as of account_reserve.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
@@ -551,12 +551,12 @@ cdef int account_finish(
                 return answer
             standing.state = with_kind(next_state, final)
         return GRANTED_NOW
-    return DAMAGED
+    return CORRUPT
 
 
 cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target) noexcept nogil:
     # Of a closed child: all that it has given back is at least `target`; take what of that has not arrived yet. Returns
-    # REPEATED, ABSENT, LACKING or DAMAGED.
+    # REPEATED, NOT_FOUND, LACKING or CORRUPT.
     cdef uint64_t _attempt, next_state
     cdef Standing standing
     cdef int answer
@@ -565,7 +565,7 @@ cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target
         if answer != REPEATED:
             return answer
         if hold_kind(standing.state) != FUNDED or target >= AMOUNT_LIMIT:
-            return DAMAGED
+            return CORRUPT
         if standing.value >= target:
             return REPEATED
         # Refunds of one child follow each other; each says what all of them come to, so that none counts twice.
@@ -577,11 +577,11 @@ cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target
         answer = decide(account, &standing)
         if answer != 0:
             return answer
-    return DAMAGED
+    return CORRUPT
 
 
 cdef int account_close(Account *account) noexcept nogil:
-    # Nothing is taken from the money any more. Idempotent. Returns GRANTED_NOW, REPEATED or DAMAGED.
+    # Nothing is taken from the money any more. Idempotent. Returns GRANTED_NOW, REPEATED or CORRUPT.
     cdef uint64_t operation, available, _attempt
     for _attempt in range(RETRY_LIMIT):
         if not read_pair(account.money, &operation, &available):
@@ -591,34 +591,34 @@ cdef int account_close(Account *account) noexcept nogil:
         # The operation stays, so that it is still to be completed.
         if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):
             return GRANTED_NOW
-    return DAMAGED
+    return CORRUPT
 
 
 # ---- reading all of it ----------------------------------------------------------------------------------------------
 
 cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil:
-    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, ABSENT if nothing was ever
-    # granted there, LACKING, UNSEEN or DAMAGED.
+    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, NOT_FOUND if nothing was ever
+    # granted there, LACKING, UNSEEN or CORRUPT.
     # A hold that no word names yet may be given back, and then be another key's. But of what was granted the key stays:
     # if it is the same before and after, what was read between belongs to it.
     cdef uint64_t _turn
     cdef int answer
     standing.number = number
     if hold_at(&account.index, number, &standing.hold) != 0:
-        return DAMAGED
+        return CORRUPT
     for _turn in range(READ_LIMIT):
         if hb_load_acquire(&standing.hold.state) == 0:
             key.low = key.high = 0
-            return ABSENT
+            return NOT_FOUND
         key.low = hb_load_relaxed(&standing.hold.key[0])
         key.high = hb_load_relaxed(&standing.hold.key[1])
         answer = settle_down(account, key, standing)
-        if answer != REPEATED and answer != DAMAGED:
+        if answer != REPEATED and answer != CORRUPT:
             return answer
         if (hb_load_acquire(&standing.hold.key[0]) == key.low
                 and hb_load_acquire(&standing.hold.key[1]) == key.high):
             return answer
-    return DAMAGED
+    return CORRUPT
 
 
 cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil:

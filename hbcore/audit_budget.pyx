@@ -10,18 +10,19 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore.account cimport MONEY_CLOSED, account_available, account_money
+from hbcore.answers cimport CORRUPT, LACKING, NOT_FOUND
 from hbcore.atomics cimport hb_load_acquire, hb_load_private
 from hbcore.budget cimport Budget, budget_at
 from hbcore.deck cimport Counts
 from hbcore.directory cimport extent_name, name_hash
 from hbcore.envelope cimport Envelope
 from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_SEGMENTS, hb_budget, hb_envelope,
-    hb_extent, hb_part, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_SEGMENTS, hb_budget, hb_envelope, hb_extent,
+    hb_part, hb_top_up,
 )
 from hbcore.funding cimport finish_top_ups, refund_from, refund_upwards
 from hbcore.growth cimport is_appended
-from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, Standing, hold_kind
+from hbcore.hold cimport ADDED, FUNDED, Standing, hold_kind
 from hbcore.levels cimport segment_first
 from hbcore.part cimport Part, part_check, part_step
 from hbcore.purse cimport Run
@@ -59,7 +60,7 @@ cdef int audit_places(Budget budget) except -1:
             stamp = budget.stamp()
             with nogil:
                 answer = account_check(&budget.account, run.first, run.end, &place)
-            if answer == DAMAGED:
+            if answer == CORRUPT:
                 raise AuditError(
                     f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
@@ -104,7 +105,7 @@ cdef int audit_child(
     cdef UserKey key = name_hash(region, kind, parent.offset, name)
     cdef Standing standing
     what = f"{'budget' if kind == HB_KIND_BUDGET else 'envelope'} {name.decode(errors='backslashreplace')!r}"
-    if parent.look_up(&key, &standing) == ABSENT or hold_kind(standing.state) != FUNDED or standing.link != offset:
+    if parent.look_up(&key, &standing) == NOT_FOUND or hold_kind(standing.state) != FUNDED or standing.link != offset:
         raise AuditError(f"budget {parent.name!r} holds nothing for {what}")
     if standing.amount != total:
         raise AuditError(f"budget {parent.name!r} holds {standing.amount} for {what}, whose total is {total}")
@@ -198,7 +199,7 @@ cdef int audit_parts(Envelope envelope) except -1:
         if part_step(envelope.deck.attach, envelope.deck.owner, &part) != 0 or part == NULL:
             return 0        # damage of its chain is found where the envelope itself is looked at
         offset = hb_load_acquire(before.following)      # not before the step: a part may have been appended since
-        if (envelope.budget.look_up(&part.key, &standing) == ABSENT or hold_kind(standing.state) != FUNDED
+        if (envelope.budget.look_up(&part.key, &standing) == NOT_FOUND or hold_kind(standing.state) != FUNDED
                 or standing.link != offset or standing.amount != part.terms.total):
             raise AuditError(
                 f"budget {envelope.budget.name!r} holds nothing for top-up {part.number} of envelope {envelope.name!r}"
@@ -220,7 +221,7 @@ cdef int audit_links(Budget budget) except -1:
     budget.attach_levels()
     while budget.next_run(&run):
         for at in range(run.first, run.end):
-            if budget.read_at(at, &key, &standing) == ABSENT:
+            if budget.read_at(at, &key, &standing) == NOT_FOUND:
                 continue
             if hold_kind(standing.state) == FUNDED:
                 audit_link(budget, &standing)
@@ -260,7 +261,7 @@ cdef int audit_link(Budget budget, const Standing *hold) except -1:
             raise AuditError(f"budget {budget.name!r} holds money for a child at byte {hold.link}, where none is")
         key = name_hash(region, extent.kind, budget.offset, name)
         total = (<hb_budget *>extent).total     # which stands at the same place in an envelope
-    if budget.look_up(&key, &found) == ABSENT or found.number != hold.number:
+    if budget.look_up(&key, &found) == NOT_FOUND or found.number != hold.number:
         raise AuditError(
             f"budget {budget.name!r} holds money for the child at byte {hold.link} under a key that is not that child's"
         )
@@ -281,12 +282,12 @@ cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
     key.low = record.key[0]
     key.high = record.key[1]
     answer = target.look_up(&key, &standing)
-    if answer == ABSENT:        # on its way, by somebody who tops up just now or has died in it
+    if answer == NOT_FOUND:        # on its way, by somebody who tops up just now or has died in it
         if region.is_readonly:
             return 0
         finish_top_ups(budget)
         answer = target.look_up(&key, &standing)
-    if answer == ABSENT or hold_kind(standing.state) != ADDED or standing.amount != record.total:
+    if answer == NOT_FOUND or hold_kind(standing.state) != ADDED or standing.amount != record.total:
         raise AuditError(f"budget {budget.name!r} has topped up {target.name!r}, which has not got it")
     return 0
 
@@ -318,7 +319,7 @@ cdef int audit_added(Budget budget, const UserKey *key, const Standing *hold) ex
     # and for ever: so this is true at every moment, and money that nobody has paid is told from it.
     cdef hb_top_up *record = NULL
     cdef Standing paid
-    if budget.parent.look_up(key, &paid) != ABSENT and hold_kind(paid.state) == FUNDED:
+    if budget.parent.look_up(key, &paid) != NOT_FOUND and hold_kind(paid.state) == FUNDED:
         record = <hb_top_up *>budget.region.extent(paid.link, HB_KIND_TOP_UP, sizeof(hb_top_up))
     if record == NULL or record.extent.parent != budget.offset or paid.amount != hold.amount:
         raise AuditError(

@@ -10,16 +10,17 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from hbcore.answers cimport BUSY, EXPIRED, REPEATED
 from hbcore.atomics cimport hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 from hbcore.deck cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore.ending cimport ledger_reclaim
 from hbcore.envelope cimport Envelope
+from hbcore.format cimport hb_slot
 from hbcore.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
-from hbcore.format cimport hb_slot
 from hbcore.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_share, stratum_start
-from hbcore.ledger cimport BUSY, EXPIRED, REPEATED, Found, ledger_find, ledger_read
+from hbcore.ledger cimport Found, ledger_find, ledger_read
 from hbcore.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore.region cimport Region, hb_now_ms, hb_worker_never_was, worker_of
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload

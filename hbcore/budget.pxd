@@ -1,7 +1,7 @@
 # Budgets and holds: the public classes.
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore.hold cimport Standing
+from hbcore.hold cimport (Standing)
 from hbcore.purse cimport Purse
 from hbcore.region cimport Region
 from hbcore.tally cimport Sums

@@ -9,9 +9,8 @@ from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
-from hbcore.account cimport (
-    Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
-)
+from hbcore.account cimport Account, account_available, account_close, account_finish, account_prefetch, account_reserve
+from hbcore.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore.atomics cimport hb_fetch_add_relaxed
 from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore.directory cimport Name, directory_allocate, name_set
@@ -20,11 +19,7 @@ from hbcore.funding cimport (
     check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
     top_up_conflict, top_up_key,
 )
-from hbcore.hold cimport (
-    ABSENT, ADDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing,
-    hold_kind,
-)
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
 from hbcore.purse cimport (
     DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
 )
@@ -40,7 +35,6 @@ from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT, amount_list, check_same_to
 
 cdef enum:
     ALL_OF_IT = -1              # to account_finish, as an unsigned number
-    CONFLICT_STATUS = 5
 
 cdef struct HoldRow:            # hbcore.HOLD_DTYPE
     uint8_t status
@@ -260,7 +254,7 @@ cdef class Budget(Purse):
         cdef Standing standing
         self.region.check_key()
         key_of(self.region, key, &hash)
-        if self.look_up(&hash, &standing) == ABSENT:
+        if self.look_up(&hash, &standing) == NOT_FOUND:
             return None
         return hold_of(REPEATED, &standing)
 
@@ -286,7 +280,7 @@ cdef class Budget(Purse):
             spent = amount_of(amount, 0)
         self.region.check_writable()
         answer = self.finish(&hash, SETTLING, spent, &standing)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             return None
         if answer == REPEATED and hold_kind(standing.state) == RELEASED:
             raise ConflictError(f"key {key!r} of budget {self.name!r} is released: final, not to be settled")
@@ -315,7 +309,7 @@ cdef class Budget(Purse):
         key_of(self.region, key, &hash)
         self.region.check_writable()
         answer = self.finish(&hash, RELEASING, 0, &standing)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             return None
         if answer == REPEATED and hold_kind(standing.state) == SETTLED:
             raise ConflictError(f"key {key!r} of budget {self.name!r} is settled: final, not to be released")
@@ -423,15 +417,15 @@ cdef class Budget(Purse):
         added = amount_of(amount, 1)
         self.region.check_writable()
         hash = top_up_key(self, &hash)
-        if self.look_up(&hash, &standing) == ABSENT:
+        if self.look_up(&hash, &standing) == NOT_FOUND:
             # Granted by the parent already, by a call that died?
-            answer = ABSENT if self.parent is None else self.parent.look_up(&hash, &standing)
+            answer = NOT_FOUND if self.parent is None else self.parent.look_up(&hash, &standing)
             account_available(&self.account, &is_closed)
-            if is_closed and answer == ABSENT:
+            if is_closed and answer == NOT_FOUND:
                 return REFUSED_CLOSED
             if self.parent is None:
                 pledge(self, added)
-            elif answer == ABSENT:
+            elif answer == NOT_FOUND:
                 answer = fund_top_up(self, &hash, added)
                 if answer == INSUFFICIENT or answer == CLOSED:
                     check_limit(self, added)
@@ -441,11 +435,11 @@ cdef class Budget(Purse):
                 # What the parent has granted is what is added, also by an earlier call that died.
                 if standing.amount != added:
                     raise ConflictError(top_up_conflict(self, key, standing.amount, added))
-            answer = ABSENT
+            answer = NOT_FOUND
             try:
                 answer = self.put(&hash, ADDING, added, added, &standing)
             finally:
-                if self.parent is None and (answer == REPEATED or answer == ABSENT and standing.wish == 0):
+                if self.parent is None and (answer == REPEATED or answer == NOT_FOUND and standing.wish == 0):
                     hb_fetch_add_relaxed(self.pledged, -added)      # made and pledged by another call, or not made
             refund_upwards(self)
         else:
@@ -591,7 +585,7 @@ cdef int reserve_rows(
             if answer == GRANTED_NOW or answer == REPEATED:
                 rows[done[0]].amount = <int64_t>standing.amount
                 if standing.amount != amount:
-                    answer = CONFLICT_STATUS
+                    answer = CONFLICT
             rows[done[0]].status = <uint8_t>answer
             done[0] += 1
     return 0

@@ -1,7 +1,7 @@
 # A claim: take a free slot, publish it. See claiming.pyx.
 from libc.stdint cimport uint64_t
 
-from hbcore.ledger cimport Found, Ledger
+from hbcore.ledger cimport (Found, Ledger)
 from hbcore.user cimport UserKey
 
 

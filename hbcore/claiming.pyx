@@ -4,6 +4,7 @@ What a death on the way leaves stands at the top of ``ledger.pyx``.
 """
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
 from hbcore.atomics cimport (
     hb_cas, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
 )
@@ -11,8 +12,8 @@ from hbcore.ending cimport expire_due, give_back, put_back, reclaim_all
 from hbcore.format cimport hb_slot
 from hbcore.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_start_replacement
 from hbcore.ledger cimport (
-    CLOSED, CORRUPT, GRANTED_NOW, PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, REPEATED, RETRY_LIMIT,
-    SOLD_OUT, help_on, ledger_is_expired, make_granted, probe,
+    PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, help_on, ledger_is_expired, make_granted,
+    probe,
 )
 from hbcore.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
 from hbcore.user cimport UserKey

@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from hbcore.account cimport account_prefetch
+from hbcore.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, REPEATED
 from hbcore.batch cimport GROUP, Message, siphash128_group
 from hbcore.budget cimport Budget, budget_set_envelopes
 from hbcore.deck cimport envelope_size
@@ -20,9 +21,7 @@ from hbcore.envelope cimport (
 )
 from hbcore.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore.funding cimport CHILD_CLOSED, child_afford, child_find, child_insert, insufficient
-from hbcore.hold cimport INSUFFICIENT
 from hbcore.law cimport Terms, strata_of
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.stream cimport Stream, stream_init, stream_word
 from hbcore.user cimport UserKey, siphash128
@@ -45,7 +44,6 @@ cdef extern from "<unistd.h>" nogil:
     long syscall(long number, void *buffer, size_t size, unsigned int flags)
 
 cdef enum:
-    CONFLICT_STATUS = 5
     STATE_SIZE = 8          # of the first word of an extent
 
 cdef object ONE = 1         # the default of min and per_user, and
@@ -346,6 +344,6 @@ cdef int look_at(Region region, const Name *name, uint64_t offset, const Wish *w
             raise_damaged(region, name.text[:name.length].decode(), wrong)
     if is_as_wished(&terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets, wish):
         return REPEATED
-    return CONFLICT_STATUS
+    return CONFLICT
 
 budget_set_envelopes(get_envelope, create_envelopes)

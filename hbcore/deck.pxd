@@ -1,13 +1,14 @@
 # The deck of an envelope: its packets, as pointers and counts, without Python.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from hbcore.answers cimport GRANTED_NOW
 from hbcore.atomics cimport hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private
 from hbcore.batch cimport Batch
 from hbcore.claiming cimport ledger_claim
 from hbcore.format cimport HB_UNIT, hb_envelope
-from hbcore.region cimport hb_file
-from hbcore.ledger cimport GRANTED_NOW, Found, Ledger, ledger_size
+from hbcore.ledger cimport Found, Ledger, ledger_size
 from hbcore.part cimport Part, attach_function, part_with
+from hbcore.region cimport hb_file
 from hbcore.user cimport UserKey
 
 cdef struct Deck:

@@ -7,6 +7,7 @@ writing them twice is harmless. Every function is safe in any thread of any proc
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from hbcore.answers cimport CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED
 from hbcore.atomics cimport (
     hb_cas, hb_fence_full, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
 )
@@ -14,9 +15,7 @@ from hbcore.batch cimport GROUP, Batch, batch_group
 from hbcore.ending cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore.format cimport hb_envelope
 from hbcore.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_share, stratum_start
-from hbcore.ledger cimport (
-    CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED, Found, ledger_attach, ledger_prefetch, ledger_read,
-)
+from hbcore.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
 from hbcore.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore.region cimport hb_file, hb_now_ms, hb_worker_is_dead, hb_worker_never_was
 from hbcore.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload

@@ -29,7 +29,7 @@ cdef enum:
     NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
     # what walk says where there is no offset to say
-    CROWDED = -2                # the bucket of the last level is full as well
+    NO_ROOM = -2                # the bucket of the last level is full as well
     NO_OBJECT = -3              # damage: the way leads to no object
     NO_BUCKETS = -4             # damage: of a level; less the number of the level
     NO_LEVEL = -100             # a level must be made first; less its number
@@ -302,7 +302,7 @@ cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nog
                 answer = names(region, word, name)
                 if answer != 0:
                     return <int64_t>offset_of(word) if answer == 1 else answer
-    return 0 if offset == 0 else CROWDED
+    return 0 if offset == 0 else NO_ROOM
 
 
 cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t status) except -1 with gil:
@@ -316,7 +316,7 @@ cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t s
     if status >= 0:
         return status
     shown = name.text[:name.length].decode(errors="backslashreplace")
-    if status == CROWDED:
+    if status == NO_ROOM:
         raise EngineFullError(f"the directory has no room for another name in the bucket of {shown!r}")
     if status <= NO_BUCKETS:
         raise CorruptFileError(f"level {NO_BUCKETS - status} of the directory of {region.path!r} is damaged")

@@ -1,7 +1,7 @@
 # How a claim ends: settle, release, expire, and what the dead have left. See ending.pyx.
 from libc.stdint cimport uint64_t
 
-from hbcore.ledger cimport Found, Ledger
+from hbcore.ledger cimport (Found, Ledger)
 from hbcore.user cimport UserKey
 
 

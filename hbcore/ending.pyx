@@ -4,20 +4,16 @@ What a death leaves, and who may act for whom, stands at the top of ``ledger.pyx
 """
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore.atomics cimport (
-    hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire, hb_store_release,
-)
+from hbcore.answers cimport ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
+from hbcore.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire, hb_store_release
 from hbcore.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_help, index_is_crowded, index_start_replacement,
     tombstone_word, word_kind,
 )
 from hbcore.ledger cimport (
-    ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED, RETRY_LIMIT, hb_now_ms, help_on, ledger_find,
-    ledger_is_expired, make_granted, read_slot, time_of_grant,
+    RETRY_LIMIT, hb_now_ms, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, time_of_grant,
 )
-from hbcore.slot cimport (
-    FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state,
-)
+from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport BLOCK_SIZE, open_slots, vacancy_next, vacancy_pin, vacancy_unpin
 

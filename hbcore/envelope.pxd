@@ -6,7 +6,7 @@ from hbcore.deck cimport Counts, Deck
 from hbcore.directory cimport Name
 from hbcore.format cimport hb_envelope
 from hbcore.law cimport Terms
-from hbcore.ledger cimport Found
+from hbcore.ledger cimport (Found)
 from hbcore.region cimport Region
 from hbcore.user cimport UserKey
 

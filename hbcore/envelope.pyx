@@ -9,6 +9,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
+from hbcore.answers cimport (
+    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT,
+)
 from hbcore.atomics cimport hb_load_acquire, hb_store_release
 from hbcore.batch cimport Users, nth_key, users_of
 from hbcore.budget cimport Budget, parent_of
@@ -21,10 +24,7 @@ from hbcore.ending cimport ledger_look, ledger_release, ledger_settle
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
 from hbcore.funding cimport refund_from
 from hbcore.law cimport Terms, strata_of, terms_valid
-from hbcore.ledger cimport (
-    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT, Found,
-    ledger_find, ledger_prefetch, ledger_scan,
-)
+from hbcore.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
 from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
 from hbcore.user cimport UserKey, siphash128, user_key

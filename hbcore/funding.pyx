@@ -8,19 +8,15 @@ twice.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from hbcore.account cimport (
-    account_available, account_decide, account_find, account_refund, account_reserve,
-)
+from hbcore.account cimport account_available, account_decide, account_find, account_refund, account_reserve
+from hbcore.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED, UNSEEN
 from hbcore.atomics cimport hb_cas, hb_load_acquire
 from hbcore.directory cimport (
     Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
     name_set, publish_extent, retire_extent,
 )
-from hbcore.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
-)
-from hbcore.hold cimport ABSENT, ADDING, FUNDED, FUNDING, INSUFFICIENT, LACKING, UNSEEN, Standing, hold_kind
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up
+from hbcore.hold cimport ADDING, FUNDED, FUNDING, Standing, hold_kind
 from hbcore.part cimport part_check
 from hbcore.purse cimport SUPPLY_LIMIT, Purse, purse_at
 from hbcore.region cimport Region, hb_now_ms
@@ -40,7 +36,7 @@ cdef int64_t child_find(Region region, Purse parent, const Name *name) except -1
     cdef Standing standing
     if offset != 0 or parent is None:
         return offset
-    if parent.look_up(&name.key, &standing) == ABSENT:
+    if parent.look_up(&name.key, &standing) == NOT_FOUND:
         return 0
     if hold_kind(standing.state) != FUNDED:
         with gil:
@@ -178,7 +174,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             answer = account_find(&parent.account, &key, &standing)
         else:
             answer = account_decide(&parent.account, &key, &standing)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             return False
         if answer == REPEATED:
             if hold_kind(standing.state) != FUNDED or standing.link != offset:
@@ -203,7 +199,7 @@ cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -
         answer = account_refund(&parent.account, key, target)
         if answer == REPEATED:
             return refund_upwards(parent)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             parent.raise_corrupt()
         parent.supply(answer, stamp)
     parent.raise_corrupt()
@@ -284,7 +280,7 @@ cdef int fund_top_up(Purse budget, const UserKey *key, uint64_t amount) except -
     cdef int answer
     cdef bint is_closed
     cdef uint64_t available = account_available(&budget.parent.account, &is_closed)
-    if (is_closed or available < amount) and budget.parent.look_up(key, &standing) == ABSENT:
+    if (is_closed or available < amount) and budget.parent.look_up(key, &standing) == NOT_FOUND:
         return CLOSED if is_closed else INSUFFICIENT
     offset = directory_allocate(budget.region, sizeof(hb_top_up))
     record = <hb_top_up *>(budget.region.base + offset)
@@ -334,7 +330,7 @@ cdef int finish_top_ups(Purse budget) except -1:
         key.low = record.key[0]
         key.high = record.key[1]
         child = purse_at(budget.region, record.extent.parent)
-        if child.look_up(&key, &standing) == ABSENT:
+        if child.look_up(&key, &standing) == NOT_FOUND:
             child.put(&key, ADDING, record.total, record.total, &standing)
             refund_upwards(child)
     return 0

@@ -17,6 +17,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from hbcore.account cimport account_available
+from hbcore.answers cimport CLOSED, CORRUPT, GRANTED_NOW, INSUFFICIENT, NOT_FOUND, REPEATED
 from hbcore.atomics cimport hb_cas, hb_fence_full, hb_load_acquire
 from hbcore.budget cimport Budget, as_key
 from hbcore.deck cimport deck_open
@@ -24,9 +25,8 @@ from hbcore.directory cimport directory_allocate, directory_set_appended, publis
 from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of
 from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
 from hbcore.funding cimport refund_from
-from hbcore.hold cimport ABSENT, FUNDING, INSUFFICIENT, Standing
+from hbcore.hold cimport FUNDING, Standing
 from hbcore.law cimport Terms, terms_from_python, terms_prepare
-from hbcore.ledger cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED
 from hbcore.part cimport Part, part_check, part_step
 from hbcore.region cimport Region, hb_now_ms
 from hbcore.user cimport UserKey, siphash128, user_key
@@ -110,7 +110,7 @@ cdef Part *find_part(Envelope envelope, const UserKey *key, object shown, object
                 check_same_top_up(envelope.name, shown, refused_terms(envelope, standing.link, terms), terms)
                 check_appended(envelope, terms)
                 return NULL
-            if envelope.budget is None or envelope.budget.look_up(key, &standing) == ABSENT:
+            if envelope.budget is None or envelope.budget.look_up(key, &standing) == NOT_FOUND:
                 return NULL
             finish_part(envelope.region, standing.link)
             is_funded = True

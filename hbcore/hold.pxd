@@ -31,22 +31,7 @@ cdef enum:
     ADDING = 10         # value: the amount that is added to the account
     ADDED = 11
 
-    # Answers about a hold, beside GRANTED_NOW, REPEATED and CLOSED of ledger.pxd; INSUFFICIENT is hbcore.Status
-    INSUFFICIENT = 4
-    ABSENT = 6          # nothing was ever granted to the key
-    EXCESSIVE = 8       # less is held than is to be spent
-    # ... and what the caller must do before it asks again
-    LACKING = 16        # attach a level or a segment that somebody has made
-    CROWDED = 17        # make the next level
-    FULL = 18           # make the next segment
-    UNSEEN = 19         # look how large the file has become
-    AGAIN = 20          # within an account: somebody was faster
-
     READ_LIMIT = 64     # looks at a pair that others change, each time
-
-cdef enum:
-    DAMAGED = -2
-
 
 cdef struct Standing:       # a hold as it was found
     hb_hold *hold

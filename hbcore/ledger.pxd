@@ -24,20 +24,6 @@ cdef enum:
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
 
-cdef enum:
-    # answers; the first four are hbcore.Status
-    GRANTED_NOW = 0
-    REPEATED = 1
-    SOLD_OUT = 2
-    CLOSED = 3
-    NOT_FOUND = 4
-    ALREADY_SETTLED = 5
-    EXPIRED = 6             # ledger_find: a claim that was not settled in time, and that nobody has given back yet
-    NO_MEMORY = -1
-    CORRUPT = -2
-    BUSY = -3               # only where nothing may be written: the index is being replaced
-
-
 # Whether a worker is dead for ever.
 ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
 

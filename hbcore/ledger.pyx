@@ -15,6 +15,7 @@ replaced.
 """
 from libc.stdint cimport uint64_t
 
+from hbcore.answers cimport BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
 from hbcore.atomics cimport hb_load_acquire, hb_load_relaxed, hb_prefetch_write
 from hbcore.format cimport HB_UNIT, hb_slot
 from hbcore.index cimport PHASE_BITS, home_of, index_attach, index_help, index_word_count

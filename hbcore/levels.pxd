@@ -14,15 +14,13 @@
 # All of it is inline, for it is the way of every request, and has no state but what lies in the mapping.
 from libc.stdint cimport uint64_t
 
+from hbcore.answers cimport AGAIN, CORRUPT, CROWDED, FULL, LACKING, NOT_FOUND, PATH_ENDS, REPEATED
 from hbcore.atomics cimport (
     hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_write, hb_set_words, hb_store_relaxed,
     hb_store_release,
 )
 from hbcore.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
-from hbcore.hold cimport (
-    ABSENT, AGAIN, CROWDED, DAMAGED, FULL, LACKING, READ_LIMIT, Standing, hold_state,
-)
-from hbcore.ledger cimport REPEATED
+from hbcore.hold cimport READ_LIMIT, Standing, hold_state
 from hbcore.user cimport UserKey
 from hbcore.wide cimport hb_highest_bit, hb_lowest_bit, hb_multiply
 
@@ -32,7 +30,6 @@ cdef enum:
     PATH_CLOSED = 1             # of a word: the path goes on in the next level
     LINE_WORDS = 8              # of a cache line, at the beginning of which every path through a level begins
     CROWDED_AT = 24             # a key that must go so far from its home shows that its level is full enough
-    PATH_ENDS = 23              # locate_in
     TAKE_LIMIT = 1 << 20        # every retry means that somebody else has made progress; only damage brings so many
 
 
@@ -81,11 +78,11 @@ cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
 
 
 cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) noexcept nogil:
-    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or DAMAGED.
+    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or CORRUPT.
     cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
     cdef char *holds
     if segment >= HB_SEGMENTS:
-        return DAMAGED
+        return CORRUPT
     holds = <char *>hb_load_private(&index.segments[segment])
     if holds == NULL:
         return LACKING if hb_load_acquire(&index.segment_offsets[segment]) != 0 else FULL
@@ -107,7 +104,7 @@ cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexce
 cdef inline int hold_in_line(
     const Levels *index, const UserKey *key, const uint64_t *line, Standing *standing
 ) noexcept nogil:
-    # Returns REPEATED with the hold of the key if a word of the line names it, ABSENT, LACKING or DAMAGED.
+    # Returns REPEATED with the hold of the key if a word of the line names it, NOT_FOUND, LACKING or CORRUPT.
     cdef uint64_t word
     cdef int i, status
     for i in range(LINE_WORDS):
@@ -116,18 +113,18 @@ cdef inline int hold_in_line(
             standing.number = word & ((<uint64_t>1 << NUMBER_BITS) - 1)
             status = hold_at(index, standing.number, &standing.hold)
             if status != 0:
-                return LACKING if status == LACKING else DAMAGED
+                return LACKING if status == LACKING else CORRUPT
             if (hb_load_relaxed(&standing.hold.key[0]) == key.low
                     and hb_load_relaxed(&standing.hold.key[1]) == key.high):
                 return REPEATED
-    return ABSENT
+    return NOT_FOUND
 
 
 cdef inline int locate_in(
     const Levels *index, const UserKey *key, uint64_t *words, uint64_t level, Standing *standing
 ) noexcept nogil:
-    # Follow the path of a key through a level. Returns REPEATED with the hold, ABSENT with the first empty word,
-    # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or DAMAGED.
+    # Follow the path of a key through a level. Returns REPEATED with the hold, NOT_FOUND with the first empty word,
+    # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or CORRUPT.
     cdef uint64_t taken, word
     cdef unsigned int set
     cdef uint64_t entry = entry_of(key)
@@ -141,7 +138,7 @@ cdef inline int locate_in(
         set = hb_set_words(words + at, LINE_WORDS, entry, ~<uint64_t>0 << NUMBER_BITS, &is_like)
         if is_like:
             status = hold_in_line(index, key, words + at, standing)
-            if status != ABSENT:
+            if status != NOT_FOUND:
                 return status
         if set != (1 << LINE_WORDS) - 1:
             # The words of a line are taken in turn, so the path ends at the first that is not, unless it was taken
@@ -151,17 +148,17 @@ cdef inline int locate_in(
             # One that is taken behind it was read after this one had been taken, and now that is seen: or else a word
             # is lost, and the key that it was of could be granted twice.
             if set & (set + 1) and word >> 63 == 0:
-                return DAMAGED
+                return CORRUPT
             if word == 0:
                 standing.word = words + at + taken
                 standing.level = level
                 standing.distance = distance + taken
-                return ABSENT
+                return NOT_FOUND
             if word == PATH_CLOSED:
                 return PATH_ENDS
             looks += 1
             if looks == READ_LIMIT:
-                return DAMAGED
+                return CORRUPT
             continue
         distance += LINE_WORDS
         at = at + LINE_WORDS if at + LINE_WORDS < size else 0
@@ -169,8 +166,8 @@ cdef inline int locate_in(
 
 
 cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, ABSENT, LACKING, CROWDED
-    # (there is no empty word, and no next level yet) or DAMAGED.
+    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, NOT_FOUND, LACKING, CROWDED
+    # (there is no empty word, and no next level yet) or CORRUPT.
     cdef uint64_t level
     cdef uint64_t *words
     cdef int answer = CROWDED
@@ -179,11 +176,11 @@ cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing 
         if words == NULL:
             if hb_load_acquire(&index.level_offsets[level]) != 0:
                 return LACKING
-            return DAMAGED if answer == PATH_ENDS else CROWDED
+            return CORRUPT if answer == PATH_ENDS else CROWDED
         answer = locate_in(index, key, words, level, standing)
         if answer != PATH_ENDS and answer != CROWDED:
             return answer
-    return DAMAGED
+    return CORRUPT
 
 
 cdef inline bint is_next_segment(const Levels *index, uint64_t number) noexcept nogil:
@@ -194,7 +191,7 @@ cdef inline bint is_next_segment(const Levels *index, uint64_t number) noexcept 
 
 
 cdef inline int take_number(Levels *index, Spare *spare) noexcept nogil:
-    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or DAMAGED.
+    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or CORRUPT.
     cdef uint64_t _attempt
     cdef int status
     for _attempt in range(TAKE_LIMIT):
@@ -202,13 +199,13 @@ cdef inline int take_number(Levels *index, Spare *spare) noexcept nogil:
         status = hold_at(index, spare.number, &spare.hold)
         if status != 0:
             if status == FULL and not is_next_segment(index, spare.number):
-                status = DAMAGED    # beyond all holds that there are: the segments up to it would fill the engine
+                status = CORRUPT    # beyond all holds that there are: the segments up to it would fill the engine
             break
         if hb_cas(index.next, spare.number, spare.number + 1):
             # What `next` says is not believed: a hold that is in use is passed over.
             if hb_load_relaxed(&spare.hold.key[0]) == 0 and hb_load_relaxed(&spare.hold.state) == 0:
                 return 0
-        status = DAMAGED
+        status = CORRUPT
     spare.hold = NULL
     return status
 
@@ -227,7 +224,7 @@ cdef inline int occupy(
     Levels *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
 ) noexcept nogil:
     # Take the empty word where a key's path ends, for a hold with the wish for this kind and value. Returns 0, AGAIN,
-    # CROWDED, LACKING, FULL or DAMAGED.
+    # CROWDED, LACKING, FULL or CORRUPT.
     cdef int status
     if standing.level + 1 < HB_LEVELS and hb_load_acquire(&index.level_offsets[standing.level + 1]) != 0:
         # The next level must be there first: a path that is closed leads on.

@@ -15,7 +15,6 @@ from hbcore.region cimport Region
 from hbcore.user cimport UserKey, siphash128
 
 cdef enum:
-    CORRUPT = -2        # as of ledger.pxd
     CHECKED_SIZE = 64   # of a record: from the total to the seed
 
 

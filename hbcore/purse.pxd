@@ -1,9 +1,9 @@
 # A purse: the account of a budget, and where it stands.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from hbcore.account cimport Account
+from hbcore.account cimport (Account)
 from hbcore.format cimport hb_budget
-from hbcore.hold cimport Standing
+from hbcore.hold cimport (Standing)
 from hbcore.region cimport Region
 from hbcore.tally cimport Sums
 from hbcore.user cimport UserKey

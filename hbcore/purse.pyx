@@ -9,15 +9,13 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hbcore.account cimport account_attach, account_find, account_read, account_reserve
+from hbcore.answers cimport CROWDED, FULL, LACKING, NOT_FOUND, REPEATED, UNSEEN
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore.directory cimport directory_allocate, name_hash, publish_extent, retire_extent
 from hbcore.format cimport (
     HB_GRAIN, HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent, hb_hold,
 )
-from hbcore.hold cimport (
-    ABSENT, ADDED, CROWDED, FULL, FUNDED, LACKING, SETTLED, UNSEEN, Standing, hold_kind, hold_time,
-)
-from hbcore.ledger cimport REPEATED
+from hbcore.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind, hold_time
 from hbcore.levels cimport level_size, segment_first, segment_size
 from hbcore.region cimport Region, extent_size, hb_now_ms
 from hbcore.tally cimport Sums, account_count
@@ -130,13 +128,13 @@ cdef class Purse:
         return 0
 
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
-        # REPEATED or ABSENT
+        # REPEATED or NOT_FOUND
         cdef uint64_t stamp
         cdef int answer, _turn
         for _turn in range(SUPPLY_LIMIT):
             stamp = self.stamp()
             answer = account_find(&self.account, key, standing)
-            if answer == REPEATED or answer == ABSENT:
+            if answer == REPEATED or answer == NOT_FOUND:
                 return answer
             with gil:
                 self.supply(answer, stamp)
@@ -174,10 +172,10 @@ cdef class Purse:
         return False
 
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
-        # REPEATED or ABSENT
+        # REPEATED or NOT_FOUND
         cdef uint64_t stamp = self.stamp()
         cdef int answer = account_read(&self.account, number, key, standing)
-        while answer != REPEATED and answer != ABSENT:
+        while answer != REPEATED and answer != NOT_FOUND:
             self.supply(answer, stamp)
             stamp = self.stamp()
             answer = account_read(&self.account, number, key, standing)
@@ -193,7 +191,7 @@ cdef class Purse:
         self.attach_levels()
         while self.next_run(&run):
             for at in range(run.first, run.end):
-                if self.read_at(at, &key, &standing) == ABSENT:
+                if self.read_at(at, &key, &standing) == NOT_FOUND:
                     continue
                 kind = hold_kind(standing.state)
                 if kind == FUNDED or kind == ADDED:

@@ -16,7 +16,7 @@ from hbcore.format cimport (
 )
 from hbcore.index cimport Index, entry_prefix, home_of
 from hbcore.law cimport stratum_of
-from hbcore.part cimport STRATUM_OPEN, Part, place_in
+from hbcore.part cimport (STRATUM_OPEN, Part, place_in)
 from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size, hb_boot_ms
 from hbcore.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
 from hbcore.user cimport UserKey

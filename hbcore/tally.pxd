@@ -1,7 +1,7 @@
 # Sums over all holds of an account.
 from libc.stdint cimport uint64_t
 
-from hbcore.account cimport Account
+from hbcore.account cimport (Account)
 
 cdef struct Sums:
     uint64_t count          # keys that were ever granted, children and top-ups not among them

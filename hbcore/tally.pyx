@@ -6,21 +6,21 @@ of them belongs to one moment is for the caller to find out, by the digest and b
 from libc.stdint cimport uint64_t
 
 from hbcore.account cimport Account, account_read
-from hbcore.hold cimport ABSENT, ADDED, DAMAGED, FUNDED, LACKING, SETTLED, Standing, hold_kind
-from hbcore.ledger cimport REPEATED
+from hbcore.answers cimport CORRUPT, LACKING, NOT_FOUND, REPEATED
+from hbcore.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind
 from hbcore.levels cimport levels_locate
 from hbcore.user cimport UserKey
 
 
 cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
-    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or DAMAGED.
+    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t number
     cdef UserKey key
     cdef Standing standing
     cdef int answer, kind
     for number in range(first, end):
         answer = account_read(account, number, &key, &standing)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             continue
         if answer != REPEATED:
             return answer
@@ -41,20 +41,20 @@ cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sum
 cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
     # For the audit: every hold first .. end - 1 can be read, and what was granted is where its key leads, and nowhere
     # else. (Where nothing was granted, a key may be left of a request that was overtaken, or died.) Returns 0, LACKING,
-    # UNSEEN, or DAMAGED with the number of the hold.
+    # UNSEEN, or CORRUPT with the number of the hold.
     cdef UserKey key
     cdef Standing standing, found
     cdef int answer
     number[0] = first
     while number[0] < end:
         answer = account_read(account, number[0], &key, &standing)
-        if answer != REPEATED and answer != ABSENT:
+        if answer != REPEATED and answer != NOT_FOUND:
             return answer
         if answer == REPEATED:
             answer = levels_locate(&account.index, &key, &found)
             if answer == LACKING:
                 return LACKING
             if answer != REPEATED or found.number != standing.number:
-                return DAMAGED
+                return CORRUPT
         number[0] += 1
     return 0

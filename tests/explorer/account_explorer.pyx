@@ -14,13 +14,14 @@ from hbcore.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
     account_read, account_refund, account_reserve,
 )
+from hbcore.answers cimport (
+    CLOSED, CORRUPT, CROWDED, EXCESSIVE, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED,
+)
 from hbcore.atomics cimport hb_cas
 from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
 from hbcore.hold cimport (
-    ABSENT, ADDED, ADDING, CROWDED, DAMAGED, EXCESSIVE, FULL, FUNDED, FUNDING, GRANTED, INSUFFICIENT, LACKING,
-    PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
+    ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
 from hbcore.levels cimport level_size, segment_first, segment_size
 from hbcore.user cimport UserKey
 
@@ -167,7 +168,7 @@ cdef int read_all(Operation *operation) noexcept nogil:
             break
         for number in range(segment_first(segment), segment_first(segment) + segment_size(segment)):
             answer = account_read(account, number, &key, &standing)
-            if answer == ABSENT:
+            if answer == NOT_FOUND:
                 continue
             if answer != REPEATED:
                 return answer
@@ -176,7 +177,7 @@ cdef int read_all(Operation *operation) noexcept nogil:
                 if key_of(i).low == key.low and key_of(i).high == key.high:
                     found = i
             if found == 0 or operation.read[found] != 0:
-                return DAMAGED
+                return CORRUPT
             operation.read[found] = standing.amount
     return REPEATED
 
@@ -214,7 +215,7 @@ cdef void operate(void *argument) noexcept nogil:
     cdef UserKey key = key_of(operation.key)
     cdef Standing standing
     cdef hb_top_up *child = child_at(CHILDREN + <uint64_t>operation.process * CHILD_SIZE)
-    cdef int answer = DAMAGED
+    cdef int answer = CORRUPT
     cdef int _turn
     memset(&standing, 0, sizeof(standing))
     if operation.kind == FUND:      # written whole before it is asked for
@@ -283,7 +284,7 @@ cdef int expected(const Book *book, const Operation *operation) noexcept nogil:
             return CLOSED
         return GRANTED_NOW if operation.amount <= book.available else INSUFFICIENT
     if holding.state == 0:
-        return ABSENT
+        return NOT_FOUND
     if kind in (SETTLE, RELEASE) and holding.state == GRANTED:
         if kind == SETTLE and operation.amount != ALL_OF_IT and operation.amount > holding.amount:
             return EXCESSIVE
@@ -372,7 +373,7 @@ cdef const char *read_book(int kind, Book *book) noexcept nogil:
     memset(book, 0, sizeof(Book))
     for key in range(1, KEY_LIMIT):
         answer = ask_of(kind, key, 0, &operation)
-        if answer == ABSENT:
+        if answer == NOT_FOUND:
             continue
         if answer != REPEATED:
             return b"a hold cannot be read when all is over"

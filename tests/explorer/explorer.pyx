@@ -8,13 +8,11 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from hbcore.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
 from hbcore.claiming cimport ledger_claim
 from hbcore.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
-from hbcore.ledger cimport (
-    ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT, Found, Ledger, hb_file,
-    ledger_attach, ledger_find, ledger_is_expired, ledger_size,
-)
+from hbcore.ledger cimport Found, Ledger, hb_file, ledger_attach, ledger_find, ledger_is_expired, ledger_size
 from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
 from hbcore.user cimport UserKey
 from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT, open_slots, vacancy_open, vacancy_opened

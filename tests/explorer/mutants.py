@@ -398,7 +398,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a hold is read without another look at its key": [
         (
             "account.pyx",
-            "        if answer != REPEATED and answer != DAMAGED:\n            return answer\n",
+            "        if answer != REPEATED and answer != CORRUPT:\n            return answer\n",
             "        return answer\n",
         ),
     ],
@@ -539,8 +539,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "account.pyx",
             "                    if hb_load_acquire(&standing.hold.state) == standing.state:\n"
-            "                        return ABSENT\n                    continue\n",
-            "                    return ABSENT\n",
+            "                        return NOT_FOUND\n                    continue\n",
+            "                    return NOT_FOUND\n",
         ),
     ],
     "a find that is told of a wish": [

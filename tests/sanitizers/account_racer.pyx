@@ -17,13 +17,10 @@ from hbcore.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
     account_refund, account_reserve,
 )
+from hbcore.answers cimport CLOSED, CROWDED, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
 from hbcore.format cimport HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_hold, hb_top_up
-from hbcore.hold cimport (
-    ABSENT, ADDING, CROWDED, FULL, FUNDING, GRANTED, INSUFFICIENT, LACKING, PENDING, RELEASED, RELEASING, SETTLED,
-    SETTLING, Standing, hold_kind,
-)
-from hbcore.ledger cimport CLOSED, GRANTED_NOW, REPEATED
+from hbcore.hold cimport ADDING, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
 from hbcore.levels cimport level_size, segment_first, segment_size
 from hbcore.tally cimport Sums, account_check, account_count
 from hbcore.user cimport UserKey
@@ -190,7 +187,7 @@ cdef int find(Racer *racer, uint64_t key, bint decides, Standing *standing) noex
             answer = account_decide(&racer.account, &name, standing)
         else:
             answer = account_find(&racer.account, &name, standing)
-        if answer == REPEATED or answer == ABSENT:
+        if answer == REPEATED or answer == NOT_FOUND:
             return answer
         if not supply(racer, answer):
             break
@@ -276,7 +273,7 @@ cdef void race_child(Racer *racer) noexcept nogil:
     cdef hb_top_up *child
     cdef Standing standing
     cdef int answer = find(racer, CHILD + i, False, &standing)
-    if answer == ABSENT:
+    if answer == NOT_FOUND:
         offset = take_space(racer.shared, sizeof(hb_top_up))
         if offset == 0:
             return

@@ -92,7 +92,7 @@ FAULTS = {
                 "        if words == NULL:\n"
                 "            if hb_load_acquire(&index.level_offsets[level]) != 0:\n"
                 "                return LACKING\n"
-                "            return DAMAGED if answer == PATH_ENDS else CROWDED\n",
+                "            return CORRUPT if answer == PATH_ENDS else CROWDED\n",
                 "",
             )
         ],

@@ -1,5 +1,6 @@
-"""The list of extensions; everything else about the package is in pyproject.toml."""
+"""How the extensions are compiled; everything else about the package is in pyproject.toml."""
 
+import os
 import platform
 import sys
 
@@ -12,36 +13,6 @@ if not sys.platform.startswith("linux"):
         "equivalent there. Use a Linux machine, a container or WSL 2."
     )
 
-MODULES = [
-    "stream",
-    "law",
-    "user",
-    "region",
-    "opening",
-    "directory",
-    "batch",
-    "index",
-    "vacancy",
-    "ledger",
-    "ending",
-    "claiming",
-    "part",
-    "deck",
-    "account",
-    "tally",
-    "purse",
-    "funding",
-    "budget",
-    "envelope",
-    "growth",
-    "wish",
-    "creation",
-    "audit_envelope",
-    "audit_budget",
-    "recovery",
-    "engine",
-]
-
 FLAGS = ["-O3", "-fno-strict-aliasing"]
 if platform.machine() == "x86_64":
     # Every x86-64 processor but the first has them: a compare-and-swap of 16 bytes, and a prefetch that takes a cache
@@ -50,8 +21,9 @@ if platform.machine() == "x86_64":
 
 setup(
     ext_modules=cythonize(
-        [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=FLAGS) for name in MODULES],
+        [Extension("*", ["hbcore/**/*.pyx"], extra_compile_args=FLAGS)],
         build_dir="build/cython",
+        nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,

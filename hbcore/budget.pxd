@@ -1,11 +1,11 @@
 # Budgets and holds: the public classes.
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore.hold cimport (Standing)
-from hbcore.purse cimport Purse
-from hbcore.region cimport Region
-from hbcore.tally cimport Sums
-from hbcore.user cimport UserKey
+from hbcore._file.region cimport Region
+from hbcore._keys.user cimport UserKey
+from hbcore._money.hold cimport Standing
+from hbcore._money.purse cimport Purse
+from hbcore._money.tally cimport Sums
 
 
 cdef class Hold:

@@ -6,10 +6,10 @@ from typing import Any, Never, SupportsIndex, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from hbcore._file.region import Region
+from hbcore._money.purse import Purse
 from hbcore.envelope import Envelope, _User, _Users
-from hbcore.purse import Purse
 from hbcore.records import BudgetStats, State, Status
-from hbcore.region import Region
 
 _Amounts: TypeAlias = SupportsIndex | NDArray[np.integer[Any] | np.object_] | Iterable[SupportsIndex]
 _Names: TypeAlias = NDArray[np.str_ | np.object_] | Iterable[str]

@@ -9,23 +9,27 @@ from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
-from hbcore.account cimport Account, account_available, account_close, account_finish, account_prefetch, account_reserve
-from hbcore.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
-from hbcore.atomics cimport hb_fetch_add_relaxed
-from hbcore.batch cimport GROUP, Batch, Users, batch_group, users_of
-from hbcore.directory cimport Name, directory_allocate, name_set
-from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
-from hbcore.funding cimport (
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.directory cimport Name, directory_allocate, name_set
+from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
+from hbcore._file.region cimport Region, worker_of
+from hbcore._keys.batch cimport GROUP, Batch, Users, batch_group, users_of
+from hbcore._keys.user cimport UserKey, user_key, usual_integer_key
+from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
+from hbcore._lib.atomics cimport hb_fetch_add_relaxed
+from hbcore._lib.integers cimport hb_read_integer
+from hbcore._money.account cimport (
+    Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
+)
+from hbcore._money.funding cimport (
     check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
     top_up_conflict, top_up_key,
 )
-from hbcore.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
-from hbcore.purse cimport (
+from hbcore._money.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
+from hbcore._money.purse cimport (
     DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
 )
-from hbcore.region cimport Region, hb_now_ms, worker_of
-from hbcore.tally cimport Sums
-from hbcore.user cimport UserKey, hb_read_integer, user_key, usual_integer_key
+from hbcore._money.tally cimport Sums
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 # The engine: the public class.
 from libc.stdint cimport uint32_t
 
-from hbcore.region cimport Region
+from hbcore._file.region cimport Region
 
 
 cdef class Engine:

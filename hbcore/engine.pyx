@@ -2,26 +2,26 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
-from hbcore.atomics cimport hb_load_acquire
-from hbcore.directory cimport extent_name, is_named, publish_extent
-from hbcore.batch cimport nth_key
+from hbcore._file.directory cimport extent_name, is_named, publish_extent
+from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
+from hbcore._file.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore._keys.batch cimport nth_key
+from hbcore._keys.user cimport UserKey, bytes_from_user_key, user_key
+from hbcore._lib.atomics cimport hb_load_acquire
+from hbcore._money.funding cimport finish_top_ups, refund_upwards
+from hbcore._ops.creation cimport create_envelopes, get_envelope
 from hbcore.budget cimport Budget, budget_at
-from hbcore.creation cimport create_envelopes, get_envelope
 from hbcore.envelope cimport envelope_at, envelope_sweep
-from hbcore.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
-from hbcore.funding cimport finish_top_ups, refund_upwards
-from hbcore.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
-from hbcore.user cimport UserKey, bytes_from_user_key, user_key
 
-from hbcore.audit_budget import audit_budgets
-from hbcore.audit_envelope import audit_envelopes
-from hbcore.directory import audit_directory
+from hbcore._ops.audit_budget import audit_budgets
+from hbcore._ops.audit_envelope import audit_envelopes
+from hbcore._file.directory import audit_directory
 from hbcore.budget import budget_get
-from hbcore.growth import finish_parts
+from hbcore._ops.growth import finish_parts
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
-from hbcore.recovery import recover
-from hbcore.opening import open_region, open_regions
+from hbcore._ops.recovery import recover
+from hbcore._file.opening import open_region, open_regions
 from hbcore.terms import PER_USER_LIMIT, integer
 
 

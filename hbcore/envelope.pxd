@@ -1,14 +1,14 @@
 # Envelopes and claims: the public classes.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore._claims.deck cimport Counts, Deck
+from hbcore._claims.ledger cimport Found
+from hbcore._file.directory cimport Name
+from hbcore._file.format cimport hb_envelope
+from hbcore._file.region cimport Region
+from hbcore._keys.user cimport UserKey
+from hbcore._split.law cimport Terms
 from hbcore.budget cimport Budget
-from hbcore.deck cimport Counts, Deck
-from hbcore.directory cimport Name
-from hbcore.format cimport hb_envelope
-from hbcore.law cimport Terms
-from hbcore.ledger cimport (Found)
-from hbcore.region cimport Region
-from hbcore.user cimport UserKey
 
 cdef class Claim:
     cdef readonly int64_t amount

@@ -4,9 +4,9 @@ from typing import Any, Never, SupportsIndex, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from hbcore._file.region import Region
 from hbcore.budget import Budget, Hold
 from hbcore.records import EnvelopeStats, Status
-from hbcore.region import Region
 from hbcore.terms import Terms
 
 _User: TypeAlias = str | bytes | int | SupportsIndex

@@ -9,25 +9,26 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from hbcore.answers cimport (
-    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT,
-)
-from hbcore.atomics cimport hb_load_acquire, hb_store_release
-from hbcore.batch cimport Users, nth_key, users_of
-from hbcore.budget cimport Budget, parent_of
-from hbcore.deck cimport (
+from hbcore._claims.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore.directory cimport Name, extent_name, name_set
-from hbcore.ending cimport ledger_look, ledger_release, ledger_settle
-from hbcore.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
-from hbcore.funding cimport refund_from
-from hbcore.law cimport Terms, strata_of, terms_valid
-from hbcore.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
-from hbcore.part cimport Part, part_check, part_join, part_prepare, parts_free
-from hbcore.region cimport Region, extent_size, hb_now_ms, worker_of
-from hbcore.user cimport UserKey, siphash128, user_key
+from hbcore._claims.ending cimport ledger_look, ledger_release, ledger_settle
+from hbcore._claims.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
+from hbcore._claims.part cimport Part, part_check, part_join, part_prepare, parts_free
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.directory cimport Name, extent_name, name_set
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore._file.region cimport Region, extent_size, worker_of
+from hbcore._keys.batch cimport Users, nth_key, users_of
+from hbcore._keys.user cimport UserKey, siphash128, user_key
+from hbcore._lib.answers cimport (
+    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT,
+)
+from hbcore._lib.atomics cimport hb_load_acquire, hb_store_release
+from hbcore._money.funding cimport refund_from
+from hbcore._split.law cimport Terms, strata_of, terms_valid
+from hbcore.budget cimport Budget, parent_of
 
 import numpy as np
 
@@ -372,7 +373,7 @@ cdef class Envelope:
             TypeError, ValueError: a bad argument, no room for so many packets, or a total of 2**62 or more.
             EngineFullError, EngineClosedError, CorruptFileError, MemoryError: asking again finishes what was begun.
         """
-        from hbcore.growth import envelope_top_up
+        from hbcore._ops.growth import envelope_top_up
         return envelope_top_up(self, key, amount, packets, seed)
 
     cdef bint is_over(self) noexcept:

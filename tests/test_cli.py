@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 
 import hbcore
-from hbcore.crosscheck import cross_check
-from hbcore.figures import BARS, FAIRNESS_MINIMUM, fairness, histogram
+from hbcore.cli.crosscheck import cross_check
+from hbcore.cli.figures import BARS, FAIRNESS_MINIMUM, fairness, histogram
 from hbcore.records import Status
 from hbcore.terms import envelope_terms
 

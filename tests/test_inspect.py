@@ -38,8 +38,8 @@ from inspecting import (
 )
 
 import hbcore
-from hbcore.inspection import View, look
-from hbcore.proof import check_agreement
+from hbcore.cli.inspection import View, look
+from hbcore.cli.proof import check_agreement
 from hbcore.records import AuditReport
 
 

@@ -14,7 +14,7 @@ from test_clock import HOLD_S, STEADY_S, Machine, library
 from test_reopen import reboot
 
 import hbcore
-from hbcore.namespace import INITIAL, boot_offset_ms, time_namespace
+from hbcore._file.namespace import INITIAL, boot_offset_ms, time_namespace
 
 __all__ = ["library"]  # a fixture
 AHEAD_S = 1_000_000
@@ -54,7 +54,7 @@ def test_the_clocks_differ(start: Callable[[bool], Machine]) -> None:
 
 
 def test_the_offset_is_told() -> None:
-    source = "from hbcore.namespace import *; print(time_namespace(), boot_offset_ms())"
+    source = "from hbcore._file.namespace import *; print(time_namespace(), boot_offset_ms())"
     environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
     inside = subprocess.run([*UNSHARE, sys.executable, "-c", source], env=environment, capture_output=True, check=True)
     number, ahead_ms = map(int, inside.stdout.split())

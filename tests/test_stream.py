@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from hbcore import reference, stream
+from hbcore import reference
+from hbcore._split import stream
 
 FALSE_ALARM = 1e-6
 

@@ -32,11 +32,11 @@ from inspecting import (
 from rich.cells import cell_len
 
 import hbcore
-from hbcore.findings import AnyEntry, BudgetEntry, Money, alike, chosen, flat, planted
-from hbcore.inspection import View, look
-from hbcore.proof import check_agreement
+from hbcore.cli.findings import AnyEntry, BudgetEntry, Money, alike, chosen, flat, planted
+from hbcore.cli.inspection import View, look
+from hbcore.cli.proof import check_agreement
+from hbcore.cli.tree import Row, folded, in_order
 from hbcore.records import AuditReport
-from hbcore.tree import Row, folded, in_order
 
 
 def make_campaign(path: Path) -> None:

@@ -10,20 +10,20 @@ available and what the holds say make the total, to the last unit.
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from hbcore.account cimport (
+from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport (
+    CLOSED, CORRUPT, CROWDED, EXCESSIVE, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED,
+)
+from hbcore._lib.atomics cimport hb_cas
+from hbcore._money.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
     account_read, account_refund, account_reserve,
 )
-from hbcore.answers cimport (
-    CLOSED, CORRUPT, CROWDED, EXCESSIVE, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED,
-)
-from hbcore.atomics cimport hb_cas
-from hbcore.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
-from hbcore.hold cimport (
+from hbcore._money.hold cimport (
     ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
-from hbcore.levels cimport level_size, segment_first, segment_size
-from hbcore.user cimport UserKey
+from hbcore._money.levels cimport level_size, segment_first, segment_size
 
 cdef extern from "schedule.h" nogil:
     void hb_schedule(const char *operation, const void *address)

@@ -16,32 +16,32 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "hbcore"
 MODULES = (
-    "user",
-    "region",
-    "opening",
-    "directory",
-    "index",
-    "vacancy",
-    "ledger",
-    "ending",
-    "claiming",
-    "account",
-    "tally",
+    "_keys/user",
+    "_file/region",
+    "_file/opening",
+    "_file/directory",
+    "_claims/index",
+    "_claims/vacancy",
+    "_claims/ledger",
+    "_claims/ending",
+    "_claims/claiming",
+    "_money/account",
+    "_money/tally",
 )
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
-    ("vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
-    ("vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
-    ("claiming.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
-    ("claiming.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
+    ("_claims/vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
+    ("_claims/vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
+    ("_claims/claiming.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
+    ("_claims/claiming.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
     # Each operation has a cursor that is new; so that they look for blocks that nobody has begun all the same.
-    ("claiming.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
-    ("directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
-    ("directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
-    ("levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
-    ("levels.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
-    ("levels.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
-    ("levels.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
+    ("_claims/claiming.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
+    ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
+    ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
+    ("_money/levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
+    ("_money/levels.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
+    ("_money/levels.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
+    ("_money/levels.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
 )
 
 SETUP = """
@@ -52,7 +52,9 @@ from setuptools import Extension, setup
 
 flags = ["-O1", "-DHBCORE_SCHEDULE", "-fno-strict-aliasing", "-Wno-sign-compare"]
 flags += ["-mcx16"] if platform.machine() == "x86_64" else []
-modules = [Extension(f"hbcore.{name}", [f"hbcore/{name}.pyx"], extra_compile_args=flags) for name in %r]
+modules = [
+    Extension("hbcore." + name.replace("/", "."), [f"hbcore/{name}.pyx"], extra_compile_args=flags) for name in %r
+]
 modules += [Extension(name, [f"{name}.pyx"], extra_compile_args=flags) for name in %r]
 setup(name="explorer", packages=[], ext_modules=cythonize(modules, quiet=True, compiler_directives={
     "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}))
@@ -69,16 +71,16 @@ def replace_once(path: Path, old: str, new: str) -> None:
 
 def copy_sources(folder: Path) -> None:
     package = folder / "hbcore"
-    package.mkdir(parents=True)
-    for path in PACKAGE.iterdir():
-        if path.suffix in (".pxd", ".h") or (path.suffix == ".pyx" and path.stem in MODULES):
-            shutil.copy(path, package)
-    for name in ("terms.py", "errors.py", "records.py", "namespace.py"):
-        shutil.copy(PACKAGE / name, package)
-    (package / "__init__.py").touch()
+    names = {f"{name}.pyx" for name in MODULES} | {"terms.py", "errors.py", "records.py", "_file/namespace.py"}
+    for path in PACKAGE.rglob("*"):
+        name = path.relative_to(PACKAGE)
+        if path.suffix in (".pxd", ".h") or path.name == "__init__.py" or str(name) in names:
+            (package / name.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, package / name)
+    (package / "__init__.py").write_text("")
     for name in (*(f"{name}.pyx" for name in EXPLORERS), "schedule.c", "schedule.h"):
         shutil.copy(HERE / name, folder)
-    shutil.copy(HERE / "clock.h", package)
+    shutil.copy(HERE / "clock.h", package / "_file")
     (folder / "setup.py").write_text(SETUP % (MODULES, EXPLORERS))
     for name, old, new in SMALL:
         replace_once(package / name, old, new)

@@ -8,14 +8,15 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hbcore.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
-from hbcore.claiming cimport ledger_claim
-from hbcore.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
-from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
-from hbcore.ledger cimport Found, Ledger, hb_file, ledger_attach, ledger_find, ledger_is_expired, ledger_size
-from hbcore.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
-from hbcore.user cimport UserKey
-from hbcore.vacancy cimport BLOCK_SIZE, FAN_OUT, open_slots, vacancy_open, vacancy_opened
+from hbcore._claims.claiming cimport ledger_claim
+from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
+from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
+from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_size
+from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore._claims.vacancy cimport BLOCK_SIZE, FAN_OUT, open_slots, vacancy_open, vacancy_opened
+from hbcore._file.process cimport hb_file
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
 
 cdef extern from "schedule.h" nogil:
     uint64_t explore_clock_ms

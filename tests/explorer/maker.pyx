@@ -9,14 +9,13 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
-from hbcore.directory cimport Name, directory_allocate, directory_find, directory_insert, is_named, name_set
-from hbcore.format cimport (
-    HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent,
-)
-from hbcore.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size, hb_file
+from hbcore._file.directory cimport Name, directory_allocate, directory_find, directory_insert, is_named, name_set
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
+from hbcore._file.process cimport hb_file, hb_lock_life, hb_reopen
+from hbcore._file.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size
 
 from hbcore.errors import EngineFullError
-from hbcore.opening import open_region
+from hbcore._file.opening import open_region
 
 cdef extern from "process.h" nogil:
     int hb_reopen(const hb_file *file)

@@ -43,36 +43,44 @@ COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
 # name: edits of (file, old text, new text)
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "grant before publish": [
-        ("claiming.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
+        ("_claims/claiming.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
     ],
     "free before tombstone": [
-        ("ending.pyx", FREE_IT, ""),
-        ("ending.pyx", BURY, FREE_IT + BURY),
+        ("_claims/ending.pyx", FREE_IT, ""),
+        ("_claims/ending.pyx", BURY, FREE_IT + BURY),
     ],
     "no second look at the index word": [
-        ("ledger.pxd", "                if hb_load_acquire(&table[at]) == word:", "                if True:"),
+        ("_claims/ledger.pxd", "                if hb_load_acquire(&table[at]) == word:", "                if True:"),
     ],
     "acting for a living worker": [
         (
-            "claiming.pyx",
+            "_claims/claiming.pyx",
             "        if slot_kind(state) == FREE:\n            # From",
             "        if slot_kind(state) == FREE or slot_kind(state) == HELD:\n            # From",
         ),
     ],
     "no generation": [
-        ("slot.pxd", "free_state + (<uint64_t>1 << 42)", "free_state"),
+        ("_claims/slot.pxd", "free_state + (<uint64_t>1 << 42)", "free_state"),
     ],
     "a tombstone reused": [
-        ("ledger.pxd", "        if word == empty:\n", "        if word == empty or word == tombstone:\n"),
-        ("claiming.pyx", PUBLISH, PUBLISH.replace("empty_word(generation)", "hb_load_acquire(&table[position])", 1)),
+        ("_claims/ledger.pxd", "        if word == empty:\n", "        if word == empty or word == tombstone:\n"),
+        (
+            "_claims/claiming.pyx",
+            PUBLISH,
+            PUBLISH.replace("empty_word(generation)", "hb_load_acquire(&table[position])", 1),
+        ),
     ],
     "a plain store of the grant": [
-        ("ledger.pxd", GRANT, GRANT.replace("hb_cas(", "hb_store_relaxed(").replace(" found.state, slot", " slot")),
-        ("ledger.pxd", "import hb_cas, ", "import hb_cas, hb_store_relaxed, "),
+        (
+            "_claims/ledger.pxd",
+            GRANT,
+            GRANT.replace("hb_cas(", "hb_store_relaxed(").replace(" found.state, slot", " slot"),
+        ),
+        ("_claims/ledger.pxd", "import hb_cas, ", "import hb_cas, hb_store_relaxed, "),
     ],
     "a plain store of the index word": [
         (
-            "claiming.pyx",
+            "_claims/claiming.pyx",
             PUBLISH,
             """            if hb_load_acquire(&table[position]) == empty_word(generation):
                 hb_store_relaxed(&table[position],
@@ -81,21 +89,25 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a plain store of the hold": [
         (
-            "claiming.pyx",
+            "_claims/claiming.pyx",
             "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
             "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
             "            if True:\n",
         ),
     ],
     "the slot is not put back": [
-        ("claiming.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
+        ("_claims/claiming.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
     ],
     "sold out without another look": [
-        ("claiming.pyx", "if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):", "if True:"),
+        (
+            "_claims/claiming.pyx",
+            "if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):",
+            "if True:",
+        ),
     ],
     "publish past a lost word": [
         (
-            "claiming.pyx",
+            "_claims/claiming.pyx",
             "            # Somebody published here first: look at what it is.\n",
             "            position += 1\n"
             "            if position == ledger.index.word_count:\n                position = 0\n",
@@ -103,89 +115,89 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "release without RELEASING": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "releasing = slot_state(RELEASING, found.state, worker)",
             "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
     "the vacancy tree is not cleared": [
-        ("ending.pyx", PIN, ""),
+        ("_claims/ending.pyx", PIN, ""),
     ],
     "the vacancy tree is cleared when it is too late": [
-        ("ending.pyx", PIN, ""),
-        ("ending.pyx", RELEASE, "    " + PIN + RELEASE),
+        ("_claims/ending.pyx", PIN, ""),
+        ("_claims/ending.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
-        ("vacancy.pyx", "        if pins(word):\n            return\n", ""),
-        ("vacancy.pyx", "version or pins(word):", "version:"),
-        ("vacancy.pyx", " and pins(word) == 0", ""),
+        ("_claims/vacancy.pyx", "        if pins(word):\n            return\n", ""),
+        ("_claims/vacancy.pyx", "version or pins(word):", "version:"),
+        ("_claims/vacancy.pyx", " and pins(word) == 0", ""),
     ],
     "reclaiming from a living worker": [
-        ("ending.pyx", IS_DEAD, "False"),
+        ("_claims/ending.pyx", IS_DEAD, "False"),
     ],
     "reclaiming without looking at the index": [
-        ("ending.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
+        ("_claims/ending.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "    answer = locate(ledger, &key, slot, &entry)\n    found.slot",
             "    answer = NOT_FOUND\n    found.slot",
         ),
     ],
     "reclaiming by a key that was read before the death": [
-        ("ending.pyx", READ_KEY, ""),
+        ("_claims/ending.pyx", READ_KEY, ""),
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "    if kind != HELD and kind != RELEASING or not",
             READ_KEY + "    if kind != HELD and kind != RELEASING or not",
         ),
     ],
     "reclaiming by a plain store": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             UNNAMED,
             "    elif answer == NOT_FOUND:\n"
             "        hb_store_relaxed(&ledger.slots[slot].state, slot_state(FREE, state, 0))\n",
         ),
-        ("ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what was released is freed without its tombstone": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "        finish_release(ledger, &key, slot, state)\n",
             "        hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0))\n",
         ),
     ],
     "a later claim is buried for the dead": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "        if hb_load_acquire(&ledger.slots[slot].state) != releasing:\n            return True\n",
             "",
         ),
     ],
     "sold out without reclaiming": [
-        ("claiming.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
+        ("_claims/claiming.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
     "the vacancy tree is cleared without a version": [
-        ("vacancy.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
+        ("_claims/vacancy.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
     ],
     "a held block is called full": [
         (
-            "vacancy.pyx",
+            "_claims/vacancy.pyx",
             "        if not slot_is_final(hb_load_acquire(&vacancy.slots[slot].state)):",
             "        if hb_load_acquire(&vacancy.slots[slot].state) >> 61 == 0:",
         ),
     ],
     "entries are copied without being frozen": [
         (
-            "index.pyx",
+            "_claims/index.pyx",
             "                hb_cas(&table[i], word, frozen)\n                continue\n",
             "                word = word\n",
         ),
-        ("index.pyx", "if word_kind(word) != FROZEN or not copy_entry", "if not copy_entry"),
+        ("_claims/index.pyx", "if word_kind(word) != FROZEN or not copy_entry", "if not copy_entry"),
     ],
     "entries are copied without another look": [
         (
-            "index.pyx",
+            "_claims/index.pyx",
             "            if hb_load_acquire(place) != frozen:\n"
             "                return True     # somebody has copied it\n",
             "",
@@ -193,18 +205,18 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "empty words are not moved": [
         (
-            "index.pyx",
+            "_claims/index.pyx",
             "            if word == empty_word(generation) or word == tombstone_word(generation):\n",
             "            if word == empty_word(generation):\n                break\n"
             "            if word == tombstone_word(generation):\n",
         ),
     ],
     "a late reset overwrites the next table": [
-        ("index.pyx", "        if word == moved_word(generation - 1):", "        if word != empty:"),
+        ("_claims/index.pyx", "        if word == moved_word(generation - 1):", "        if word != empty:"),
     ],
     "space is taken by a plain store": [
         (
-            "region.pyx",
+            "_file/region.pyx",
             "                if hb_cas(&extent.state, 0, units << 28 | worker_bits << 4 | HB_PHASE_MAKING):\n",
             "                hb_store_relaxed(&extent.state, units << 28 | worker_bits << 4 | HB_PHASE_MAKING)\n"
             "                if True:\n",
@@ -212,56 +224,68 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a name is written by a plain store": [
         (
-            "directory.pyx",
+            "_file/directory.pyx",
             "                if hb_cas(&words[i], 0, tag | offset // HB_UNIT):\n",
             "                hb_store_relaxed(&words[i], tag | offset // HB_UNIT)\n                if True:\n",
         ),
-        ("directory.pyx", "import hb_cas, hb_load_acquire, ", "import hb_cas, hb_load_acquire, hb_store_relaxed, "),
+        (
+            "_file/directory.pyx",
+            "import hb_cas, hb_load_acquire, ",
+            "import hb_cas, hb_load_acquire, hb_store_relaxed, ",
+        ),
     ],
     "the loser of a name goes on with its own object": [
         (
-            "directory.pyx",
+            "_file/directory.pyx",
             "    publish_extent(region, <uint64_t>winner)\n    return winner",
             "    return <int64_t>offset",
         ),
     ],
     "space of a living maker is taken over": [
         (
-            "region.pyx",
+            "_file/region.pyx",
             "        return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)",
             "        return True",
         ),
     ],
     "space that a name leads to is taken over": [
-        ("directory.pyx", "\n                and not is_named(region, offset)):", "):"),
+        ("_file/directory.pyx", "\n                and not is_named(region, offset)):", "):"),
     ],
     "space is taken over by a plain store": [
         (
-            "directory.pyx",
+            "_file/directory.pyx",
             "            if hb_cas(&extent.state, state, taken):\n",
             "            hb_store_relaxed(&extent.state, taken)\n            if True:\n",
         ),
-        ("directory.pyx", "import hb_cas, hb_load_acquire, ", "import hb_cas, hb_load_acquire, hb_store_relaxed, "),
+        (
+            "_file/directory.pyx",
+            "import hb_cas, hb_load_acquire, ",
+            "import hb_cas, hb_load_acquire, hb_store_relaxed, ",
+        ),
     ],
     "half-made space is never taken over": [
         (
-            "region.pyx",
+            "_file/region.pyx",
             "        return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)",
             "        return False",
         ),
     ],
     "the loser does not give its space back": [
-        ("directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
+        ("_file/directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
     "sold out over what others gave back": [
-        ("ending.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
+        ("_claims/ending.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
     ],
     "slots are opened under the bits of before": [
-        ("vacancy.pyx", "        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)\n", ""),
+        (
+            "_claims/vacancy.pyx",
+            "        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)\n",
+            "",
+        ),
     ],
     "an opening is called finished before it is": [
         (
-            "vacancy.pyx",
+            "_claims/vacancy.pyx",
             """        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
         hb_cas(vacancy.cleared_count, cleared, count)
 """,
@@ -272,14 +296,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "sold out beside a dead opener": [
         (
-            "claiming.pyx",
+            "_claims/claiming.pyx",
             "        open_count = vacancy_opened(&ledger.vacancy)\n        if vacancy_none",
             "        open_count = hb_load_acquire(ledger.vacancy.open_count)\n        if vacancy_none",
         ),
     ],
     "a look with the count of before": [
         (
-            "vacancy.pyx",
+            "_claims/vacancy.pyx",
             "    # The count comes after the word: that of after a clearing meets the children of after it.\n"
             "    cdef uint64_t children = all_children(open_slots(vacancy), level, word_number)\n",
             "    cdef uint64_t children = all_children(hb_load_acquire(vacancy.cleared_count), level, word_number)\n",
@@ -287,15 +311,15 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "expiry by a plain store": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
             "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
-        ("ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what has expired is settled": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
             "        answer = ledger_find(ledger, key, found)\n"
             "        answer = REPEATED if answer == EXPIRED else answer\n"
@@ -304,34 +328,34 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a put-back slot is forgotten by the close": [
         (
-            "ending.pyx",
+            "_claims/ending.pyx",
             "    refund_if_closed(ledger, held.slot)\n",
             "",
         ),
     ],
     "the operation before is not completed": [
-        ("account.pyx", COMPLETE, "        status = 0\n" + READ_AGAIN),
+        ("_money/account.pyx", COMPLETE, "        status = 0\n" + READ_AGAIN),
     ],
     "completed without looking at the generation": [
-        ("account.pyx", "    if hold_generation(state) != operation & ((1 << 18) - 1):\n        return 0\n", ""),
+        ("_money/account.pyx", "    if hold_generation(state) != operation & ((1 << 18) - 1):\n        return 0\n", ""),
     ],
     "the hold is not read again": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "        if state != standing.state:\n            return 0\n        amount = value\n",
             "        state = standing.state\n        amount = value = standing.value\n",
         ),
     ],
     "a settle keeps the generation of the grant": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "final if returned == 0 else kind, hold_generation(standing.state) + 1,",
             "final if returned == 0 else kind, hold_generation(standing.state),",
         ),
     ],
     "a refusal that the money does not name": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                if hb_cas_pair(account.money, operation, available, own | FAIL, available):\n"
             "                    return complete(account, own | FAIL)\n",
             "                hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)\n"
@@ -340,34 +364,34 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a key's word is written by a plain store": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):\n        return AGAIN\n",
             "    hb_store_relaxed(standing.word, entry_of(key) | spare.number)\n",
         ),
     ],
     "a hold's number is taken by a plain store": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "        if hb_cas(index.next, spare.number, spare.number + 1):\n",
             "        hb_store_relaxed(index.next, spare.number + 1)\n        if True:\n",
         ),
     ],
     "a hold that others have is given back": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "    standing.value = value\n    spare.hold = NULL\n",
             "    standing.value = value\n",
         ),
     ],
     "a key is written after its word": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
             "        hb_store_relaxed(&spare.hold.key[0], key.low)\n",
             "",
         ),
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "    standing.hold = spare.hold\n    standing.number",
             "    hb_store_relaxed(&spare.hold.key[1], key.high)\n    hb_store_relaxed(&spare.hold.key[0], key.low)\n"
             "    standing.hold = spare.hold\n    standing.number",
@@ -375,17 +399,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a wish is written after its word": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "        hb_store_release(&spare.hold.value, value)\n",
             "",
         ),
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "        hb_store_release(&spare.hold.state, spare.state)\n",
             "",
         ),
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "    standing.hold = spare.hold\n    standing.number",
             "    hb_store_release(&spare.hold.value, value)\n"
             "    hb_store_release(&spare.hold.state, spare.state)\n"
@@ -393,25 +417,25 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a line is counted and not looked at again": [
-        ("levels.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
+        ("_money/levels.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
     ],
     "a hold is read without another look at its key": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "        if answer != REPEATED and answer != CORRUPT:\n            return answer\n",
             "        return answer\n",
         ),
     ],
     "an operation is known to be complete before it is": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                grant(account, hold, state, value)\n",
             "                hb_store_private(&account.granted, own)\n                return HAPPENED\n",
         ),
     ],
     "a path goes on without being closed": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "            if word == 0:\n",
             "            if (word == 0 and level + 1 < HB_LEVELS\n"
             "                    and hb_load_acquire(&index.level_offsets[level + 1]) != 0):\n"
@@ -421,7 +445,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a path is closed before there is a next level": [
         (
-            "levels.pxd",
+            "_money/levels.pxd",
             "    if standing.distance >= CROWDED_AT:\n        return CROWDED\n",
             "    if standing.distance >= CROWDED_AT:\n"
             "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
@@ -429,31 +453,31 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "insufficient without another look at the key": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                    if hb_load_acquire(standing.word) == 0:\n",
             "                    if True:\n",
         ),
     ],
     "insufficient without another look at the hold": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "            return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN\n",
             "            return answer\n",
         ),
     ],
     "closed without another look at the hold": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "            if hb_load_acquire(&standing.hold.state) == standing.state:\n                return CLOSED\n",
             "            if True:\n                return CLOSED\n",
         ),
     ],
     "every refund brings all of them": [
-        ("account.pyx", "            amount = value - refunded\n", "            amount = value\n"),
+        ("_money/account.pyx", "            amount = value - refunded\n", "            amount = value\n"),
     ],
     "the base of refunds is kept by a plain store": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)\n",
             "            hb_store_relaxed(&refund[0], hold_generation(state))\n"
             "            hb_store_relaxed(&refund[1], value)\n",
@@ -461,42 +485,42 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a late helper puts the base of refunds back": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "        if hb_load_acquire(&hold.state) != state:\n            return 0\n        if generation",
             "        if generation",
         ),
     ],
     "a refund that another completes is called damage": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                if hb_load_acquire(&account.money[0]) != operation:\n                    continue\n",
             "",
         ),
     ],
     "a close drops the operation of the money": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "operation, available, operation, available | MONEY_CLOSED",
             "operation, available, 0, available | MONEY_CLOSED",
         ),
     ],
     "a close by a plain store": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "        if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):\n",
             "        hb_store_relaxed(&account.money[1], available | MONEY_CLOSED)\n        if True:\n",
         ),
     ],
     "a hold is granted before its money is taken": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "            elif hb_cas_pair(account.money",
             "            elif complete(account, own) == 0 and hb_cas_pair(account.money",
         ),
     ],
     "money is taken by plain stores": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "            elif hb_cas_pair(account.money, operation, available, own, available - amount):\n",
             "            else:\n"
             "                hb_store_relaxed(&account.money[1], available - amount)\n"
@@ -505,7 +529,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a wish is written by plain stores": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "    if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
             "        return AGAIN\n",
             "    hb_store_relaxed(&standing.hold.value, value)\n"
@@ -514,7 +538,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a settle is written by plain stores": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):\n"
             "            continue\n",
             "        hb_store_relaxed(&standing.hold.value, returned)\n"
@@ -523,21 +547,21 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "who is granted is told by the kind alone": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))\n",
             "    return standing.wish != 0 and hold_kind(standing.state) == GRANTED\n",
         ),
     ],
     "who is asked again has forgotten what it wished": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "    spare.hold = NULL\n    answer = reserve(",
             "    spare.hold = NULL\n    standing.wish = 0\n    answer = reserve(",
         ),
     ],
     "absent without another look at the hold": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                    if hb_load_acquire(&standing.hold.state) == standing.state:\n"
             "                        return NOT_FOUND\n                    continue\n",
             "                    return NOT_FOUND\n",
@@ -545,25 +569,25 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a find that is told of a wish": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                if operation != operation_of(standing):\n",
             "                if operation & ~FAIL != operation_of(standing):\n",
         ),
         (
-            "account.pyx",
+            "_money/account.pyx",
             "                answer = complete(account, operation)\n",
             "                answer = complete(account, operation & ~FAIL)\n",
         ),
     ],
     "a reader without another look at the hold": [
         (
-            "account.pyx",
+            "_money/account.pyx",
             "    if hb_load_acquire(&standing.hold.state) != standing.state:\n        return AGAIN\n",
             "",
         ),
     ],
     "a reader takes a settle that is under way for done": [
-        ("account.pyx", "    elif is_done:\n", "    elif True:\n"),
+        ("_money/account.pyx", "    elif is_done:\n", "    elif True:\n"),
     ],
 }
 
@@ -583,9 +607,9 @@ LONG_SEARCHES = {
 def part_of(name: str) -> str:
     """Return which scenarios should see a mutant."""
     files = {file for file, _, _ in MUTANTS[name]}
-    if files & {"account.pyx", "levels.pxd"}:
+    if files & {"_money/account.pyx", "_money/levels.pxd"}:
         return "accounts"
-    return "makers" if files & {"directory.pyx", "region.pyx"} else "ledger"
+    return "makers" if files & {"_file/directory.pyx", "_file/region.pyx"} else "ledger"
 
 
 def try_mutant(name: str, original: Path) -> tuple[str, str | None]:

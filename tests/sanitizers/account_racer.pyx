@@ -13,17 +13,19 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hbcore.account cimport (
+from hbcore._file.format cimport HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_hold, hb_top_up
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport CLOSED, CROWDED, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
+from hbcore._lib.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore._money.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
     account_refund, account_reserve,
 )
-from hbcore.answers cimport CLOSED, CROWDED, FULL, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
-from hbcore.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
-from hbcore.format cimport HB_KIND_TOP_UP, HB_LEVELS, HB_SEGMENTS, hb_hold, hb_top_up
-from hbcore.hold cimport ADDING, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
-from hbcore.levels cimport level_size, segment_first, segment_size
-from hbcore.tally cimport Sums, account_check, account_count
-from hbcore.user cimport UserKey
+from hbcore._money.hold cimport (
+    ADDING, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
+)
+from hbcore._money.levels cimport level_size, segment_first, segment_size
+from hbcore._money.tally cimport Sums, account_check, account_count
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)

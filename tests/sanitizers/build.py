@@ -57,18 +57,14 @@ SANITIZERS = {
 
 SETUP = """
 import platform
-from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 flags = ["-O1", "-g", "-fno-strict-aliasing", "-DHBCORE_SCHEDULE", *%r]
 flags += ["-mcx16"] if platform.machine() == "x86_64" else []
-sources = {f"hbcore.{path.stem}": str(path) for path in Path("hbcore").glob("*.pyx")}
-sources |= {"racer": "racer.pyx", "account_racer": "account_racer.pyx"}
-modules = [
-    Extension(name, [source], extra_compile_args=flags, extra_link_args=flags) for name, source in sources.items()
-]
+sources = ["hbcore/**/*.pyx", "*.pyx"]
+modules = [Extension("*", [source], extra_compile_args=flags, extra_link_args=flags) for source in sources]
 setup(name="sanitized", packages=[], ext_modules=cythonize(modules, quiet=True, compiler_directives={
     "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False,
     "freethreading_compatible": True, "autotestdict": False}))
@@ -168,7 +164,7 @@ def run_python(
 
 # So that a few thousand keys need more than two levels.
 SMALLER_LEVELS = (
-    "levels.pxd",
+    "_money/levels.pxd",
     "(6 * level if level < 3 else 2 * level + 8)",
     "(4 * level if level < 4 else 2 * level + 6)",
 )
@@ -177,10 +173,11 @@ SMALLER_LEVELS = (
 def build(name: str, folder: Path) -> None:
     """Build in a missing folder, ready for races.py."""
     package = folder / "hbcore"
-    package.mkdir(parents=True)
-    for path in PACKAGE.iterdir():
+    for path in PACKAGE.rglob("*"):
         if path.suffix in SUFFIXES:
-            shutil.copy(path, package)
+            place = package / path.relative_to(PACKAGE)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
     for file in ("racer.pyx", "account_racer.pyx", "races.py", "noise.c", "noise.h"):
         shutil.copy(HERE / file, folder)
     edit(package, *SMALLER_LEVELS)

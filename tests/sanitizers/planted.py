@@ -31,7 +31,7 @@ FAULTS = {
         "thread",
         "ledger",
         "data race",
-        [("claiming.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
+        [("_claims/claiming.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
     ),
     "a plain load of the index word": Fault(
         "thread",
@@ -39,7 +39,7 @@ FAULTS = {
         "data race",
         [
             (
-                "ledger.pxd",
+                "_claims/ledger.pxd",
                 "        word = hb_load_acquire(&table[at])      # pairs",
                 "        word = table[at]    # pairs",
             )
@@ -63,7 +63,7 @@ FAULTS = {
         "data race",
         [
             (
-                "claiming.pyx",
+                "_claims/claiming.pyx",
                 "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
                 "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
                 "            if True:\n",
@@ -74,13 +74,13 @@ FAULTS = {
         "thread",
         "deaths",
         "data race",
-        [("ending.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
+        [("_claims/ending.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
     ),
     "a plain store of a child's offset": Fault(
         "thread",
         "money",
         "data race",
-        [("account.pyx", "        hb_store_relaxed(&hold.link, value)\n", "        hold.link = value\n")],
+        [("_money/account.pyx", "        hb_store_relaxed(&hold.link, value)\n", "        hold.link = value\n")],
     ),
     "a level that is not there yet": Fault(
         "address",
@@ -88,7 +88,7 @@ FAULTS = {
         "SEGV",
         [
             (
-                "levels.pxd",
+                "_money/levels.pxd",
                 "        if words == NULL:\n"
                 "            if hb_load_acquire(&index.level_offsets[level]) != 0:\n"
                 "                return LACKING\n"
@@ -101,37 +101,49 @@ FAULTS = {
         "address",
         "ledger",
         "heap-buffer-overflow",
-        [("claiming.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
+        [("_claims/claiming.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
     ),
     "a batch of whole groups": Fault(
         "address",
         "memory",
         "heap-buffer-overflow",
-        [("deck.pyx", "        size = min(count - base, <Py_ssize_t>GROUP)\n", "        size = <Py_ssize_t>GROUP\n")],
+        [
+            (
+                "_claims/deck.pyx",
+                "        size = min(count - base, <Py_ssize_t>GROUP)\n",
+                "        size = <Py_ssize_t>GROUP\n",
+            )
+        ],
     ),
     "a shift by more than a word": Fault(
         "address",
         "ledger",
         "shift exponent",
-        [("vacancy.pyx", "min(count, <uint64_t>FAN_OUT)", "count")],
+        [("_claims/vacancy.pyx", "min(count, <uint64_t>FAN_OUT)", "count")],
     ),
     "an unaligned load": Fault(
         "address",
         "memory",
         "misaligned address",
-        [("batch.pyx", "        memcpy(&number32, place, 4)\n", "        number32 = (<const int32_t *>place)[0]\n")],
+        [
+            (
+                "_keys/batch.pyx",
+                "        memcpy(&number32, place, 4)\n",
+                "        number32 = (<const int32_t *>place)[0]\n",
+            )
+        ],
     ),
     "a mapping that is not let go": Fault(
         "address",
         "handles",
         "AssertionError: (mappings, descriptors)",
-        [("region.pyx", "            munmap(self.base, self.capacity)\n", "            pass\n")],
+        [("_file/region.pyx", "            munmap(self.base, self.capacity)\n", "            pass\n")],
     ),
     "a descriptor that is not let go": Fault(
         "address",
         "handles",
         "AssertionError: (mappings, descriptors)",
-        [("region.pyx", "            close(self.fd)\n", "            pass\n")],
+        [("_file/region.pyx", "            close(self.fd)\n", "            pass\n")],
     ),
 }
 

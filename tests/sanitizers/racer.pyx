@@ -18,20 +18,21 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hbcore.answers cimport ALREADY_SETTLED, CLOSED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
-from hbcore.atomics cimport (
+from hbcore._claims.claiming cimport ledger_claim
+from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
+from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
+from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_read, ledger_size
+from hbcore._claims.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
+from hbcore._claims.vacancy cimport vacancy_hides, vacancy_open
+from hbcore._file.process cimport hb_file
+from hbcore._file.region cimport Region, worker_of
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
+from hbcore._lib.atomics cimport (
     hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
     hb_store_release,
 )
-from hbcore.claiming cimport ledger_claim
-from hbcore.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore.engine cimport Engine
-from hbcore.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
-from hbcore.ledger cimport Found, Ledger, hb_file, ledger_attach, ledger_find, ledger_read, ledger_size
-from hbcore.region cimport Region, worker_of
-from hbcore.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
-from hbcore.user cimport UserKey
-from hbcore.vacancy cimport vacancy_hides, vacancy_open
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)

@@ -1,0 +1,10 @@
+# A claim: take a free slot, publish it. See claiming.pyx.
+from libc.stdint cimport uint64_t
+
+from hbcore._claims.ledger cimport Found, Ledger
+from hbcore._keys.user cimport UserKey
+
+
+cdef int ledger_claim(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
+) noexcept nogil

@@ -1,0 +1,342 @@
+"""A claim: take a free slot, make it fit to be granted, and publish it in the index.
+
+What a death on the way leaves stands at the top of ``ledger.pyx``.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore._claims.ending cimport expire_due, give_back, put_back, reclaim_all
+from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_start_replacement
+from hbcore._claims.ledger cimport (
+    PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, help_on, ledger_is_expired, make_granted,
+    probe,
+)
+from hbcore._claims.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
+from hbcore._claims.vacancy cimport (
+    BLOCK_SIZE, open_blocks, open_slots, vacancy_mark, vacancy_next, vacancy_none, vacancy_opened, vacancy_version,
+)
+from hbcore._file.format cimport hb_slot
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
+from hbcore._lib.atomics cimport (
+    hb_cas, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
+)
+from hbcore._lib.wide cimport hb_multiply
+
+cdef extern from "threads.h" nogil:
+    struct hb_cursor:
+        uint64_t handle
+        uint64_t worker
+        uint64_t slot
+        uint64_t late_at
+    hb_cursor *hb_cursor_of(uint64_t handle)
+    uint64_t hb_this_thread()
+
+cdef enum:
+    # begin_block: blocks drawn from all there are, and blocks in a row: more than there are threads at work, as a rule.
+    FAR_LOOKS = 4
+    NEAR_LOOKS = 32
+
+cdef uint64_t NO_BLOCK = <uint64_t>-1
+
+cdef uint64_t handle_count = 0
+
+hb_this_thread()        # the thread that imports hbcore is number 1
+
+
+# ---- taking ---------------------------------------------------------------------------------------------------------
+
+cdef struct Look:
+    uint64_t digest     # of every state that was seen
+    bint in_hands       # some slots were neither free nor final
+
+
+cdef inline int64_t take_in(
+    Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, Look *look
+) noexcept nogil:
+    # Take the first free slot within slot .. end - 1; -1 if there is none.
+    cdef uint64_t state
+    while slot < end:
+        state = hb_load_acquire(&ledger.slots[slot].state)     # before the next look at the root's version
+        if slot_kind(state) == FREE:
+            # From here on the slot is this worker's alone. Acquire: what its last owner did is over.
+            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
+                return <int64_t>slot
+        else:
+            look.digest = (look.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
+            look.in_hands = look.in_hands or not slot_is_final(state)
+        slot += 1
+    return -1
+
+
+cdef inline bint has_grown(Ledger *ledger, uint64_t open_count) noexcept nogil:
+    # Whether there are more slots than at the beginning of a look, those included that a death has kept from being
+    # opened.
+    if ledger.grow != NULL:
+        ledger.grow(ledger.context)
+    return hb_load_acquire(ledger.vacancy.open_count) != open_count
+
+
+cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
+    # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the vacancy
+    # tree does not call full. -1: sold out.
+    #
+    # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands, and
+    # pins, keep their blocks from being full; then two equal looks in a row show that moment, between the two: what was
+    # seen has the same state (no state comes back), and no block that was called full had a release meanwhile, for that
+    # would have cleared its bit first and then raised the root's version. Unequal looks mean that somebody got on, so
+    # looking again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
+    cdef uint64_t block = cursor // BLOCK_SIZE
+    cdef uint64_t before = 0
+    cdef uint64_t start, next_expiry, open_count, _turn
+    cdef int64_t slot
+    cdef Look look
+    cdef bint may_expire = ledger.hold_ms != 0
+    for _turn in range(RETRY_LIMIT):
+        # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
+        # hint is seen by the look.
+        next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
+        open_count = vacancy_opened(&ledger.vacancy)
+        if vacancy_none(&ledger.vacancy):
+            if has_grown(ledger, open_count):
+                continue
+            if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
+                continue
+            return -1
+        look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
+        look.in_hands = False
+        start = block * BLOCK_SIZE
+        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &look)
+        if slot < 0:
+            slot = take_in(ledger, start, cursor, worker, &look)
+        if slot >= 0:
+            return slot
+        vacancy_mark(&ledger.vacancy, block)
+        slot = search_blocks(ledger, block + 1, open_blocks(&ledger.vacancy), worker, &look)
+        if slot < 0:
+            slot = search_blocks(ledger, 0, block, worker, &look)
+        if slot >= 0:
+            return slot
+        if look.digest == before and not has_grown(ledger, open_count):
+            if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
+                continue
+            return -1
+        before = look.digest
+        if look.in_hands:
+            reclaim_all(ledger)
+    return -1
+
+
+cdef int64_t search_blocks(
+    Ledger *ledger, uint64_t block, uint64_t end, uint64_t worker, Look *look
+) noexcept nogil:
+    cdef int64_t candidate, slot
+    cdef uint64_t start
+    while True:     # block rises with every turn
+        candidate = vacancy_next(&ledger.vacancy, block)
+        if candidate < 0 or <uint64_t>candidate >= end:
+            return -1
+        start = <uint64_t>candidate * BLOCK_SIZE
+        slot = take_in(ledger, start, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, look)
+        if slot >= 0:
+            return slot
+        vacancy_mark(&ledger.vacancy, <uint64_t>candidate)
+        block = <uint64_t>candidate + 1
+
+
+cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
+    # A thread has come to where others have been. If they are still at work there, and it goes on among them, all of
+    # them want the same cache line for every packet: that costs more than the claim. So first the rest of its own
+    # block, and then the first slot of a block that nobody has begun; if it can be, one far away, because processors
+    # fetch what comes next before it is wanted. -1: there may be none left; search knows.
+    cdef uint64_t block = cursor // BLOCK_SIZE
+    cdef uint64_t block_count = open_blocks(&ledger.vacancy)
+    cdef uint64_t number = (cursor ^ worker << 32) * <uint64_t>0x9E3779B97F4A7C15
+    cdef uint64_t low
+    cdef int64_t slot
+    cdef uint64_t before, _look
+    cdef Look unused
+    unused.digest = unused.in_hands = 0
+    if block_count <= NEAR_LOOKS:
+        return -1       # a small ledger is searched in order, as the reference does it
+    if cursor % BLOCK_SIZE != 0:
+        slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &unused)
+        if slot >= 0:
+            return slot
+    for _look in range(FAR_LOOKS):
+        number = (number ^ number >> 32) * <uint64_t>0x9E3779B97F4A7C15
+        slot = begin_next(ledger, hb_multiply(number, block_count, &low), &block, worker)
+        if slot >= 0:
+            return slot
+    for _look in range(NEAR_LOOKS):
+        before = block
+        slot = begin_next(ledger, before + 1, &block, worker)
+        if slot >= 0:
+            return slot
+        if block == NO_BLOCK or block == before:
+            break
+    return -1
+
+
+cdef inline int64_t begin_next(Ledger *ledger, uint64_t start, uint64_t *block, uint64_t worker) noexcept nogil:
+    # Take the first slot of the first block from `start` on, or else from the beginning, that may have a free slot; -1
+    # if it has been begun. *block: which it is, or NO_BLOCK.
+    cdef Look unused
+    cdef uint64_t slot
+    cdef int64_t next_block = vacancy_next(&ledger.vacancy, start)
+    if next_block < 0:
+        next_block = vacancy_next(&ledger.vacancy, 0)
+    block[0] = <uint64_t>next_block
+    if next_block < 0:
+        return -1
+    slot = block[0] * BLOCK_SIZE
+    unused.digest = unused.in_hands = 0
+    return take_in(ledger, slot, slot + 1, worker, &unused)
+
+
+cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
+    global handle_count
+    cdef uint64_t handle = hb_fetch_add_relaxed(&handle_count, 1) + 1
+    hb_store_relaxed(&ledger.handle, handle)
+    return handle
+
+
+cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
+    # Take a free slot for this worker, or return -1: sold out. Each thread walks blocks of its own choosing, so that
+    # two of them seldom want the same cache line. A view is numbered when it first takes: views that only look, as the
+    # statistics of a budget make by the dozen, use up no numbers, and cursors of neighbours in time do not collide.
+    cdef uint64_t handle = hb_load_relaxed(&ledger.handle)
+    cdef hb_cursor *cursor = hb_cursor_of(handle)
+    cdef uint64_t slot, open_count
+    cdef Look unused
+    cdef int64_t taken
+    cdef bint is_new = False
+    if cursor.handle != handle or cursor.worker != worker:      # a cursor that nobody has used has no worker
+        if handle == 0:
+            # Two threads may do this at once; the number of one of them is lost, and its place with it: only advice.
+            handle = number_view(ledger)
+            cursor = hb_cursor_of(handle)
+        cursor.handle = handle
+        cursor.worker = worker
+        cursor.slot = first_slot(ledger, worker)
+        cursor.late_at = 0
+        is_new = True
+    slot = cursor.slot
+    open_count = open_slots(&ledger.vacancy)
+    unused.digest = unused.in_hands = 0
+    if slot % BLOCK_SIZE == 0:
+        # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
+        # short.
+        vacancy_mark(&ledger.vacancy, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
+    taken = take_in(ledger, slot, slot + 1, worker, &unused)
+    if taken < 0:
+        taken = -1
+        # Not at the first look of a cursor: where each request has a handle of its own, or a thread more than there are
+        # cursors, all would look in vain at the same few blocks.
+        if not is_new and cursor.late_at != open_count:
+            taken = begin_block(ledger, slot, worker)
+            if taken < 0:
+                cursor.late_at = open_count
+        if taken < 0:
+            taken = search(ledger, slot, worker)
+        if taken < 0:
+            return -1
+    slot = <uint64_t>taken + 1
+    cursor.slot = slot if slot < open_count else 0
+    return taken
+
+
+cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
+    # Where a thread begins: multiples of the golden ratio spread any number of threads evenly over the blocks.
+    cdef uint64_t number = (worker & 0xFFF) * 8 + hb_this_thread() - 1
+    cdef uint64_t low
+    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, open_blocks(&ledger.vacancy), &low) * BLOCK_SIZE
+
+
+# ---- claiming -------------------------------------------------------------------------------------------------------
+
+cdef int ledger_claim(
+    Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
+) noexcept nogil:
+    # Returns GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or CORRUPT.
+    cdef uint64_t index_state, _attempt, position, generation
+    cdef uint64_t *table
+    cdef Found held             # the slot that this call has taken, and its state; not in the index yet
+    cdef bint is_holding = False
+    cdef int outcome = PROBE_MOVING
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(ledger.index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            if not help_on(&ledger.index, index_state):
+                break
+            continue
+        generation = index_state >> PHASE_BITS
+        table = ledger.index.tables[generation & 1]
+        position = home_of(&ledger.index, key)
+        while True:     # each turn but the last finds a word taken that was empty before: at most once for every word
+            outcome = probe(ledger, key, index_state, &position, found)
+            if outcome != PROBE_ABSENT:
+                break
+            if not is_holding:
+                answer = hold(ledger, worker, key, is_closed, &held)
+                if answer != GRANTED_NOW:
+                    # Nothing was free. If the word is still empty the user had no claim at that moment; if it is not,
+                    # another request of the same user may have published there: look again.
+                    if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):
+                        return answer
+                    continue
+                is_holding = True
+            # Publish: this one CAS is the claim. Release: whoever reads the word sees key and amount.
+            if hb_cas(&table[position], empty_word(generation),
+                      entry_prefix(&ledger.index, generation, key) | held.slot):
+                # To die here leaves a HELD slot that the index names: a claim. The CAS expects the state of this very
+                # life of the slot: by now others may have granted and released it and taken it anew.
+                make_granted(ledger, &held, now_ms)
+                found[0] = held
+                return GRANTED_NOW
+            # Somebody published here first: look at what it is.
+        if outcome == PROBE_FOUND:
+            if slot_kind(found.state) == HELD:
+                if ledger.never_was(ledger.file, slot_payload(found.state)):
+                    outcome = PROBE_MOVING      # damage
+                    break
+                make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find
+            elif ledger_is_expired(ledger, found.state):
+                if give_back(ledger, worker, key, found) == CORRUPT:
+                    outcome = PROBE_MOVING
+                    break
+                continue
+            break
+        if outcome == PROBE_CROWDED:
+            index_start_replacement(&ledger.index, index_state)
+        elif hb_load_acquire(ledger.index.state) == index_state:
+            break       # words of another generation in a table that nobody replaces
+    if is_holding:
+        put_back(ledger, &held)
+    return REPEATED if outcome == PROBE_FOUND else CORRUPT
+
+
+cdef inline int hold(
+    Ledger *ledger, uint64_t worker, const UserKey *key, bint is_closed, Found *held
+) noexcept nogil:
+    # Take a slot and make it ready to be published. Returns GRANTED_NOW, or why not, and then holds nothing.
+    cdef int64_t taken
+    cdef int answer
+    cdef hb_slot *slot
+    if is_closed:
+        return CLOSED
+    taken = take(ledger, worker)
+    if taken < 0:
+        return CLOSED if hb_load_acquire(ledger.closed) else SOLD_OUT
+    slot = &ledger.slots[taken]
+    held.slot = <uint64_t>taken
+    held.state = hb_load_relaxed(&slot.state)   # until it is published nobody else changes it
+    answer = ledger.prepare(ledger.context, held.slot, &held.amount)
+    if answer != 0:
+        put_back(ledger, held)
+        return answer
+    # A reader that sees the new key also sees the state HELD that came before it: see read_slot.
+    hb_fence_release()
+    hb_store_relaxed(&slot.user[0], key.low)
+    hb_store_relaxed(&slot.user[1], key.high)
+    return GRANTED_NOW

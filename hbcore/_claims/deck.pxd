@@ -1,0 +1,137 @@
+# The deck of an envelope: its packets, as pointers and counts, without Python.
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from hbcore._claims.claiming cimport ledger_claim
+from hbcore._claims.ledger cimport Found, Ledger, ledger_size
+from hbcore._claims.part cimport Part, attach_function, part_with
+from hbcore._file.format cimport HB_UNIT, hb_envelope
+from hbcore._file.process cimport hb_file
+from hbcore._keys.batch cimport Batch
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport GRANTED_NOW
+from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private
+
+cdef struct Deck:
+    Ledger ledger
+    Part first              # what the envelope was made with; what it was topped up by follows
+    uint64_t last           # [atomic] address of the last Part known to be open
+    attach_function attach
+    void *owner             # what attach is called with
+    hb_envelope *shared
+    uint64_t max_packets
+    uint64_t expires_at_ms
+    uint64_t hold_ms
+    uint64_t per_user
+    uint64_t clock_offset_ms
+    uint64_t seal[2]
+
+
+cdef struct Counts:
+    uint64_t packets
+    uint64_t granted
+    uint64_t settled
+    uint64_t refunded
+    uint64_t amount_total
+    uint64_t amount_granted
+    uint64_t amount_settled
+    uint64_t amount_refunded
+
+
+cdef enum:
+    COUNT_SOUND = 0             # deck_count, deck_snapshot
+    COUNT_DAMAGED = -1          # or no memory, which cannot be told apart
+
+
+cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
+    uint8_t status
+    int64_t amount
+    int64_t packet
+
+
+cdef struct SnapshotRow:    # hbcore.SNAPSHOT_DTYPE
+    int64_t packet
+    UserKey user
+    int64_t amount
+    uint8_t state
+    int64_t granted_at_ms
+
+
+cdef void deck_attach(
+    Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
+) noexcept nogil
+cdef int deck_claim_many(
+    Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
+) noexcept nogil
+cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil
+cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
+cdef int deck_open(Deck *deck, Part *part) noexcept nogil
+cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
+cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
+
+
+cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
+    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
+
+
+cdef inline uint64_t memory_offset(uint64_t name_length) noexcept nogil:
+    return sizeof(hb_envelope) + whole_units(name_length)
+
+
+cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count, uint64_t max_packets) noexcept nogil:
+    return memory_offset(name_length) + whole_units(8 * stratum_count) + ledger_size(max_packets)
+
+
+cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
+    return hb_load_acquire(deck.ledger.closed) != 0 or (deck.expires_at_ms != 0 and now_ms >= deck.expires_at_ms)
+
+
+cdef inline int deck_claim(
+    Deck *deck, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
+) noexcept nogil:
+    return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
+
+
+cdef inline Part *part_of(Deck *deck, uint64_t packet) noexcept nogil:
+    return &deck.first if packet < deck.first.terms.packets else later_part_of(deck, packet)
+
+
+cdef inline Part *later_part_of(Deck *deck, uint64_t packet) noexcept nogil:
+    cdef Part *last = <Part *>hb_load_private(&deck.last)
+    cdef Part *part = part_with(deck.attach, deck.owner, last, packet)
+    if part != NULL and part.number > last.number:
+        hb_store_private(&deck.last, <uint64_t>part)
+    return part
+
+
+cdef inline uint64_t sealed_amount(
+    const Deck *deck, const Part *part, uint64_t packet, uint64_t amount
+) noexcept nogil:
+    # The word of an amount: below, the amount, in as many bits as the largest may need; above, a check of packet and
+    # amount, so that an amount that was damaged is never handed out. A check sum under the envelope's seed, no more:
+    # who can write to the file can read the seed.
+    cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
+    hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
+    hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
+    return (hash & ~part.amount_mask) | amount
+
+
+cdef inline bint part_amount(const Deck *deck, const Part *part, uint64_t packet, int64_t *amount) noexcept nogil:
+    # False: damage.
+    cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
+    cdef uint64_t value = word & part.amount_mask
+    amount[0] = <int64_t>value
+    return part.terms.min <= value <= part.terms.max and word == sealed_amount(deck, part, packet, value)
+
+
+cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
+    # False: damage.
+    cdef Part *part = part_of(deck, packet)
+    return part != NULL and part_amount(deck, part, packet, amount)
+
+
+cdef inline bint claim_amount(Deck *deck, int status, const Found *found, int64_t *amount) noexcept nogil:
+    # What a claim that was found is worth. False: damage; of one that was just granted it was seen before.
+    if status == GRANTED_NOW:
+        amount[0] = found.amount
+        return True
+    return deck_amount(deck, found.slot, amount)

@@ -1,0 +1,285 @@
+"""The deck of an envelope: its packets, as pointers and counts, without Python.
+
+A deck is a ledger whose slots are the packets, and a law that says what each is worth. The amounts of a stratum (at
+most 1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so
+writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from hbcore._claims.ending cimport ledger_expire, ledger_reclaim, ledger_refund
+from hbcore._claims.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
+from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
+from hbcore._claims.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
+from hbcore._claims.vacancy cimport vacancy_open
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.format cimport hb_envelope
+from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was
+from hbcore._keys.batch cimport GROUP, Batch, batch_group
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED
+from hbcore._lib.atomics cimport (
+    hb_cas, hb_fence_full, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
+)
+from hbcore._split.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_share, stratum_start
+
+
+cdef void deck_attach(
+    Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
+) noexcept nogil:
+    # The first part's terms are prepared. Only this private copy says where things are; the shared header is not
+    # trusted again.
+    cdef char *memory = <char *>shared + memory_offset(name_length)
+    deck.shared = shared
+    deck.first.start = 0
+    deck.first.strata = <uint64_t *>memory
+    deck.first.following = &shared.following
+    deck.last = <uint64_t>&deck.first
+    ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.max_packets,
+                  &shared.closed, &shared.index_state, &shared.tombstones)
+    deck.ledger.vacancy.open_count = &shared.open_count
+    deck.ledger.vacancy.cleared_count = &shared.cleared_count
+    deck.ledger.next_expiry = &shared.next_expiry_ms
+    deck.ledger.late_refunds = &shared.late_refunds
+    deck.ledger.hold_ms = deck.hold_ms
+    deck.ledger.clock_offset_ms = deck.clock_offset_ms
+    deck.ledger.prepare = prepare_packet
+    if deck.max_packets > deck.first.terms.packets:
+        deck.ledger.grow = open_appended
+    deck.ledger.context = deck
+    deck.ledger.is_dead = hb_worker_is_dead
+    deck.ledger.never_was = hb_worker_never_was
+    deck.ledger.file = file
+    deck.ledger.is_readonly = is_readonly
+    deck.ledger.is_stale = is_stale
+    memcpy(deck.seal, deck.first.terms.seed, 16)
+
+
+cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcept nogil:
+    # Called for a packet that this worker holds: make sure that its amount is there.
+    cdef Deck *deck = <Deck *>context
+    cdef Part *part = part_of(deck, packet)
+    cdef int answer
+    if part == NULL:
+        return CORRUPT
+    if hb_load_relaxed(&deck.ledger.slots[packet].amount) == 0:
+        answer = open_stratum(deck, part, stratum_of(&part.terms, place_in(part, packet)))
+        if answer != 0:
+            return answer
+    # An amount that the law cannot have given is damage, and never handed out.
+    return 0 if part_amount(deck, part, packet, amount) else CORRUPT
+
+
+cdef int deck_open(Deck *deck, Part *part) noexcept nogil:
+    # Open all parts after one that is open. Returns 0, CORRUPT or NO_MEMORY.
+    cdef uint64_t end
+    cdef int answer
+    while True:     # each turn passes one part
+        end = part.start + part.terms.packets
+        answer = part_step(deck.attach, deck.owner, &part)
+        if answer != 0 or part == NULL:
+            return answer
+        vacancy_open(&deck.ledger.vacancy, end, end + part.terms.packets)
+        if part.number > (<Part *>hb_load_private(&deck.last)).number:
+            hb_store_private(&deck.last, <uint64_t>part)
+
+
+cdef void open_appended(void *context) noexcept nogil:
+    # For who finds nothing free: whoever has appended a part may have died before it was open. Damage is not asked for.
+    cdef Deck *deck = <Deck *>context
+    deck_open(deck, <Part *>hb_load_private(&deck.last))
+
+
+cdef int open_stratum(Deck *deck, const Part *part, uint64_t stratum) noexcept nogil:
+    # Compute the amounts of a stratum. The stratum's word decides between the first claim and a close: exactly one of
+    # them moves it on.
+    cdef uint64_t amounts[STRATUM_SIZE]
+    cdef uint64_t start, packet
+    cdef int count, i
+    if hb_load_acquire(&part.strata[stratum]) == STRATUM_UNTOUCHED:
+        hb_cas(&part.strata[stratum], STRATUM_UNTOUCHED, STRATUM_OPEN)
+    if hb_load_acquire(&part.strata[stratum]) != STRATUM_OPEN:
+        return CLOSED
+    count = split_stratum(&part.terms, stratum, amounts)
+    if count < 0:
+        return NO_MEMORY
+    start = stratum_start(&part.terms, stratum)
+    for i in range(count):
+        packet = packet_in(part, start + <uint64_t>i)
+        hb_store_relaxed(&deck.ledger.slots[packet].amount, sealed_amount(deck, part, packet, amounts[i]))
+    return 0
+
+
+cdef int deck_claim_many(
+    Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
+) noexcept nogil:
+    # Claim for each user in order. Returns 0, NO_MEMORY or CORRUPT; what was granted before that stays granted.
+    cdef UserKey group[GROUP]
+    cdef const UserKey *keys
+    cdef Found found
+    cdef Py_ssize_t base = 0
+    cdef Py_ssize_t i, size
+    cdef uint64_t now_ms
+    cdef int status
+    while base < count:
+        size = min(count - base, <Py_ssize_t>GROUP)
+        keys = batch_group(batch, base, size, group)
+        for i in range(size):
+            ledger_prefetch(&deck.ledger, &keys[i])
+        now_ms = hb_now_ms()
+        for i in range(size):
+            status = deck_claim(deck, worker, &keys[i], now_ms, &found)
+            rows[base + i].amount = 0
+            rows[base + i].packet = -1
+            if status == GRANTED_NOW or status == REPEATED:
+                rows[base + i].packet = <int64_t>found.slot
+                if not claim_amount(deck, status, &found, &rows[base + i].amount):
+                    return CORRUPT
+            elif status < 0:
+                return status
+            rows[base + i].status = <uint8_t>status
+        base += size
+    return 0
+
+
+cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil:
+    # Strata that nobody has touched are not touched now either. Returns COUNT_SOUND, or COUNT_DAMAGED, also for an
+    # amount that the law cannot have given.
+    cdef uint64_t stratum, word
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef Part *part = &deck.first
+    memset(counts, 0, sizeof(Counts))
+    while part != NULL:
+        counts.packets += part.terms.packets
+        counts.amount_total += part.terms.total
+        for stratum in range(part.terms.stratum_count):
+            word = hb_load_acquire(&part.strata[stratum])
+            if word == STRATUM_REFUNDED:
+                counts.refunded += stratum_start(&part.terms, stratum + 1) - stratum_start(&part.terms, stratum)
+                counts.amount_refunded += stratum_share(&part.terms, stratum)
+            if word == STRATUM_OPEN and not count_stratum(deck, part, stratum, now_ms, counts):
+                return COUNT_DAMAGED
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            return COUNT_DAMAGED
+    return COUNT_SOUND
+
+
+cdef bint count_stratum(
+    Deck *deck, const Part *part, uint64_t stratum, uint64_t now_ms, Counts *counts
+) noexcept nogil:
+    cdef uint64_t position, packet
+    cdef int64_t amount
+    cdef int kind
+    cdef UserKey key
+    for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
+        packet = packet_in(part, position)
+        kind = slot_kind(ledger_read(&deck.ledger, packet, now_ms, &key))
+        if kind == REFUNDED:
+            if not refunded_amount(deck, part, stratum, packet, &amount):
+                return False
+            counts.refunded += 1
+            counts.amount_refunded += <uint64_t>amount
+        elif kind == GRANTED or kind == SETTLED:
+            if not part_amount(deck, part, packet, &amount):
+                return False
+            if kind == GRANTED:
+                counts.granted += 1
+                counts.amount_granted += <uint64_t>amount
+            else:
+                counts.settled += 1
+                counts.amount_settled += <uint64_t>amount
+    return True
+
+
+cdef bint refunded_amount(
+    Deck *deck, const Part *part, uint64_t stratum, uint64_t packet, int64_t *amount
+) noexcept nogil:
+    # A packet may be refunded while its stratum is being opened, or after who opened it has died: then its amount is
+    # still to be written, and computed here for now. False: damage, or no memory.
+    cdef uint64_t amounts[STRATUM_SIZE]
+    if hb_load_relaxed(&deck.ledger.slots[packet].amount) != 0:
+        return part_amount(deck, part, packet, amount)
+    if split_stratum(&part.terms, stratum, amounts) < 0:
+        return False
+    amount[0] = <int64_t>amounts[place_in(part, packet) - stratum_start(&part.terms, stratum)]
+    return True
+
+
+cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
+    # Write up to `limit` live claims, by stratum; return how many, or COUNT_DAMAGED.
+    cdef uint64_t stratum
+    cdef uint64_t count = 0
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef Part *part = &deck.first
+    while part != NULL:
+        for stratum in range(part.terms.stratum_count):
+            if (hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN
+                    and not snapshot_stratum(deck, part, stratum, now_ms, rows, limit, &count)):
+                return COUNT_DAMAGED
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            return COUNT_DAMAGED
+    return <int64_t>count
+
+
+cdef bint snapshot_stratum(
+    Deck *deck, const Part *part, uint64_t stratum, uint64_t now_ms, SnapshotRow *rows, uint64_t limit, uint64_t *count
+) noexcept nogil:
+    cdef uint64_t position, packet, state
+    cdef UserKey key
+    cdef SnapshotRow *row
+    for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
+        packet = packet_in(part, position)
+        state = ledger_read(&deck.ledger, packet, now_ms, &key)
+        if slot_kind(state) != GRANTED and slot_kind(state) != SETTLED:
+            continue
+        if count[0] == limit:
+            return True
+        row = &rows[count[0]]
+        if not part_amount(deck, part, packet, &row.amount):
+            return False
+        row.packet = <int64_t>packet
+        row.user = key
+        row.state = <uint8_t>slot_kind(state)
+        row.granted_at_ms = <int64_t>slot_payload(state)
+        count[0] += 1
+    return True
+
+
+cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
+    # Give back every claim that has expired; returns how many.
+    cdef uint64_t stratum, position
+    cdef uint64_t next_expiry = <uint64_t>-1
+    cdef uint64_t count = 0
+    cdef Part *part = &deck.first
+    while part != NULL and deck.hold_ms != 0:
+        for stratum in range(part.terms.stratum_count):
+            if hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN:
+                for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
+                    count += ledger_expire(&deck.ledger, worker, packet_in(part, position), &next_expiry)
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            break       # damage: whoever counts says so
+    return count
+
+
+cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
+    # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins. A
+    # part that is appended after it has passed is refunded by who appends it.
+    cdef Part *part = &deck.first
+    hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
+    hb_fence_full()     # before the slots and the parts are looked at; pairs with refund_if_closed and with the append
+    while part != NULL:
+        close_part(deck, part)
+        if part_step(deck.attach, deck.owner, &part) != 0:
+            break
+
+
+cdef void close_part(Deck *deck, const Part *part) noexcept nogil:
+    cdef uint64_t stratum, position, packet
+    for stratum in range(part.terms.stratum_count):
+        if hb_cas(&part.strata[stratum], STRATUM_UNTOUCHED, STRATUM_REFUNDED):
+            continue
+        if hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN:
+            for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
+                packet = packet_in(part, position)
+                ledger_reclaim(&deck.ledger, packet)
+                ledger_refund(&deck.ledger, packet)

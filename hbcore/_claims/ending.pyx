@@ -1,0 +1,275 @@
+"""How a claim ends, and what becomes of its slot: settled, released, expired, refunded, or reclaimed from the dead.
+
+What a death leaves, and who may act for whom, stands at the top of ``ledger.pyx``.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore._claims.index cimport (
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_help, index_is_crowded, index_start_replacement,
+    tombstone_word, word_kind,
+)
+from hbcore._claims.ledger cimport (
+    RETRY_LIMIT, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, time_of_grant,
+)
+from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state
+from hbcore._claims.vacancy cimport BLOCK_SIZE, open_slots, vacancy_next, vacancy_pin, vacancy_unpin
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
+from hbcore._lib.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire, hb_store_release
+
+cdef struct Entry:      # where a claim stands in the index
+    uint64_t generation
+    uint64_t word
+    uint64_t *place
+
+
+# ---- free again -----------------------------------------------------------------------------------------------------
+
+cdef void put_back(Ledger *ledger, const Found *held) noexcept nogil:
+    # Give up a slot that this worker holds and has not published. No bit of the vacancy tree was set over it.
+    hb_cas(&ledger.slots[held.slot].state, held.state, slot_state(FREE, held.state, 0))
+    refund_if_closed(ledger, held.slot)
+
+
+cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # After freeing a slot. Either the closer, who closes first and looks at the slots then, sees it free, or this load
+    # sees that it has closed: the fence puts it after the CAS that freed the slot.
+    hb_fence_full()
+    if hb_load_acquire(ledger.closed) != 0:
+        ledger_refund(ledger, slot)
+        hb_fetch_add_relaxed(ledger.late_refunds, 1)
+
+
+cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # Of a closed ledger: a free slot becomes REFUNDED.
+    cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
+    while slot_kind(state) == FREE:     # a CAS fails only because somebody has taken or refunded it
+        if hb_cas(&ledger.slots[slot].state, state, slot_state(REFUNDED, state, 0)):
+            return
+        state = hb_load_acquire(&ledger.slots[slot].state)
+
+
+# ---- settling, releasing, expiring -----------------------------------------------------------------------------------
+
+cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    # As ledger_find, but what has expired is given back before anybody is told that it is gone: a settle that is under
+    # way then fails. Nothing is EXPIRED.
+    cdef uint64_t _attempt
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = ledger_find(ledger, key, found)
+        if answer != EXPIRED:
+            return answer
+        if ledger.is_readonly:
+            return NOT_FOUND
+        if give_back(ledger, worker, key, found) == CORRUPT:
+            return CORRUPT
+    return CORRUPT
+
+
+cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
+    cdef uint64_t _attempt
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = ledger_look(ledger, worker, key, found)
+        if answer != REPEATED or slot_kind(found.state) == SETTLED:
+            return answer
+        # settle, release and expiry race on this one CAS: exactly one of them wins
+        if hb_cas(&ledger.slots[found.slot].state, found.state,
+                  slot_state(SETTLED, found.state, slot_payload(found.state))):
+            return REPEATED
+    return CORRUPT
+
+
+cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    # Give the user's packet back. Returns REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
+    # CORRUPT.
+    cdef uint64_t _attempt
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = ledger_look(ledger, worker, key, found)
+        if answer != REPEATED:
+            return answer
+        if slot_kind(found.state) == SETTLED:
+            return ALREADY_SETTLED
+        answer = give_back(ledger, worker, key, found)
+        if answer != BUSY:
+            return answer
+    return CORRUPT
+
+
+cdef int give_back(Ledger *ledger, uint64_t worker, const UserKey *key, const Found *found) noexcept nogil:
+    # From GRANTED, as found, to FREE. Returns REPEATED, BUSY if somebody else has changed the slot, or CORRUPT.
+    cdef uint64_t releasing = slot_state(RELEASING, found.state, worker)
+    # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
+    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    # settle, release and expiry race on this one CAS: exactly one of them wins
+    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
+        return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
+    vacancy_unpin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    return BUSY
+
+
+cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t *next_expiry) noexcept nogil:
+    # Give the slot back if its claim has expired; whether it did. Else lower *next_expiry to its time.
+    cdef Found found
+    cdef UserKey key
+    if not read_slot(&ledger.slots[slot], &key, &found.state) or slot_kind(found.state) != GRANTED:
+        return False
+    if not ledger_is_expired(ledger, found.state):
+        next_expiry[0] = min(next_expiry[0], slot_payload(found.state) + ledger.hold_ms + 1)
+        return False
+    found.slot = slot
+    return give_back(ledger, worker, &key, &found) == REPEATED
+
+
+cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_expire) noexcept nogil:
+    # Where a look found nothing free: give back what has expired. hint: of next_expiry, from before that look. False if
+    # nothing had expired then; True means look again, also if it was others who gave something back: one of them may
+    # have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by
+    # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
+    # *may_expire becomes False where nothing had expired: then one more look is enough. Where claims expire in less
+    # time than going through the slots takes, the hint is always in the past, and that would have no end.
+    cdef uint64_t slot, next_expiry
+    if time_of_grant(ledger) < hint:
+        return False
+    may_expire[0] = False
+    next_expiry = time_of_grant(ledger) + ledger.hold_ms
+    for slot in range(open_slots(&ledger.vacancy)):
+        may_expire[0] = ledger_expire(ledger, worker, slot, &next_expiry) or may_expire[0]
+    hb_store_release(ledger.next_expiry, next_expiry)
+    return True
+
+
+cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
+    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it: every step may be repeated,
+    # by several at once.
+    # 1. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
+    if not bury(ledger, key, slot, releasing):
+        return False
+    # 2. Free. Only now can anybody else write to the slot. Who frees it takes the releaser's pin away.
+    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
+        vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
+        refund_if_closed(ledger, slot)
+    # 3. Replace the index table when tombstones crowd it: whoever notices does the work.
+    relieve(&ledger.index)
+    return True
+
+
+cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry) noexcept nogil:
+    # The index word that names this slot for this user. Returns REPEATED with the word, NOT_FOUND if at some moment
+    # there was none, or CORRUPT.
+    cdef Index *index = &ledger.index
+    cdef uint64_t _attempt, index_state, position, word, _step
+    cdef uint64_t *table
+    cdef bint is_moving
+    for _attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            if not help_on(index, index_state):
+                return CORRUPT
+            continue
+        entry.generation = index_state >> PHASE_BITS
+        entry.word = entry_prefix(index, entry.generation, key) | slot
+        table = index.tables[entry.generation & 1]
+        position = home_of(index, key)
+        is_moving = False
+        for _step in range(index.word_count):
+            word = hb_load_acquire(&table[position])
+            if word == entry.word:
+                entry.place = &table[position]
+                return REPEATED
+            if word == empty_word(entry.generation):
+                break
+            if word_kind(word) != ENTRY and word != tombstone_word(entry.generation):
+                is_moving = True
+                break
+            position += 1
+            if position == index.word_count:
+                position = 0
+        # Until a replacement begins, entries stay where they are: this table was the only one all the while.
+        if hb_load_acquire(index.state) == index_state:
+            return CORRUPT if is_moving else NOT_FOUND
+    return CORRUPT
+
+
+cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
+    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
+    cdef uint64_t _attempt
+    cdef Entry entry
+    cdef int answer
+    for _attempt in range(RETRY_LIMIT):
+        answer = locate(ledger, key, slot, &entry)
+        if answer != REPEATED:
+            return answer == NOT_FOUND      # somebody has buried it
+        # Who goes on for the dead may have been overtaken: then the word is of a later claim of the same user in the
+        # same slot. While the slot is still in this state, the word that was just read is this claim's.
+        if hb_load_acquire(&ledger.slots[slot].state) != releasing:
+            return True
+        if hb_cas(entry.place, entry.word, tombstone_word(entry.generation)):
+            hb_fetch_add_relaxed(ledger.index.tombstones, 1)
+            return True
+        # frozen, or somebody has buried it
+    return False
+
+
+cdef void relieve(Index *index) noexcept nogil:
+    cdef uint64_t state = hb_load_acquire(index.state)
+    cdef uint64_t generation = state >> PHASE_BITS
+    cdef uint64_t before
+    if not index_is_crowded(index):
+        return
+    if state & ((1 << PHASE_BITS) - 1) == 0:
+        index_start_replacement(index, state)
+    state = hb_load_acquire(index.state)
+    while state >> PHASE_BITS == generation and state & ((1 << PHASE_BITS) - 1):
+        before = state
+        index_help(index, state)
+        state = hb_load_acquire(index.state)
+        if state == before:
+            return      # damage: the next claim will say so
+
+
+# ---- what the dead have left ----------------------------------------------------------------------------------------
+
+cdef void reclaim_all(Ledger *ledger) noexcept nogil:
+    # Reclaim every slot of dead workers. None of them lies under a bit of the vacancy tree.
+    cdef uint64_t slot, end
+    cdef int64_t block = vacancy_next(&ledger.vacancy, 0)
+    while block >= 0:       # it rises with every turn
+        slot = <uint64_t>block * BLOCK_SIZE
+        end = min(slot + BLOCK_SIZE, open_slots(&ledger.vacancy))
+        while slot < end:
+            ledger_reclaim(ledger, slot)
+            slot += 1
+        block = vacancy_next(&ledger.vacancy, <uint64_t>block + 1)
+
+
+cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:
+    # If the slot is in the hands of a dead worker, finish what it has decided and give back what it has not. Any number
+    # may do this at once, and die at it: each last step is one CAS from the state that was read.
+    cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
+    cdef int kind = slot_kind(state)
+    cdef UserKey key
+    cdef Found found
+    cdef Entry entry
+    cdef int answer
+    if kind != HELD and kind != RELEASING or not ledger.is_dead(ledger.file, slot_payload(state)):
+        return
+    # The key is read only now: what the worker wrote in its last moment is there, and nothing will follow. If the slot
+    # is not in this state any more, somebody else has reclaimed it.
+    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
+        return
+    if kind == RELEASING:
+        finish_release(ledger, &key, slot, state)
+        return
+    # A key that is only half written belongs to no index word. No index word: no claim, nobody was answered, and the
+    # dead cannot publish any more.
+    answer = locate(ledger, &key, slot, &entry)
+    found.slot = slot
+    if answer == REPEATED:
+        make_granted(ledger, &found, hb_now_ms())
+    elif answer == NOT_FOUND and hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0)):
+        refund_if_closed(ledger, slot)

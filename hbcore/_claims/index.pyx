@@ -1,0 +1,155 @@
+"""The index: how a user's slot is found, and how a table that tombstones crowd is replaced while everybody goes on.
+
+Probing is in ``ledger.pxd``, publishing in ``claiming.pyx``; this is the replacement of generation g by g + 1, a table
+of the same size that lives in the other of two places. Everybody who meets it helps, nobody waits, and a helper may die
+or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of whoever
+has seen that the whole step is done:
+
+1. reset: every word of the other table becomes EMPTY(g + 1). The table is all zeros if it was never used, or all
+   "moved" of generation g - 1.
+2. move: in the current table, every EMPTY and every tombstone becomes "moved", so that an insertion in flight fails and
+   tries again in the next table; every ENTRY becomes FROZEN, is copied to the first EMPTY word of its user's path in
+   the next table, and then becomes "moved".
+3. When every word is "moved", the state becomes stable(g + 1).
+
+Why an entry is copied exactly once, however many help: until the state says stable(g + 1), only copies are written to
+the next table. A helper looks for the first EMPTY word of the path, p, and then looks again whether the old word is
+still FROZEN. If it is, nobody had finished copying it, so nothing of it was released yet, so the entry itself would
+have been seen on the path before p had anybody written it there; another helper that copies it now must use p as well,
+because p is the first EMPTY word of the same path; so the CAS on p decides, once. A helper that was stopped between its
+look and its CAS finds p no longer EMPTY(g + 1): words never become empty again within a generation, and all words carry
+their generation.
+
+The key that gives the path is read from the slot. It is stable: a slot is freed only after its word became a tombstone,
+and the second look at the old word says that it had not.
+"""
+from libc.stdint cimport uint64_t
+
+from hbcore._file.format cimport hb_slot
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+
+cdef enum:
+    CROWDED_PARTS = 4       # a quarter of the words are tombstones
+
+
+cdef uint64_t index_word_count(uint64_t slot_count) noexcept nogil:
+    # A little more than half full when every slot is claimed, so that slot and both tables are under 64 bytes a packet;
+    # in whole cache lines.
+    return (31 * slot_count + 127) // 128 * 8
+
+
+cdef void index_attach(Index *index, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:
+    index.tables[0] = words
+    index.word_count = index_word_count(slot_count)
+    index.tables[1] = words + index.word_count
+    index.slots = slots
+    index.slot_count = slot_count
+    index.slot_bits = 1
+    while slot_count - 1 >> index.slot_bits:
+        index.slot_bits += 1
+
+
+cdef bint index_is_crowded(const Index *index) noexcept nogil:
+    return hb_load_relaxed(index.tombstones) >= index.word_count // CROWDED_PARTS
+
+
+cdef void index_start_replacement(Index *index, uint64_t state) noexcept nogil:
+    # state: as read, stable.
+    if hb_cas(index.state, state, state | PHASE_RESET):
+        # A hint that starts anew with the next table; who dies here leaves it high, and the next replacement early.
+        hb_store_relaxed(index.tombstones, 0)
+
+
+cdef void index_help(Index *index, uint64_t state) noexcept nogil:
+    # Do what is left of the replacement that `state` (as read, not stable) speaks of.
+    cdef uint64_t generation = state >> PHASE_BITS
+    cdef uint64_t phase = state & ((1 << PHASE_BITS) - 1)
+    if phase == PHASE_RESET:
+        if not reset_table(index, state):
+            return
+        hb_cas(index.state, state, generation << PHASE_BITS | PHASE_MOVE)
+    elif phase == PHASE_MOVE:
+        if not move_table(index, state):
+            return
+        hb_cas(index.state, state, (generation + 1) << PHASE_BITS)
+
+
+cdef bint reset_table(Index *index, uint64_t state) noexcept nogil:
+    cdef uint64_t generation = state >> PHASE_BITS
+    cdef uint64_t *table = index.tables[(generation + 1) & 1]
+    cdef uint64_t empty = empty_word(generation + 1)
+    cdef uint64_t word, i
+    if generation == 0:
+        return True     # the second table was never used: all zeros, which is EMPTY(1)
+    for i in range(index.word_count):
+        word = hb_load_acquire(&table[i])
+        # Only what the generation before left may be overwritten. If it is anything else, another helper has reset it
+        # already, or the whole step is over and this helper has been asleep.
+        if word == moved_word(generation - 1):
+            hb_cas(&table[i], word, empty)
+        elif word != empty and hb_load_acquire(index.state) != state:
+            return False
+    return hb_load_acquire(index.state) == state
+
+
+cdef bint move_table(Index *index, uint64_t state) noexcept nogil:
+    cdef uint64_t generation = state >> PHASE_BITS
+    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t moved = moved_word(generation)
+    cdef uint64_t word, i, frozen
+    for i in range(index.word_count):
+        # A word changes at most three more times in this step, so the loop ends.
+        while True:
+            word = hb_load_acquire(&table[i])
+            if word == moved:
+                break
+            if word == empty_word(generation) or word == tombstone_word(generation):
+                hb_cas(&table[i], word, moved)
+                continue
+            if hb_load_acquire(index.state) != state:
+                return False
+            if word_kind(word) == ENTRY:
+                frozen = word ^ (<uint64_t>(ENTRY ^ FROZEN) << 62)
+                hb_cas(&table[i], word, frozen)
+                continue
+            if word_kind(word) != FROZEN or not copy_entry(index, state, &table[i], word):
+                return False    # damage, or a step that is over
+            hb_cas(&table[i], word, moved)
+    return True
+
+
+cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t frozen) noexcept nogil:
+    # Put the entry into the next table unless it is there. False: the table has no room for it, which only damage can
+    # bring about, or the step is over.
+    cdef uint64_t generation = (state >> PHASE_BITS) + 1
+    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t slot = frozen & slot_mask(index)
+    cdef uint64_t empty = empty_word(generation)
+    cdef uint64_t position, entry, word, _step
+    cdef UserKey key
+    if slot >= index.slot_count:
+        return False
+    key.low = hb_load_relaxed(&index.slots[slot].user[0])
+    key.high = hb_load_relaxed(&index.slots[slot].user[1])
+    hb_fence_acquire()      # the key before the second look at the old word
+    if frozen ^ <uint64_t>(ENTRY ^ FROZEN) << 62 != (entry_prefix(index, generation - 1, &key) | slot):
+        # Somebody has moved it, or the key is damaged: then nothing is made of it that looks right.
+        return hb_load_acquire(place) != frozen
+    entry = entry_prefix(index, generation, &key) | slot
+    position = home_of(index, &key)
+    for _step in range(index.word_count):
+        while True:
+            word = hb_load_acquire(&table[position])
+            if word == entry:
+                return True
+            if word != empty:
+                break
+            if hb_load_acquire(place) != frozen:
+                return True     # somebody has copied it
+            if hb_cas(&table[position], empty, entry):
+                return True
+        position += 1
+        if position == index.word_count:
+            position = 0
+    return False

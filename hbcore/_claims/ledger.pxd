@@ -1,0 +1,146 @@
+# The ledger: the slots in which claims are recorded, and how one is found. See ledger.pyx.
+from libc.stdint cimport int64_t, uint64_t
+
+from hbcore._claims.index cimport (
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, slot_mask, tombstone_word, word_kind,
+)
+from hbcore._claims.slot cimport GRANTED, slot_is_claim, slot_kind, slot_payload, slot_state
+from hbcore._claims.vacancy cimport Vacancy
+from hbcore._file.clock cimport hb_boot_ms, hb_now_ms
+from hbcore._file.format cimport hb_slot
+from hbcore._file.process cimport hb_file
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed
+
+cdef enum:
+    # Every retry means that somebody else has made progress; only damage can bring about so many.
+    RETRY_LIMIT = 1 << 20
+    # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
+    READ_LIMIT = 64
+
+# Whether a worker is dead for ever.
+ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
+
+# Make slot `slot` fit to be granted, and say what it is worth. Returns 0, CLOSED, NO_MEMORY or CORRUPT.
+ctypedef int (*prepare_function)(void *context, uint64_t slot, int64_t *amount) noexcept nogil
+
+
+# Open what was added after the last slot, and not opened yet.
+ctypedef void (*grow_function)(void *context) noexcept nogil
+
+
+cdef struct Ledger:
+    hb_slot *slots
+    uint64_t slot_count
+    uint64_t *closed            # [shared] nonzero: no slot is granted any more, and a freed one is refunded
+    Index index
+    Vacancy vacancy
+    dead_function is_dead
+    dead_function never_was     # a worker that nobody can ever have been: damage
+    const hb_file *file
+    bint is_readonly
+    bint is_stale               # only read, and the index is from before a reboot
+    uint64_t handle             # the number of this view among all of the process
+    uint64_t hold_ms            # a claim that is not settled for so long goes back; 0: never
+    uint64_t clock_offset_ms    # between the clock that measures it and granted times
+    uint64_t *next_expiry       # [shared] hint: nothing expires before
+    uint64_t *late_refunds      # [shared] hint: how many slots were refunded after the closing
+    prepare_function prepare
+    grow_function grow          # NULL: nothing is ever added
+    void *context
+
+
+cdef struct Found:
+    uint64_t slot
+    uint64_t state
+    int64_t amount              # only of what was GRANTED_NOW
+
+
+cdef enum:
+    PROBE_FOUND
+    PROBE_ABSENT        # the position is that of the first empty word
+    PROBE_MOVING        # the table is being replaced, or has been
+    PROBE_CROWDED       # there is no empty word
+
+
+cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil
+cdef void ledger_attach(
+    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+) noexcept nogil
+cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil
+cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil
+cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
+cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil
+cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
+
+
+cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
+    # Where claims expire, a clock that cannot be set; read after the claim was published, or its time is cut short.
+    if ledger.hold_ms == 0:
+        return hb_now_ms()
+    return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
+
+
+cdef inline bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil:
+    # More than the whole time: both ends were rounded down to milliseconds.
+    return (ledger.hold_ms != 0 and slot_kind(state) == GRANTED
+            and time_of_grant(ledger) > slot_payload(state) + ledger.hold_ms)
+
+
+cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcept nogil:
+    # A consistent pair of state and key: the sequence lock of slot.pxd. False only if the file is damaged.
+    cdef uint64_t before, _turn
+    for _turn in range(READ_LIMIT):
+        before = hb_load_acquire(&slot.state)
+        key.low = hb_load_relaxed(&slot.user[0])
+        key.high = hb_load_relaxed(&slot.user[1])
+        hb_fence_acquire()
+        state[0] = hb_load_relaxed(&slot.state)
+        if state[0] == before:
+            return True
+    return False
+
+
+cdef inline int probe(
+    Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *position, Found *found
+) noexcept nogil:
+    # Follow the user's path from `position` to its claim or to the first empty word.
+    cdef Index *index = &ledger.index
+    cdef uint64_t generation = index_state >> PHASE_BITS
+    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t prefix = entry_prefix(index, generation, key)
+    cdef uint64_t mask = slot_mask(index)
+    cdef uint64_t empty = empty_word(generation)
+    cdef uint64_t tombstone = tombstone_word(generation)
+    cdef uint64_t at = position[0]
+    cdef uint64_t word, _step, slot
+    cdef UserKey slot_key
+    for _step in range(index.word_count):
+        word = hb_load_acquire(&table[at])      # pairs with the publishing CAS: the slot's key and amount are there
+        if word == empty:
+            position[0] = at
+            return PROBE_ABSENT
+        if word & ~mask == prefix:
+            slot = word & mask
+            if (slot < ledger.slot_count and read_slot(&ledger.slots[slot], &slot_key, &found.state)
+                    and slot_is_claim(found.state) and slot_key.low == key.low and slot_key.high == key.high):
+                # The second look: the word still names the slot, so what was read of the slot is this claim. Without
+                # it, the slot could have been released and be in the hands of the same user's next, unpublished claim.
+                if hb_load_acquire(&table[at]) == word:
+                    position[0] = at
+                    found.slot = slot
+                    return PROBE_FOUND
+                continue    # the word has become GONE or FROZEN: look at it again
+        elif word != tombstone and word_kind(word) != ENTRY:
+            return PROBE_MOVING
+        at += 1
+        if at == index.word_count:
+            at = 0
+    return PROBE_CROWDED
+
+
+cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_ms) noexcept nogil:
+    # found: a HELD slot that the index names. Its owner does this, or anyone who meets it: the claim is decided.
+    if ledger.hold_ms != 0:
+        now_ms = time_of_grant(ledger)
+    hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))

@@ -1,0 +1,124 @@
+"""The ledger: the slots in which claims are recorded, and how one is found.
+
+The slot is the truth; every counter and bit beside it is a hint. A claim is one CAS: the one that puts (tag, slot) into
+the first empty index word of its user's path (``claiming.pyx``). What a death leaves:
+
+- before that CAS: a HELD slot that no index word names. Nobody has been answered; the slot may be freed.
+- after it: a HELD slot that the index names. It is a claim, and anyone may make it GRANTED, also while its worker
+  lives, because nothing about it is open any more.
+- a RELEASING slot: anyone may finish it, in the order of ``finish_release`` (``ending.pyx``).
+
+Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
+nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no
+state word ever comes back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is
+replaced.
+"""
+from libc.stdint cimport uint64_t
+
+from hbcore._claims.index cimport PHASE_BITS, home_of, index_attach, index_help, index_word_count
+from hbcore._claims.slot cimport FREE, GRANTED, HELD, SETTLED, slot_kind, slot_payload, slot_state
+from hbcore._claims.vacancy cimport open_slots, vacancy_attach, vacancy_size
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.format cimport HB_UNIT, hb_slot
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
+from hbcore._lib.atomics cimport hb_load_acquire, hb_load_relaxed, hb_prefetch_write
+
+
+cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
+    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
+
+
+cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
+    return (vacancy_size(slot_count) + whole_units(2 * 8 * index_word_count(slot_count))
+            + slot_count * sizeof(hb_slot))
+
+
+cdef void ledger_attach(
+    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+) noexcept nogil:
+    # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots. How many slots are
+    # open is for the caller to set.
+    cdef char *words = memory + vacancy_size(slot_count)
+    ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
+    ledger.slot_count = slot_count
+    ledger.closed = closed
+    vacancy_attach(&ledger.vacancy, <uint64_t *>memory, ledger.slots, slot_count)
+    index_attach(&ledger.index, <uint64_t *>words, ledger.slots, slot_count)
+    ledger.index.state = index_state
+    ledger.index.tombstones = tombstones
+    ledger.handle = 0
+    ledger.grow = NULL
+
+
+cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:
+    # Ask for the index word that a claim of this user will look at first.
+    cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
+    hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
+
+
+cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil:
+    # Help with a replacement. False: nobody could bring it on, which happens in a damaged file only.
+    index_help(index, index_state)
+    return hb_load_acquire(index.state) != index_state
+
+
+cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
+    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be
+    # written and the index is being replaced, or stale.
+    cdef uint64_t index_state, _attempt, position
+    cdef int outcome
+    if ledger.is_stale:
+        return BUSY
+    for _attempt in range(RETRY_LIMIT):
+        index_state = hb_load_acquire(ledger.index.state)
+        if index_state & ((1 << PHASE_BITS) - 1):
+            if ledger.is_readonly:
+                return BUSY
+            if not help_on(&ledger.index, index_state):
+                return CORRUPT
+            continue
+        position = home_of(&ledger.index, key)
+        outcome = probe(ledger, key, index_state, &position, found)
+        if outcome == PROBE_FOUND:
+            if slot_kind(found.state) == HELD and not ledger.is_readonly:
+                if ledger.never_was(ledger.file, slot_payload(found.state)):
+                    return CORRUPT
+                # What is answered must be seen by everybody, also by who looks at the slots alone.
+                make_granted(ledger, found, hb_now_ms())
+                continue
+            return EXPIRED if ledger_is_expired(ledger, found.state) else REPEATED
+        if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:
+            return CORRUPT
+        # A crowded table that was replaced under the probe shows nothing: only the present one counts.
+        if outcome == PROBE_ABSENT or outcome == PROBE_CROWDED and hb_load_acquire(ledger.index.state) == index_state:
+            return NOT_FOUND
+    return CORRUPT
+
+
+cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil:
+    # The state of a slot and the key that belongs to it, for snapshots. A HELD slot that the index names is a claim and
+    # is made GRANTED; one that it does not name is read as FREE: nobody has been answered.
+    cdef uint64_t state, _turn
+    cdef Found found
+    for _turn in range(READ_LIMIT):
+        if not read_slot(&ledger.slots[slot], key, &state):
+            break
+        if slot_kind(state) != HELD:
+            return slot_state(FREE, state, 0) if ledger_is_expired(ledger, state) else state
+        if ledger_find(ledger, key, &found) != REPEATED or found.slot != slot:
+            return slot_state(FREE, state, 0)
+        if ledger.is_readonly:
+            return slot_state(GRANTED, found.state, now_ms)
+    return slot_state(FREE, 0, 0)
+
+
+cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
+    # The long way to a user's claim, past the index: O(slots). Returns REPEATED or NOT_FOUND.
+    cdef UserKey slot_key
+    for found.slot in range(open_slots(&ledger.vacancy)):
+        if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low
+                and slot_key.high == key.high
+                and (slot_kind(found.state) == GRANTED or slot_kind(found.state) == SETTLED)):
+            return EXPIRED if ledger_is_expired(ledger, found.state) else REPEATED
+    return NOT_FOUND

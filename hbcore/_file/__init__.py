@@ -1,0 +1,1 @@
+"""The mapping: its format, its space, its names, its workers and its clock."""

@@ -1,0 +1,79 @@
+# The mapping: one memory or file engine, its space and this process's place among its workers.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore._file.format cimport HB_GRAIN, hb_extent, hb_header
+from hbcore._file.process cimport hb_file, hb_presence
+from hbcore._keys.user cimport HashKey, UserKey
+from hbcore._lib.atomics cimport hb_load_relaxed
+
+cdef enum:
+    WORKERS_OFFSET = 4096
+    DIRECTORY_OFFSET = 4096 + 1024 * 64         # header, workers
+    FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64  # header, workers, the first level of the directory
+    SPACE_FULL = -1         # allocate: the capacity is used up
+    SPACE_DISK = -2         # allocate: the disk is full, or an error of the file system (errno)
+    SPACE_CORRUPT = -3      # allocate: the chain of extents makes no sense
+    SPACE_CLOSED = -4       # allocate: the process has closed the file's descriptor
+
+
+cdef class Region:
+    cdef char *base
+    cdef uint64_t capacity
+    cdef uint64_t clock_offset_ms   # of this boot, as this process reads its clock
+    cdef uint64_t time_namespace    # in which that was
+    cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file; whole grains
+    cdef hb_header *header
+    cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it
+    cdef int fd
+    cdef hb_file file
+    cdef bint is_present            # among those that a fork looks after
+    cdef bint is_stale              # only read, and not put right since a reboot
+    cdef bint in_memory
+    cdef uint64_t closed            # 0 or 1, read and written by all threads
+    cdef bint is_readonly
+    cdef bint has_key               # or not: a file whose owner keeps the key can be read without it, but for its users
+    cdef hb_presence presence
+    cdef HashKey key
+    cdef readonly object path
+    cdef object __weakref__
+
+    cdef int check_open(self) except -1
+    cdef int check_writable(self) except -1
+    cdef int check_key(self) except -1
+    cdef int register(self) except -1
+    cdef int take_entry(self) noexcept nogil
+    cdef int grow(self, uint64_t end) noexcept nogil
+    cdef int64_t allocate(self, uint64_t worker, uint64_t size) noexcept nogil
+    cdef int raise_for_space(self, int64_t status, uint64_t size, int code) except -1
+    cdef uint64_t next_data(self, uint64_t at, uint64_t end, uint64_t *data_end) noexcept nogil
+    cdef bint is_nobodys(self, uint64_t state) noexcept nogil
+    cdef bint is_whole(self) except -1
+    cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
+    cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
+
+
+cdef void presence_add(hb_presence *presence) noexcept
+cdef void presence_remove(hb_presence *presence) noexcept
+
+
+cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:
+    return size - size % HB_GRAIN
+
+
+cdef inline uint64_t worker_of(Region region) except 0:
+    # This process as a worker: to be asked once for a call, right before the mapping is changed. It is 0 after a close
+    # and in a forked child that has not registered yet.
+    cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
+    while worker == 0:      # a close ends it with an error, and so does a Region that is only read
+        region.check_writable()
+        worker = hb_load_relaxed(&region.presence.worker)
+    return worker
+
+
+cdef inline uint64_t extent_size(uint64_t state) noexcept nogil:
+    # units (36 bits) | worker (24 bits) | phase (4 bits), see format.h
+    return (state >> 28) * 64
+
+
+cdef inline int extent_phase(uint64_t state) noexcept nogil:
+    return <int>(state & 15)

@@ -1,0 +1,36 @@
+# The users of a batch, or the keys of holds.
+from libc.stdint cimport uint64_t
+
+from hbcore._keys.user cimport HashKey, UserKey
+
+cdef enum:
+    GROUP = 16      # users that are hashed, and what they lead to is fetched, before the first is looked at
+    MESSAGE_LIMIT = 384
+
+cdef struct Message:
+    size_t size                 # less than MESSAGE_LIMIT
+    unsigned char[MESSAGE_LIMIT] bytes
+
+
+cdef struct Batch:
+    const UserKey *keys         # or NULL, and then the users are integers:
+    const HashKey *hash_key
+    const char *integers
+    Py_ssize_t stride
+    int size
+    bint is_signed
+    uint64_t nth                # which of a user's claims
+
+
+cdef class Users:
+    cdef Batch batch
+    cdef readonly Py_ssize_t count
+    cdef UserKey *keys
+    cdef Py_buffer view
+    cdef bint has_view
+
+
+cdef Users users_of(const HashKey *key, object users, uint64_t nth)
+cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t size, UserKey *group) noexcept nogil
+cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssize_t count, UserKey *out) noexcept nogil
+cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil

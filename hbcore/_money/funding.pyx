@@ -1,0 +1,339 @@
+"""Funding: how money comes to the children of a budget, and back.
+
+A child (a sub-budget, an envelope, a top-up of a sub-budget) is a hold of its parent: the money word of the parent
+decides whether it is made. Its extent is written whole before that, so that anybody can finish what a death leaves; and
+what a closed child gives back is told to the parent as a sum of all refunds so far, so that none can be lost or counted
+twice.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from hbcore._claims.part cimport part_check
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.directory cimport (
+    Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
+    name_set, publish_extent, retire_extent,
+)
+from hbcore._file.format cimport (
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
+)
+from hbcore._file.region cimport Region
+from hbcore._keys.user cimport UserKey, siphash128
+from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED, UNSEEN
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
+from hbcore._money.account cimport account_available, account_decide, account_find, account_refund, account_reserve
+from hbcore._money.hold cimport ADDING, FUNDED, FUNDING, Standing, hold_kind
+from hbcore._money.purse cimport SUPPLY_LIMIT, Purse, purse_at
+
+from hbcore.errors import InsufficientBudgetError
+from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT
+
+cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
+
+
+# ---- children -------------------------------------------------------------------------------------------------------
+
+cdef int64_t child_find(Region region, Purse parent, const Name *name) except -1 nogil:
+    # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
+    cdef int64_t offset = directory_find(region, name)
+    cdef Standing standing
+    if offset != 0 or parent is None:
+        return offset
+    if parent.look_up(&name.key, &standing) == NOT_FOUND:
+        return 0
+    if hold_kind(standing.state) != FUNDED:
+        with gil:
+            parent.raise_corrupt()
+    if not region.is_readonly:
+        directory_name(region, name, standing.link)
+    return <int64_t>standing.link
+
+
+cdef object insufficient(Purse parent, str what, uint64_t total, int refusal, uint64_t available):
+    if refusal == CHILD_CLOSED:
+        return InsufficientBudgetError(f"budget {parent.name!r} is closed")
+    return InsufficientBudgetError(f"budget {parent.name!r} has {available} available, not the {total} for {what}")
+
+
+cdef int64_t child_afford(
+    Region region, Purse parent, const Name *name, uint64_t total, uint64_t *available
+) except -1 nogil:
+    # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
+    # funded, the offset of what somebody else has just made of that name, or a refusal.
+    cdef bint is_closed
+    cdef int64_t offset
+    if parent is None:
+        return 0
+    available[0] = account_available(&parent.account, &is_closed)
+    if not is_closed and available[0] >= total:
+        return 0
+    # The look at the money comes first: if the child is not there now, it was not there then.
+    offset = child_find(region, parent, name)
+    if offset == 0:
+        return CHILD_CLOSED if is_closed else CHILD_INSUFFICIENT
+    return offset
+
+
+cdef int64_t child_insert(
+    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
+) except -1 nogil:
+    # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
+    # has the name then, or a refusal; what has lost is retired.
+    cdef Standing standing
+    cdef bint is_closed
+    cdef int answer
+    if parent is None:
+        return directory_insert(region, name, offset)
+    answer = child_fund(region, parent, name, offset, total, &standing)
+    if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
+        if standing.link != offset:
+            retire_extent(region, offset)
+        directory_name(region, name, standing.link)
+        return <int64_t>standing.link
+    retire_extent(region, offset)
+    available[0] = account_available(&parent.account, &is_closed)
+    return CHILD_CLOSED if answer == CLOSED else CHILD_INSUFFICIENT
+
+
+cdef int child_fund(
+    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
+) except -1 nogil:
+    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as Purse.put.
+    cdef uint64_t stamp = 0
+    cdef int answer = UNSEEN
+    cdef int _turn
+    standing.wish = 0
+    for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
+        answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
+        if 0 <= answer < LACKING:
+            return answer
+        child_supply(region, parent, offset, answer, standing.wish, stamp)
+    return child_supply(region, parent, offset, answer, standing.wish, stamp, True)
+
+
+cdef int child_supply(
+    Region region, Purse parent, uint64_t offset, int answer, uint64_t wish, uint64_t stamp, bint is_enough=False
+) except -1 with gil:
+    try:
+        if is_enough:
+            parent.raise_corrupt()
+        parent.supply(answer, stamp)
+    except BaseException:
+        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        if wish == 0:
+            retire_extent(region, offset)
+        raise
+    return 0
+
+
+cdef bint child_is_funded(Region region, uint64_t offset) except -1:
+    # For the directory: whether the object at `offset`, which nothing names, was funded. A wish is decided by that.
+    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef uint32_t kind = extent.kind
+    cdef hb_top_up *record
+    cdef hb_part *part
+    cdef Purse parent
+    cdef UserKey key
+    cdef Standing standing
+    cdef Name place
+    cdef uint64_t stamp
+    cdef int answer, _turn
+    cdef bytes name
+    if kind == HB_KIND_TOP_UP:
+        record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
+        if record == NULL:
+            return False
+        top_up_check(region, record, &key)
+        if memcmp(&key, record.check, 16) != 0:
+            return False        # half made, or damaged
+        parent = purse_at(region, record.extent.parent).parent
+        if parent is None:
+            return False
+        key.low = record.key[0]
+        key.high = record.key[1]
+    elif kind == HB_KIND_PART:
+        part = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+        if part == NULL or not part_check(region, part, &key):
+            return False
+        extent = region.extent(part.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+        if extent == NULL or extent.parent == 0:
+            return False
+        parent = purse_at(region, extent.parent)
+        key.low = part.key[0]
+        key.high = part.key[1]
+    elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
+        name = extent_name(region, offset)
+        parent = None if extent.parent == 0 else purse_at(region, extent.parent)
+        if name is None or parent is None:
+            return False
+        name_set(region, kind, parent.offset, name, <uint64_t>len(name), &place)
+        key = place.key
+    else:
+        return False
+    for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
+        if region.is_readonly:
+            answer = account_find(&parent.account, &key, &standing)
+        else:
+            answer = account_decide(&parent.account, &key, &standing)
+        if answer == NOT_FOUND:
+            return False
+        if answer == REPEATED:
+            if hold_kind(standing.state) != FUNDED or standing.link != offset:
+                return False
+            if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
+                directory_name(region, &place, offset)
+            return True
+        parent.supply(answer, stamp)
+    parent.raise_corrupt()
+
+directory_set_funded(child_is_funded)
+
+
+# ---- refunds --------------------------------------------------------------------------------------------------------
+
+cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -1:
+    # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
+    cdef uint64_t stamp
+    cdef int answer, _turn
+    for _turn in range(SUPPLY_LIMIT):
+        stamp = parent.stamp()
+        answer = account_refund(&parent.account, key, target)
+        if answer == REPEATED:
+            return refund_upwards(parent)
+        if answer == NOT_FOUND:
+            parent.raise_corrupt()
+        parent.supply(answer, stamp)
+    parent.raise_corrupt()
+
+
+cdef int refund_upwards(Purse budget) except -1:
+    # What is available in a closed budget is its parent's. It only grows, so it is the sum of all refunds.
+    cdef bint is_closed
+    cdef uint64_t available
+    if budget.parent is None:
+        return 0
+    available = account_available(&budget.account, &is_closed)
+    return refund_from(budget.parent, &budget.funding_key, available) if is_closed and available != 0 else 0
+
+
+# ---- top-ups --------------------------------------------------------------------------------------------------------
+
+cdef int top_up_check(Region region, const hb_top_up *record, UserKey *out) except -1:
+    cdef unsigned char[40] message
+    memcpy(message, &record.extent.kind, 16)
+    memcpy(message + 16, &record.total, 24)
+    siphash128(region.header.directory_key, message, 40, out)
+    return 0
+
+
+cdef UserKey top_up_key(Purse budget, const UserKey *key):
+    # A name space of its own: under another key than all holds, and with the budget in it.
+    cdef unsigned char[32] message
+    cdef UserKey out
+    memcpy(message, b"top-up: ", 8)
+    memcpy(message + 8, &budget.offset, 8)
+    memcpy(message + 16, key, 16)
+    siphash128(budget.region.header.directory_key, message, 32, &out)
+    return out
+
+
+cdef str top_up_conflict(Purse budget, object key, uint64_t present, uint64_t wanted):
+    return f"top-up {key!r} of budget {budget.name!r} was {present}, not {wanted}"
+
+
+cdef int pledge(Purse budget, uint64_t amount) except -1:
+    # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
+    # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
+    # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
+    cdef uint64_t pledged = hb_load_acquire(budget.pledged)
+    while pledged < <uint64_t>TOTAL_LIMIT and budget.base_total + pledged + amount < <uint64_t>TOTAL_LIMIT:
+        if hb_cas(budget.pledged, pledged, pledged + amount):
+            return 0
+        pledged = hb_load_acquire(budget.pledged)
+    raise_limit(budget, budget.sum_of_all(), amount)
+
+
+cdef int check_limit(Purse budget, uint64_t amount) except -1:
+    # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
+    # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
+    cdef Purse root = budget
+    while root.parent is not None:
+        root = root.parent
+    if root.base_total + hb_load_acquire(root.pledged) + amount >= <uint64_t>TOTAL_LIMIT:
+        total = budget.sum_of_all()
+        if total + amount >= TOTAL_LIMIT:
+            raise_limit(budget, total, amount)
+    return 0
+
+
+cdef object raise_limit(Purse budget, object total, uint64_t amount):
+    raise ValueError(
+        f"the total of budget {budget.name!r} must stay below 2**62: it is {total}, and {amount} is too much"
+    )
+
+
+cdef int fund_top_up(Purse budget, const UserKey *key, uint64_t amount) except -1:
+    # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
+    cdef hb_top_up *record
+    cdef Standing standing
+    cdef UserKey check
+    cdef int64_t offset
+    cdef int answer
+    cdef bint is_closed
+    cdef uint64_t available = account_available(&budget.parent.account, &is_closed)
+    if (is_closed or available < amount) and budget.parent.look_up(key, &standing) == NOT_FOUND:
+        return CLOSED if is_closed else INSUFFICIENT
+    offset = directory_allocate(budget.region, sizeof(hb_top_up))
+    record = <hb_top_up *>(budget.region.base + offset)
+    record.extent.kind = HB_KIND_TOP_UP
+    record.extent.parent = budget.offset
+    record.extent.created_at_ms = hb_now_ms()
+    record.total = amount
+    record.key[0] = key.low
+    record.key[1] = key.high
+    top_up_check(budget.region, record, &check)
+    memcpy(record.check, &check, 16)
+    try:
+        answer = budget.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
+    except BaseException:
+        # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
+        if standing.wish == 0:
+            retire_extent(budget.region, <uint64_t>offset)
+        raise
+    if answer == GRANTED_NOW:
+        publish_extent(budget.region, <uint64_t>offset)
+    else:
+        retire_extent(budget.region, <uint64_t>offset)
+    return answer
+
+
+def growth():
+    """Return the module of the envelopes' top-ups, which lies above this one."""
+    from hbcore import growth
+    return growth
+
+
+cdef int finish_top_ups(Purse budget) except -1:
+    # Of sub-budgets and envelopes: what this budget has granted to them and a death has kept from them.
+    cdef hb_top_up *record
+    cdef Purse child
+    cdef Standing standing
+    cdef UserKey key
+    for offset in budget.children():
+        record = <hb_top_up *>budget.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
+        if record == NULL:
+            if budget.region.extent(offset, HB_KIND_PART, sizeof(hb_part)) != NULL:
+                growth().finish_part(budget.region, offset)
+            continue
+        top_up_check(budget.region, record, &key)
+        if memcmp(&key, record.check, 16) != 0:
+            budget.raise_corrupt()
+        key.low = record.key[0]
+        key.high = record.key[1]
+        child = purse_at(budget.region, record.extent.parent)
+        if child.look_up(&key, &standing) == NOT_FOUND:
+            child.put(&key, ADDING, record.total, record.total, &standing)
+            refund_upwards(child)
+    return 0

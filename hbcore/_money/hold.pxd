@@ -1,0 +1,82 @@
+# The state of a hold: kind (4 bits) | generation (18 bits) | time in ms (42 bits), and beside it a value.
+#
+# g is the generation; those in the middle are undecided:
+#
+#     UNUSED(g) -> PENDING(g + 1) -> GRANTED(g + 1), or UNUSED(g + 1)         reserve
+#     GRANTED(g) -> SETTLING(g + 1) -> SETTLED(g + 1), or at once if nothing comes back       settle
+#     GRANTED(g) -> RELEASING(g + 1) -> RELEASED(g + 1)                       release
+#     UNUSED(g) -> FUNDING(g + 1) -> FUNDED(g + 1), or UNUSED(g + 1)          of a child: budget, envelope, top-up
+#     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
+#     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
+#
+# account.pyx says who takes which step, and when. A hold's first wish is written before a word of the index names it:
+# until then the hold is its maker's, and what stands in it has not happened, and never will if its maker dies or gives
+# it back.
+from libc.stdint cimport uint64_t
+
+from hbcore._file.format cimport hb_hold
+from hbcore._lib.atomics cimport hb_load_acquire, hb_load_relaxed
+
+cdef enum:
+    UNUSED = 0          # of a key that nothing was ever granted to
+    PENDING = 1         # value: the amount that is asked for
+    GRANTED = 2
+    SETTLED = 3         # value: what came back of the amount
+    SETTLING = 4        # value: what comes back of the amount
+    RELEASING = 5       # value: the amount
+    RELEASED = 6        # value: the amount
+    FUNDING = 7         # value: offset of the child that is to be funded
+    FUNDED = 8          # value: all that came back from the child so far
+    REFUNDING = 9       # value: all that came back from the child, this refund with it
+    ADDING = 10         # value: the amount that is added to the account
+    ADDED = 11
+
+    READ_LIMIT = 64     # looks at a pair that others change, each time
+
+cdef struct Standing:       # a hold as it was found
+    hb_hold *hold
+    uint64_t number         # of the hold
+    uint64_t *word          # where the path has ended
+    uint64_t level          # of the word
+    uint64_t distance       # of the word from the first of the path in its level
+    uint64_t state
+    uint64_t value
+    uint64_t amount
+    uint64_t link
+    uint64_t wish           # of account_reserve and account_finish: the state that this call has written; 0: none yet
+
+
+cdef inline int hold_kind(uint64_t state) noexcept nogil:
+    return <int>(state >> 60)
+
+
+cdef inline uint64_t hold_generation(uint64_t state) noexcept nogil:
+    return state >> 42 & ((1 << 18) - 1)
+
+
+cdef inline uint64_t hold_time(uint64_t state) noexcept nogil:
+    return state & ((<uint64_t>1 << 42) - 1)
+
+
+cdef inline uint64_t hold_state(int kind, uint64_t generation, uint64_t time_ms) noexcept nogil:
+    return <uint64_t>kind << 60 | (generation & ((1 << 18) - 1)) << 42 | time_ms
+
+
+cdef inline uint64_t with_kind(uint64_t state, int kind) noexcept nogil:
+    return state & ((<uint64_t>1 << 60) - 1) | <uint64_t>kind << 60
+
+
+cdef inline bint is_undecided(int kind) noexcept nogil:
+    return kind in (PENDING, SETTLING, RELEASING, FUNDING, REFUNDING, ADDING)
+
+
+cdef inline bint read_pair(const uint64_t *pair, uint64_t *first, uint64_t *second) noexcept nogil:
+    # Two words that change together, of which the first never comes back. False only if the file is damaged.
+    cdef uint64_t before, _turn
+    for _turn in range(READ_LIMIT):
+        before = hb_load_acquire(&pair[0])
+        second[0] = hb_load_acquire(&pair[1])
+        first[0] = hb_load_relaxed(&pair[0])
+        if first[0] == before:
+            return True
+    return False

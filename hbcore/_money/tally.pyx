@@ -1,0 +1,60 @@
+"""The tally: all holds of an account, read one after another, for the statistics and for the audit.
+
+Each is read as ``account_read`` reads it, so that what others do meanwhile is either in a hold or not. Whether the sum
+of them belongs to one moment is for the caller to find out, by the digest and by the money.
+"""
+from libc.stdint cimport uint64_t
+
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.answers cimport CORRUPT, LACKING, NOT_FOUND, REPEATED
+from hbcore._money.account cimport Account, account_read
+from hbcore._money.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind
+from hbcore._money.levels cimport levels_locate
+
+
+cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
+    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or CORRUPT.
+    cdef uint64_t number
+    cdef UserKey key
+    cdef Standing standing
+    cdef int answer, kind
+    for number in range(first, end):
+        answer = account_read(account, number, &key, &standing)
+        if answer == NOT_FOUND:
+            continue
+        if answer != REPEATED:
+            return answer
+        kind = hold_kind(standing.state)
+        # No state comes back, so equal digests of two looks mean equal states all the while.
+        sums.digest = (sums.digest ^ standing.state ^ standing.value) * <uint64_t>0x9E3779B97F4A7C15
+        if kind == ADDED:
+            sums.added += standing.amount
+            continue
+        sums.taken += standing.amount - standing.value
+        if kind != FUNDED:
+            sums.count += 1
+        if kind == SETTLED:
+            sums.settled += standing.amount - standing.value
+    return 0
+
+
+cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
+    # For the audit: every hold first .. end - 1 can be read, and what was granted is where its key leads, and nowhere
+    # else. (Where nothing was granted, a key may be left of a request that was overtaken, or died.) Returns 0, LACKING,
+    # UNSEEN, or CORRUPT with the number of the hold.
+    cdef UserKey key
+    cdef Standing standing, found
+    cdef int answer
+    number[0] = first
+    while number[0] < end:
+        answer = account_read(account, number[0], &key, &standing)
+        if answer != REPEATED and answer != NOT_FOUND:
+            return answer
+        if answer == REPEATED:
+            answer = levels_locate(&account.index, &key, &found)
+            if answer == LACKING:
+                return LACKING
+            if answer != REPEATED or found.number != standing.number:
+                return CORRUPT
+        number[0] += 1
+    return 0

@@ -1,0 +1,350 @@
+"""Making envelopes: getting or creating one by its name, and creating many at once.
+
+Both check and convert the Python arguments first, and then make each envelope by one protocol (``create``): look for
+the name, take space, write the envelope there whole, and have one compare-and-swap name it (of the directory, or of
+its budget's money). Whoever dies before that leaves space that is nobody's, and whoever dies after it a whole envelope.
+So a batch that is cut short has made some of its envelopes and not the others, and asking again makes the rest.
+"""
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from hbcore._claims.deck cimport envelope_size
+from hbcore._file.clock cimport hb_now_ms
+from hbcore._file.directory cimport Name, directory_allocate, directory_prefetch, name_message, name_set
+from hbcore._file.format cimport HB_KIND_ENVELOPE, hb_envelope
+from hbcore._file.region cimport Region
+from hbcore._keys.batch cimport GROUP, Message, siphash128_group
+from hbcore._keys.user cimport UserKey, siphash128
+from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, REPEATED
+from hbcore._money.account cimport account_prefetch
+from hbcore._money.funding cimport CHILD_CLOSED, child_afford, child_find, child_insert, insufficient
+from hbcore._ops.wish cimport (
+    SEED_SIZE, Order, Wish, is_default_law, plain_order, plain_wish, text_of, wish_as_terms, wish_from, wish_of,
+)
+from hbcore._split.law cimport Terms, strata_of
+from hbcore._split.stream cimport Stream, stream_init, stream_word
+from hbcore.budget cimport Budget, budget_set_envelopes
+from hbcore.envelope cimport (
+    NAME_LIMIT, TERMS_MESSAGE, Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged,
+    terms_message,
+)
+
+from os import urandom
+
+import numpy as np
+
+from hbcore.errors import NotFoundError
+from hbcore._ops.orders import common_terms, orders
+from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long SYS_getrandom
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, void *buffer, size_t size, unsigned int flags)
+
+cdef enum:
+    STATE_SIZE = 8          # of the first word of an extent
+
+cdef object ONE = 1         # the default of min and per_user, and
+cdef object THREE = 3       # of concentration
+
+
+# ---- the protocol ---------------------------------------------------------------------------------------------------
+
+cdef void fill(const Name *name, const Wish *wish, uint64_t now_ms, hb_envelope *image) noexcept nogil:
+    # An envelope as it is to be written; all but its check, and the state of its extent.
+    memset(image, 0, sizeof(hb_envelope))
+    image.extent.kind = HB_KIND_ENVELOPE
+    image.extent.name_length = <uint16_t>name.length
+    image.extent.name_offset = sizeof(hb_envelope)
+    image.extent.parent = name.parent
+    image.extent.created_at_ms = now_ms
+    image.total = wish.terms.total
+    image.packets = wish.terms.packets
+    image.min = wish.terms.min
+    image.max = wish.terms.max
+    image.law = wish.terms.law
+    image.concentration = wish.terms.concentration
+    image.expires_at_ms = wish.expires_at_ms
+    image.hold_ms = wish.hold_ms
+    image.per_user = wish.per_user
+    image.max_packets = wish.max_packets
+    image.open_count = image.cleared_count = wish.terms.packets
+    memcpy(image.seed, wish.terms.seed, SEED_SIZE)
+
+
+cdef int create(
+    Region region, Budget budget, const Name *name, const hb_envelope *image, int64_t *offset, uint64_t *available
+) except -1 nogil:
+    # Make the envelope, which was not there when it was looked for. Returns GRANTED_NOW, or REPEATED if somebody else
+    # has made one of that name meanwhile, with its offset; or INSUFFICIENT or CLOSED. A death on the way leaves an
+    # extent in phase MAKING that nothing leads to, which is nobody's.
+    cdef int64_t made = 0
+    cdef char *shared
+    offset[0] = child_afford(region, budget, name, image.total, available)
+    if offset[0] == 0:
+        made = directory_allocate(region, envelope_size(name.length, strata_of(image.packets), image.max_packets))
+        # All of it lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is named. The state
+        # of the extent, the first word, stays what it is.
+        shared = region.base + made
+        memcpy(shared + STATE_SIZE, <const char *>image + STATE_SIZE, sizeof(hb_envelope) - STATE_SIZE)
+        memcpy(shared + sizeof(hb_envelope), name.text, name.length)
+        # The compare-and-swap is in there; before it nobody can see the envelope, after it it is whole.
+        offset[0] = child_insert(region, budget, name, <uint64_t>made, image.total, available)
+    if offset[0] > 0:
+        return GRANTED_NOW if offset[0] == made else REPEATED
+    return CLOSED if offset[0] == CHILD_CLOSED else INSUFFICIENT
+
+
+cdef bint is_as_wished(
+    const Terms *terms, uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets,
+    const Wish *wish
+) noexcept nogil:
+    # Whether an envelope that exists has the terms that are asked for; any seed will do where none is given.
+    return (terms.total == wish.terms.total and terms.packets == wish.terms.packets and terms.law == wish.terms.law
+            and terms.min == wish.terms.min and terms.max == wish.terms.max
+            and terms.concentration == wish.terms.concentration and expires_at_ms == wish.expires_at_ms
+            and hold_ms == wish.hold_ms and per_user == wish.per_user and max_packets == wish.max_packets
+            and (not wish.has_seed or memcmp(terms.seed, wish.terms.seed, SEED_SIZE) == 0))
+
+
+cdef int fresh_seed(unsigned char *seed) except -1:
+    cdef bytes drawn
+    # 32 bytes from the operating system: os.urandom without what that costs. No bytes are kept for the next seed: a
+    # forked child, or a copy of the machine, would have them as well.
+    if syscall(SYS_getrandom, seed, SEED_SIZE, 0) != SEED_SIZE:     # interrupted, or a kernel that has it not
+        drawn = urandom(SEED_SIZE)
+        memcpy(seed, <const unsigned char *>drawn, SEED_SIZE)
+    return 0
+
+
+# ---- one ------------------------------------------------------------------------------------------------------------
+
+cdef object get_envelope(
+    Region region, Budget budget, object name, object total, object packets, object law, object min, object max,
+    object concentration, object seed, object expires_at, object per_user, object hold_seconds, object max_packets
+):
+    # Get or create an envelope of a budget, or of the engine if that is None.
+    cdef Envelope envelope
+    cdef Name place
+    cdef Wish wish
+    cdef hb_envelope image
+    cdef unsigned char[TERMS_MESSAGE] message
+    cdef UserKey check
+    cdef const unsigned char *text = NULL
+    cdef uint64_t length = 0
+    cdef uint64_t available = 0
+    cdef int64_t offset
+    cdef int status
+    cdef bint is_lookup = total is None and packets is None
+    region.check_open()
+    if type(name) is not str or not text_of(<str>name, &text, &length):
+        name = object_name(name).decode()       # a str, and not a subclass of it; or what is wrong with it
+        text_of(<str>name, &text, &length)
+    if is_lookup and not (is_default_law(law) and min is ONE and max is None and concentration is THREE
+                          and seed is None and expires_at is None and per_user is ONE and hold_seconds is None
+                          and max_packets is None):
+        check_lookup(law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets)
+    name_set(region, HB_KIND_ENVELOPE, 0 if budget is None else budget.offset, text, length, &place)
+    offset = child_find(region, budget, &place)
+    if is_lookup:
+        if offset == 0:
+            raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
+        return envelope_at(region, <uint64_t>offset, <str>name, budget)
+    envelope = None if offset == 0 else envelope_at(region, <uint64_t>offset, <str>name, budget)
+    if not plain_wish(
+        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets, &wish
+    ):
+        terms = envelope_terms(
+            total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets
+        )
+        wish_from(terms, &wish)
+    if envelope is None:
+        if not wish.has_seed:
+            fresh_seed(wish.terms.seed)
+        fill(&place, &wish, hb_now_ms(), &image)
+        siphash128(region.header.directory_key, message, terms_message(&image, text, length, message), &check)
+        memcpy(image.check, &check, 16)
+        status = create(region, budget, &place, &image, &offset, &available)
+        if offset < 0:
+            raise insufficient(budget, f"envelope {name!r}", wish.terms.total, <int>offset, available)
+        if status == GRANTED_NOW:
+            return envelope_from(
+                region, <uint64_t>offset, <str>name, budget, &place, &wish.terms, wish.expires_at_ms, wish.hold_ms,
+                wish.per_user, wish.max_packets,
+            )
+        envelope = envelope_at(region, <uint64_t>offset, <str>name, budget)
+    if not is_as_wished(
+        &envelope.deck.first.terms, envelope.deck.expires_at_ms, envelope.deck.hold_ms, envelope.deck.per_user,
+        envelope.deck.max_packets, &wish,
+    ):
+        check_same_terms(name, envelope_terms_of(envelope), wish_as_terms(&wish))
+    return envelope
+
+
+# ---- many -----------------------------------------------------------------------------------------------------------
+
+cdef object create_envelopes(
+    Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
+    object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
+):
+    # Create many envelopes of a budget, or of the engine if that is None. Everything is checked before any is made.
+    cdef Wish common
+    cdef Order order
+    cdef Py_buffer view
+    cdef Stream stream
+    cdef unsigned char[SEED_SIZE] key
+    region.check_open()
+    wish_from(common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets), &common)
+    order = plain_order(names, totals, packets, seeds, &common)
+    if order is None:
+        plain = orders(
+            names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets
+        )
+        order = plain_order(plain.names, plain.totals, plain.packets, plain.seeds, &common)
+        if order is None:
+            raise ValueError("the terms must not change while they are read")
+    common.has_seed = order.seeds is not None
+    statuses = np.empty(order.count, np.uint8)
+    region.check_open()     # reading the names may have run any Python
+    # Every envelope has a seed of its own from one key that the operating system has drawn for this call and nobody
+    # keeps. ChaCha20 under an unknown key cannot be told from chance, so who learns some of the seeds, which a file
+    # keeps, cannot compute another. No two calls share a key, whatever was forked in between: nothing is kept for the
+    # next, and a child that is forked meanwhile by another thread does not have this one to go on with.
+    fresh_seed(key)
+    stream_init(&stream, key, 0, 0)
+    PyObject_GetBuffer(statuses, &view, PyBUF_WRITABLE)
+    try:
+        with nogil:
+            create_rows(region, budget, order, &common, &stream, <uint8_t *>view.buf)
+    finally:
+        memset(&stream, 0, sizeof(stream))
+        memset(key, 0, SEED_SIZE)
+        PyBuffer_Release(&view)
+    return statuses
+
+
+cdef struct Making:         # one envelope of a group
+    Name name
+    Wish wish
+    int64_t offset          # where it was found; 0: it was not there
+    hb_envelope image       # what is to be written if it was not
+
+
+cdef int create_rows(
+    Region region, Budget budget, Order order, const Wish *common, Stream *stream, uint8_t *statuses
+) except -1 nogil:
+    # Make each envelope in order, or look at the one that there is. An exception leaves those before it made.
+    cdef Making[GROUP] group
+    cdef Py_ssize_t base = 0
+    cdef Py_ssize_t i, size
+    for i in range(GROUP):
+        group[i].wish = common[0]
+    while base < order.count:
+        size = min(order.count - base, <Py_ssize_t>GROUP)
+        find_group(region, budget, order, base, size, group)
+        fill_group(region, order, base, size, stream, group)
+        for i in range(size):
+            statuses[base + i] = <uint8_t>make_one(region, budget, group, i)
+        base += size
+    return 0
+
+
+cdef int find_group(
+    Region region, Budget budget, Order order, Py_ssize_t base, Py_ssize_t size, Making *group
+) except -1 nogil:
+    # Look for the envelopes base .. base + size - 1 of the order. All names are hashed, and what they lead to is
+    # fetched, before the first is looked for.
+    cdef Message[GROUP] messages
+    cdef UserKey[GROUP] keys
+    cdef Name *name
+    cdef Py_ssize_t i
+    for i in range(size):
+        name = &group[i].name
+        name.kind = HB_KIND_ENVELOPE
+        name.parent = 0 if budget is None else budget.offset
+        name.text = order.texts[base + i]
+        name.length = order.lengths[base + i]
+        messages[i].size = name_message(name, messages[i].bytes)
+    siphash128_group(region.header.directory_key, messages, size, keys)
+    for i in range(size):
+        group[i].name.key = keys[i]
+        directory_prefetch(region, &group[i].name)
+        if budget is not None:
+            account_prefetch(&budget.account, &keys[i])
+    for i in range(size):
+        group[i].offset = child_find(region, budget, &group[i].name)
+    return 0
+
+
+cdef void fill_group(
+    Region region, Order order, Py_ssize_t base, Py_ssize_t size, Stream *stream, Making *group
+) noexcept nogil:
+    # Work out the wishes of a group, and the images of what was not there, each with its check.
+    cdef Message[GROUP] messages
+    cdef UserKey[GROUP] checks
+    cdef uint64_t now_ms = hb_now_ms()
+    cdef Making *making
+    cdef Py_ssize_t i
+    cdef Py_ssize_t count = 0
+    for i in range(size):
+        making = &group[i]
+        wish_of(order, base + i, &making.wish)
+        if making.offset == 0:
+            if not making.wish.has_seed:
+                draw_seed(stream, making.wish.terms.seed)
+            fill(&making.name, &making.wish, now_ms, &making.image)
+            messages[count].size = terms_message(
+                &making.image, making.name.text, making.name.length, messages[count].bytes
+            )
+            count += 1
+    siphash128_group(region.header.directory_key, messages, count, checks)
+    count = 0
+    for i in range(size):
+        if group[i].offset == 0:
+            memcpy(group[i].image.check, &checks[count], 16)
+            count += 1
+
+
+cdef int make_one(Region region, Budget budget, Making *group, Py_ssize_t place) except -1 nogil:
+    # Make one of a group, if it was not there, or look at it. Returns its Status.
+    cdef Making *making = &group[place]
+    cdef uint64_t available
+    cdef Py_ssize_t i
+    cdef int status
+    for i in range(place):
+        # The same name again was made just now; without another look its space would be taken twice.
+        if making.offset == 0 and group[i].name.key.low == making.name.key.low:
+            making.offset = child_find(region, budget, &making.name)
+    if making.offset == 0:
+        status = create(region, budget, &making.name, &making.image, &making.offset, &available)
+        if status != REPEATED:
+            return status
+    return look_at(region, &making.name, <uint64_t>making.offset, &making.wish)
+
+
+cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:
+    # The stream lasts for 2**33 seeds, which is more than a batch can have.
+    cdef unsigned int word
+    cdef int i
+    for i in range(SEED_SIZE // 4):
+        word = stream_word(stream)
+        memcpy(seed + 4 * i, &word, 4)
+
+
+cdef int look_at(Region region, const Name *name, uint64_t offset, const Wish *wish) except -1 nogil:
+    # REPEATED if the envelope that exists is the one that is wished for, else CONFLICT.
+    cdef hb_envelope copy
+    cdef unsigned char[NAME_LIMIT] text
+    cdef Terms terms
+    cdef const char *wrong = envelope_read(region, offset, &copy, text, &terms)
+    if wrong != NULL:
+        with gil:
+            raise_damaged(region, name.text[:name.length].decode(), wrong)
+    if is_as_wished(&terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets, wish):
+        return REPEATED
+    return CONFLICT
+
+budget_set_envelopes(get_envelope, create_envelopes)

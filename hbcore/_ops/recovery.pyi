@@ -1,0 +1,3 @@
+from hbcore._file.region import Region
+
+def recover(region: Region) -> None: ...

@@ -1,0 +1,137 @@
+"""Putting a file right after a reboot: no worker of it is alive, and nobody else can have it open meanwhile.
+
+What was in dead hands is decided by the index as it was found; then vacancy and index are made anew from the slots,
+which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
+all of it again, and the boot id is written last (``opening.pyx``).
+"""
+from libc.stdint cimport uint64_t
+
+from hbcore._claims.deck cimport Deck, part_of
+from hbcore._claims.ending cimport ledger_reclaim
+from hbcore._claims.index cimport Index, entry_prefix, home_of
+from hbcore._claims.part cimport STRATUM_OPEN, Part, place_in
+from hbcore._claims.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
+from hbcore._file.clock cimport hb_boot_ms
+from hbcore._file.directory cimport is_named
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot
+from hbcore._file.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore._keys.user cimport UserKey
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore._split.law cimport stratum_of
+from hbcore.envelope cimport Envelope, envelope_at
+
+from hbcore.errors import CorruptFileError
+
+ctypedef void (*slot_function)(Deck *deck, uint64_t packet) noexcept nogil
+
+
+def recover(Region region):
+    """Put every object of a file right. The caller holds the recovery lock, and nobody is registered.
+
+    Raises:
+        CorruptFileError: the chain of extents is broken, so that not everything can be found.
+    """
+    cdef uint64_t offset = FIRST_EXTENT
+    cdef hb_extent *extent
+    cdef Envelope envelope
+    cdef uint64_t state
+    while True:     # each turn passes one extent
+        extent = <hb_extent *>(region.base + offset)
+        state = hb_load_acquire(&extent.state) if region.contains(offset, sizeof(hb_extent)) else 0
+        if state == 0 and offset >= hb_load_relaxed(&region.header.frontier):
+            return
+        if extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
+            raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
+        if extent_phase(state) == HB_PHASE_MAKING:
+            state ^= HB_PHASE_MAKING ^ (HB_PHASE_LIVE if is_named(region, offset) else HB_PHASE_RETIRED)
+            hb_store_relaxed(&extent.state, state)
+        if extent_phase(state) == HB_PHASE_LIVE and extent.kind == HB_KIND_ENVELOPE:
+            try:
+                envelope = envelope_at(region, offset, "")
+            except CorruptFileError:
+                pass        # whoever asks for it is told
+            else:
+                with nogil:
+                    recover_deck(&envelope.deck, region)
+        offset += extent_size(state)
+
+
+cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
+    cdef Index *index = &deck.ledger.index
+    each_slot(deck, region, decide)
+    # From here on the index is not needed any more: no slot is in anybody's hands.
+    clear(region, deck.ledger.vacancy.levels[0],
+          <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
+    hb_store_relaxed(deck.ledger.vacancy.cleared_count, hb_load_relaxed(deck.ledger.vacancy.open_count))
+    hb_store_relaxed(index.state, 0)
+    hb_store_relaxed(index.tombstones, 0)
+    hb_store_relaxed(deck.ledger.next_expiry, 0)
+    each_slot(deck, region, enter)
+
+
+cdef void each_slot(Deck *deck, Region region, slot_function work) noexcept nogil:
+    # Every slot that was ever written; what its stratum's word says is not asked.
+    cdef uint64_t base = <char *>deck.ledger.slots - region.base
+    cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
+    cdef uint64_t data_end, packet
+    cdef uint64_t data = region.next_data(base, end, &data_end)
+    while data < end:
+        for packet in range((data - base) // sizeof(hb_slot), (data_end - base - 1) // sizeof(hb_slot) + 1):
+            work(deck, packet)
+        data = region.next_data(data_end, end, &data_end)
+
+
+cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
+    # A HELD slot that the index names is a claim, another is not; what was being released is released.
+    cdef hb_slot *slot = &deck.ledger.slots[packet]
+    cdef uint64_t state = hb_load_relaxed(&slot.state)
+    cdef uint64_t *stratum
+    cdef uint64_t now_ms
+    cdef Part *part
+    if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
+        ledger_reclaim(&deck.ledger, packet)
+        state = hb_load_relaxed(&slot.state)
+        if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
+            # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
+            hb_cas(&slot.state, state, slot_state(FREE, state, 0))
+    if slot_kind(state) == GRANTED and deck.hold_ms != 0:
+        # Nobody knows how long the machine was off: the claim has its whole time again.
+        now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
+        hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))
+    if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
+        part = part_of(deck, packet)
+        if part == NULL:
+            return      # damage, that an audit finds
+        stratum = &part.strata[stratum_of(&part.terms, place_in(part, packet))]
+        if hb_load_relaxed(stratum) != STRATUM_OPEN:
+            hb_store_relaxed(stratum, STRATUM_OPEN)     # it was, or nothing could have been claimed of it
+
+
+cdef void enter(Deck *deck, uint64_t packet) noexcept nogil:
+    # Into the index.
+    cdef Index *index = &deck.ledger.index
+    cdef int kind = slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state))
+    cdef uint64_t at, _step
+    cdef UserKey key
+    if kind != GRANTED and kind != SETTLED:
+        return
+    key.low = hb_load_relaxed(&deck.ledger.slots[packet].user[0])
+    key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
+    at = home_of(index, &key)
+    for _step in range(index.word_count):
+        if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, &key) | packet):
+            return
+        at = at + 1 if at + 1 < index.word_count else 0
+
+
+cdef void clear(Region region, uint64_t *words, uint64_t count) noexcept nogil:
+    # Only what was ever written, and is not zero yet.
+    cdef uint64_t base = <char *>words - region.base
+    cdef uint64_t end = base + 8 * count
+    cdef uint64_t data_end, i
+    cdef uint64_t data = region.next_data(base, end, &data_end)
+    while data < end:
+        for i in range((data - base) // 8, (data_end - base + 7) // 8):
+            if hb_load_relaxed(&words[i]) != 0:
+                hb_store_relaxed(&words[i], 0)
+        data = region.next_data(data_end, end, &data_end)

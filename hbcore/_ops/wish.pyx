@@ -1,0 +1,334 @@
+"""What is asked for: one envelope (a ``Wish``), or many (an ``Order``), read from what Python gives.
+
+What is plain (an ``int``, a ``str``, an array) is read here, without a call of Python code. Everything else, and every
+error, is left to ``terms.py`` and ``orders.py``, which the reference uses as well: nothing here says what is wrong.
+"""
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.math cimport ceil
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy
+
+from hbcore._lib.integers cimport hb_read_integer
+from hbcore._split.law cimport Terms, terms_valid
+
+import numpy as np
+
+from hbcore.terms import (
+    CONCENTRATION_LIMIT as _CONCENTRATION_LIMIT, EXPIRY_LIMIT_MS as _EXPIRY_LIMIT_MS,
+    HOLD_LIMIT_SECONDS as _HOLD_LIMIT_SECONDS, LAWS as _LAWS, LOOKUP as _LOOKUP, NAME_LIMIT as _NAME_LIMIT,
+    PACKET_LIMIT as _PACKET_LIMIT, PER_USER_LIMIT as _PER_USER_LIMIT, Terms as CheckedTerms,
+)
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+cdef tuple LAWS = _LAWS
+cdef object DEFAULT_LAW = _LOOKUP["law"]
+cdef unsigned int DEFAULT_LAW_NUMBER = LAWS.index(DEFAULT_LAW)
+cdef uint64_t CONCENTRATION_LIMIT = _CONCENTRATION_LIMIT
+cdef int64_t EXPIRY_LIMIT = _EXPIRY_LIMIT_MS // 1000
+cdef int64_t HOLD_LIMIT = _HOLD_LIMIT_SECONDS
+cdef Py_ssize_t NAME_LIMIT = _NAME_LIMIT
+cdef uint64_t PACKET_LIMIT = _PACKET_LIMIT
+cdef uint64_t PER_USER_LIMIT = _PER_USER_LIMIT
+
+
+# ---- one ------------------------------------------------------------------------------------------------------------
+
+cdef bint text_of(str name, const unsigned char **text, uint64_t *length) except -1:
+    # The UTF-8 form of a name, which the str keeps for as long as it lives. False: it cannot be one.
+    cdef Py_ssize_t size
+    try:
+        text[0] = <const unsigned char *>PyUnicode_AsUTF8AndSize(name, &size)
+    except UnicodeEncodeError:
+        return False
+    length[0] = <uint64_t>size
+    return 1 <= size <= NAME_LIMIT and memchr(text[0], 0, <size_t>size) == NULL
+
+
+cdef bint is_default_law(object law) noexcept:
+    return law is DEFAULT_LAW
+
+
+cdef inline bint plain_integer(object value, uint64_t *out) except -1:
+    # Whether it is an int of 1 .. 2**63 - 1, and which.
+    cdef long long number
+    if type(value) is not int or hb_read_integer(value, &number) != 0:
+        return False
+    out[0] = <uint64_t>number
+    return number >= 1
+
+
+cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, uint64_t *out) except -1:
+    # Seconds, less than `limit` (or just that, rounded up), as milliseconds; None is 0.
+    cdef double seconds
+    cdef uint64_t number
+    out[0] = 0
+    if value is None:
+        return True
+    if type(value) is float:
+        seconds = value
+        if not 0 < seconds < limit:     # false for NaN as well
+            return False
+        seconds *= 1000
+        out[0] = max(<uint64_t>1, <uint64_t>(ceil(seconds) if is_rounded_up else seconds))
+        return True
+    if not plain_integer(value, &number) or number >= <uint64_t>limit:
+        return False
+    out[0] = number * 1000
+    return True
+
+
+cdef inline bint has_room(const Wish *wish) noexcept nogil:
+    return wish.terms.packets <= wish.max_packets < PACKET_LIMIT
+
+
+cdef bint plain_wish(
+    object total, object packets, object law, object min, object max, object concentration, object seed,
+    object expires_at, object per_user, object hold_seconds, object max_packets, Wish *wish
+) except -1:
+    # Read terms that are plain and sound. False: something is neither, or maybe not.
+    cdef Terms *terms = &wish.terms
+    cdef uint64_t number = 0
+    if not (plain_integer(total, &terms.total) and plain_integer(packets, &terms.packets)
+            and plain_integer(min, &terms.min) and plain_integer(concentration, &number)):
+        return False
+    if number > CONCENTRATION_LIMIT:
+        return False
+    terms.concentration = <unsigned int>number
+    if law is DEFAULT_LAW:
+        terms.law = DEFAULT_LAW_NUMBER
+    elif type(law) is str and law in LAWS:
+        terms.law = LAWS.index(law)
+    else:
+        return False
+    if max is None:
+        terms.max = terms.total
+    elif not plain_integer(max, &terms.max):
+        return False
+    elif terms.max > terms.total:
+        terms.max = terms.total
+        if terms.min > terms.total:
+            return False
+    if max_packets is None:
+        wish.max_packets = terms.packets
+    elif not plain_integer(max_packets, &wish.max_packets) or not has_room(wish):
+        return False
+    wish.has_seed = seed is not None
+    if wish.has_seed:
+        if type(seed) is not bytes or len(<bytes>seed) != SEED_SIZE:
+            return False
+        memcpy(terms.seed, <const unsigned char *><bytes>seed, SEED_SIZE)
+    if not plain_integer(per_user, &wish.per_user) or wish.per_user > PER_USER_LIMIT:
+        return False
+    return (plain_seconds(expires_at, EXPIRY_LIMIT, False, &wish.expires_at_ms)
+            and plain_seconds(hold_seconds, HOLD_LIMIT, True, &wish.hold_ms) and terms_valid(terms))
+
+
+cdef int wish_from(object checked, Wish *wish) except -1:
+    # checked: hbcore.terms.Terms
+    wish.terms.total = checked.total
+    wish.terms.packets = checked.packets
+    wish.terms.law = checked.law
+    wish.terms.min = checked.min
+    wish.terms.max = checked.max
+    wish.terms.concentration = checked.concentration
+    wish.has_seed = checked.seed is not None
+    if wish.has_seed:
+        memcpy(wish.terms.seed, <const unsigned char *><bytes>checked.seed, SEED_SIZE)
+    wish.expires_at_ms = checked.expires_at_ms
+    wish.per_user = checked.per_user
+    wish.hold_ms = checked.hold_ms
+    wish.max_packets = checked.max_packets
+    return 0
+
+
+cdef object wish_as_terms(const Wish *wish):
+    return CheckedTerms(
+        total=wish.terms.total,
+        packets=wish.terms.packets,
+        law=wish.terms.law,
+        min=wish.terms.min,
+        max=wish.terms.max,
+        concentration=wish.terms.concentration,
+        seed=wish.terms.seed[:SEED_SIZE] if wish.has_seed else None,
+        expires_at_ms=wish.expires_at_ms,
+        per_user=wish.per_user,
+        hold_ms=wish.hold_ms,
+        max_packets=wish.max_packets,
+    )
+
+
+# ---- many -----------------------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.auto_pickle(False)
+@cython.no_gc
+cdef class Order:
+    """The envelopes of one batch; what it points to lives as long as it does."""
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.copies)
+        PyMem_RawFree(self.texts)
+        PyMem_RawFree(self.lengths)
+        PyMem_RawFree(self.totals)
+        PyMem_RawFree(self.packets)
+
+
+cdef void *memory_for(Py_ssize_t count, size_t size) except NULL:
+    cdef void *memory = PyMem_RawMalloc(<size_t>count * size + 1)
+    if memory == NULL:
+        raise MemoryError(f"no memory for a batch of {count} envelopes")
+    return memory
+
+
+cdef bint plain_names(object names, Order order) except -1:
+    # Read the names of a list, a tuple or an array of fixed-width strings. False: they are not that, or not names.
+    cdef uint64_t length
+    cdef Py_ssize_t i
+    if type(names) is np.ndarray and names.ndim == 1 and names.dtype.kind == "U":
+        if names.dtype.isnative and 0 < names.dtype.itemsize <= 4 * NAME_LIMIT and ascii_names(names, order):
+            return True
+        try:
+            order.names = tuple(names.tolist())
+        except (SystemError, ValueError):       # NumPy's words for a character beyond the last of Unicode
+            return False
+    elif type(names) is list or type(names) is tuple:
+        order.names = tuple(names)      # which nobody can change
+    else:
+        return False
+    place_for(order, len(order.names))
+    for i in range(order.count):
+        name = order.names[i]
+        if type(name) is not str or not text_of(<str>name, &order.texts[i], &length):
+            return False
+        order.lengths[i] = <unsigned char>length
+    return True
+
+
+cdef int place_for(Order order, Py_ssize_t count) except -1:
+    PyMem_RawFree(order.texts)      # of another try
+    PyMem_RawFree(order.lengths)
+    order.texts = NULL
+    order.lengths = NULL
+    order.texts = <const unsigned char **>memory_for(count, sizeof(char *))
+    order.lengths = <unsigned char *>memory_for(count, 1)
+    order.count = count
+    return 0
+
+
+cdef bint ascii_names(object names, Order order) except -1:
+    # Copy the characters of an array, of 4 bytes each, without making a str of any. False: not all of them are ASCII.
+    cdef Py_buffer view
+    cdef Py_ssize_t width = names.dtype.itemsize // 4
+    cdef bint is_ascii
+    place_for(order, len(names))
+    order.copies = <unsigned char *>memory_for(order.count, <size_t>width)
+    if order.count == 0:
+        return True
+    characters = np.ascontiguousarray(names).view(np.uint32)
+    PyObject_GetBuffer(characters, &view, PyBUF_SIMPLE)
+    with nogil:
+        is_ascii = copy_ascii(<const uint32_t *>view.buf, width, order)
+    PyBuffer_Release(&view)
+    return is_ascii
+
+
+cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, Order order) noexcept nogil:
+    # A name ends at its first NUL; one with more after that cannot be a name, nor an empty one.
+    cdef unsigned char *out = order.copies
+    cdef uint32_t all_bits, character
+    cdef Py_ssize_t i, j, length
+    for i in range(order.count):
+        all_bits = 0
+        length = 0
+        for j in range(width):
+            character = characters[j]
+            all_bits |= character
+            out[j] = <unsigned char>character
+            if character != 0:
+                if length != j:
+                    return False
+                length = j + 1
+        if all_bits >= 0x80 or length == 0:
+            return False
+        order.texts[i] = out
+        order.lengths[i] = <unsigned char>length
+        out += width
+        characters += width
+    return True
+
+
+cdef bint plain_integers(object values, Py_ssize_t count, int64_t *out) except -1:
+    # Read `count` integers from an int that stands for all, an array, or a list or tuple of int. Whether they are in
+    # range is looked at later. False: something is not plain.
+    cdef Py_buffer view
+    cdef uint64_t number
+    cdef Py_ssize_t i
+    if plain_integer(values, &number):
+        for i in range(count):
+            out[i] = <int64_t>number
+        return True
+    if type(values) is np.ndarray:
+        if values.dtype.kind not in "iu" or values.shape != (count,):
+            return False
+        # What is beyond 2**63 becomes negative, and is found to be out of range.
+        values = np.ascontiguousarray(values.astype(np.int64))
+        PyObject_GetBuffer(values, &view, PyBUF_SIMPLE)
+        memcpy(out, view.buf, <size_t>count * sizeof(int64_t))
+        PyBuffer_Release(&view)
+        return True
+    if type(values) is not list and type(values) is not tuple:
+        return False
+    values = tuple(values)
+    if len(<tuple>values) != count:
+        return False
+    for i in range(count):
+        if not plain_integer((<tuple>values)[i], &number):
+            return False
+        out[i] = <int64_t>number
+    return True
+
+
+cdef bytes plain_seeds(object seeds, Py_ssize_t count):
+    # The seeds one after another, or None.
+    if type(seeds) is np.ndarray:
+        if seeds.dtype != np.uint8 or seeds.shape != (count, SEED_SIZE):
+            return None
+        return seeds.tobytes()
+    if type(seeds) is not list and type(seeds) is not tuple:
+        return None
+    seeds = tuple(seeds)
+    if len(<tuple>seeds) != count:
+        return None
+    for seed in <tuple>seeds:
+        if type(seed) is not bytes or len(<bytes>seed) != SEED_SIZE:
+            return None
+    return b"".join(seeds)
+
+
+cdef Order plain_order(object names, object totals, object packets, object seeds, const Wish *common):
+    # Read a batch that is plain, and sound with the terms that all have in common; None if it is not.
+    cdef Order order = Order.__new__(Order)
+    cdef Wish wish = common[0]
+    cdef Py_ssize_t i
+    order.highest = common.terms.max
+    order.room = common.max_packets
+    if not plain_names(names, order):
+        return None
+    order.totals = <int64_t *>memory_for(order.count, sizeof(int64_t))
+    order.packets = <int64_t *>memory_for(order.count, sizeof(int64_t))
+    if not (plain_integers(totals, order.count, order.totals) and plain_integers(packets, order.count, order.packets)):
+        return None
+    for i in range(order.count):
+        wish_of(order, i, &wish)
+        if not terms_valid(&wish.terms) or not has_room(&wish):
+            return None
+    if seeds is not None:
+        order.seeds = plain_seeds(seeds, order.count)
+        if order.seeds is None:
+            return None
+        order.seed_bytes = <const unsigned char *>order.seeds
+    return order

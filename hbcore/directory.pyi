@@ -1,3 +1,0 @@
-from hbcore.region import Region
-
-def audit_directory(region: Region) -> None: ...

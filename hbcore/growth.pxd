@@ -1,6 +1,0 @@
-# Topping up a live envelope.
-from libc.stdint cimport uint64_t
-
-from hbcore.region cimport Region
-
-cdef bint is_appended(Region region, uint64_t offset) except -1

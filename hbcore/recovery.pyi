@@ -1,3 +1,0 @@
-from hbcore.region import Region
-
-def recover(region: Region) -> None: ...

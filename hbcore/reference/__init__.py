@@ -1,0 +1,87 @@
+"""hbcore in plain Python: the oracle of the tests, the baseline of the benches, and the place to learn the algorithms.
+
+The functions and classes mirror the native modules name by name (``law``, ``user``, ``envelope``, ``budget``,
+``engine``) and give the same answers and the same amounts, bit for bit. The reference keeps its promises
+single-threaded and in memory. It is never a fallback for the native core.
+"""
+
+from hbcore.reference.budget import Budget, Slot
+from hbcore.reference.engine import Engine, boot_ms, now_ms
+from hbcore.reference.envelope import BLOCK_SIZE, Claim, Envelope, Held
+from hbcore.reference.hold import Hold
+from hbcore.reference.law import (
+    DIRICHLET,
+    DOMAIN_ROTATION,
+    DOMAIN_SPLIT,
+    DOUBLE_MEAN,
+    EQUAL,
+    REJECTION_CELLS,
+    ROUNDS,
+    SHUFFLE_STEPS,
+    STRATUM_SIZE,
+    Stream,
+    chacha20_block,
+    checked_terms,
+    composition,
+    distinct,
+    packet_amount,
+    pair_share,
+    resplit,
+    rotation,
+    split,
+    split_dirichlet,
+    split_double_mean,
+    split_equal,
+    split_stratum,
+    stratum_count,
+    stratum_of,
+    stratum_share,
+    stratum_start,
+    sum_cells,
+)
+from hbcore.reference.user import siphash128, user_identity, user_key, user_list
+
+__all__ = [
+    "BLOCK_SIZE",
+    "DIRICHLET",
+    "DOMAIN_ROTATION",
+    "DOMAIN_SPLIT",
+    "DOUBLE_MEAN",
+    "EQUAL",
+    "REJECTION_CELLS",
+    "ROUNDS",
+    "SHUFFLE_STEPS",
+    "STRATUM_SIZE",
+    "Budget",
+    "Claim",
+    "Engine",
+    "Envelope",
+    "Held",
+    "Hold",
+    "Slot",
+    "Stream",
+    "boot_ms",
+    "chacha20_block",
+    "checked_terms",
+    "composition",
+    "distinct",
+    "now_ms",
+    "packet_amount",
+    "pair_share",
+    "resplit",
+    "rotation",
+    "siphash128",
+    "split",
+    "split_dirichlet",
+    "split_double_mean",
+    "split_equal",
+    "split_stratum",
+    "stratum_count",
+    "stratum_of",
+    "stratum_share",
+    "stratum_start",
+    "sum_cells",
+    "user_identity",
+    "user_key",
+    "user_list",
+]

@@ -92,7 +92,7 @@ class Layout:
         self.boundaries = [0, HEADER_SIZE, BUCKETS.start, BUCKETS.stop]
         self.leftovers: collections.Counter[str] = collections.Counter()
         self.slots: dict[str, int] = {}  # where the slots of an envelope begin
-        self.marks: dict[str, range] = {}  # all that claims have marked: strata, vacancy, index and slots
+        self.marks: dict[str, range] = {}  # all that claims have marked: strata, free_map, index and slots
         self.indexes: dict[str, int] = {}
         self.extents: dict[str, range] = {}
         self._fields("header", "hb_header", 0)
@@ -159,7 +159,7 @@ class Layout:
         parts = {
             "name": name_length,
             "strata": 8 * reference.stratum_count(packets),
-            "vacancy": 8 * tree,
+            "free_map": 8 * tree,
             "index": 2 * 8 * ((31 * packets + 127) // 128 * 8),
         }
         place = at + HEAD

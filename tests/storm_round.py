@@ -46,7 +46,7 @@ CORE = {
     "ending",
     "ledger",
     "index",
-    "vacancy",
+    "free_map",
     "deck",
     "directory",
     "opening",

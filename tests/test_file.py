@@ -769,7 +769,7 @@ def places_of(content: bytes) -> list[np.ndarray]:
     while (at := content.find(SEED, heads[-1] + 200)) >= 0:
         heads.append(at - 112)
     head_of = in_use - np.array([0, *heads])[np.searchsorted(heads, in_use, side="right")]
-    is_head = (in_use >= heads[0]) & (head_of < 640)  # the terms, the name, the strata and the vacancy tree
+    is_head = (in_use >= heads[0]) & (head_of < 640)  # the terms, the name, the strata and the free map
     is_directory = (in_use >= 69_632) & (in_use < 102_400)
     is_header = in_use < 4096
     return [

@@ -83,7 +83,7 @@ def test_a_wrong_answer_that_the_audit_names_is_told_from_one_that_it_does_not(
 
 
 def test_every_structure_of_the_format_is_damaged(world: hostile_files.World) -> None:
-    structures = {"header", "worker", "directory", "extent", "envelope", "name", "strata", "vacancy", "index", "slot"}
+    structures = {"header", "worker", "directory", "extent", "envelope", "name", "strata", "free_map", "index", "slot"}
     assert structures | {"space"} == set(world.layout.blocks)
     covered = bytearray(len(world.content))
     for fields in world.layout.blocks.values():

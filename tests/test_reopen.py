@@ -77,9 +77,9 @@ def a_third_released_and_a_third_settled(path: Path, packets: int) -> np.ndarray
 
 
 def damage_index(path: Path, packets: int, zeros: bool) -> None:
-    """Overwrite vacancy and index of the file's only envelope, whose name has one letter."""
+    """Overwrite free_map and index of the file's only envelope, whose name has one letter."""
     strata = (8 * -(-packets // 1024) + 63) // 64 * 64
-    vacancy = FIRST_EXTENT + 384 + 64 + strata
+    free_map = FIRST_EXTENT + 384 + 64 + strata
     children, words = -(-packets // 64), 0
     while True:
         children = -(-children // 32)
@@ -88,7 +88,7 @@ def damage_index(path: Path, packets: int, zeros: bool) -> None:
             break
     size = (words * 8 + 63) // 64 * 64 + 2 * 8 * ((31 * packets + 127) // 128 * 8)
     with open(path, "r+b") as file:
-        file.seek(vacancy)
+        file.seek(free_map)
         file.write(bytes(size) if zeros else np.random.default_rng(1).bytes(size))
 
 

@@ -5,15 +5,15 @@ What a death on the way leaves stands at the top of ``ledger.pyx``.
 from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.ending cimport expire_due, give_back, put_back, reclaim_all
+from hbcore._claims.free_map cimport (
+    BLOCK_SIZE, free_map_mark, free_map_next, free_map_none, free_map_opened, free_map_version, open_blocks, open_slots,
+)
 from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_start_replacement
 from hbcore._claims.ledger cimport (
     PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, help_on, ledger_is_expired, make_granted,
     probe,
 )
 from hbcore._claims.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
-from hbcore._claims.vacancy cimport (
-    BLOCK_SIZE, open_blocks, open_slots, vacancy_mark, vacancy_next, vacancy_none, vacancy_opened, vacancy_version,
-)
 from hbcore._file.format cimport hb_slot
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
@@ -73,11 +73,11 @@ cdef inline bint has_grown(Ledger *ledger, uint64_t open_count) noexcept nogil:
     # opened.
     if ledger.grow != NULL:
         ledger.grow(ledger.context)
-    return hb_load_acquire(ledger.vacancy.open_count) != open_count
+    return hb_load_acquire(ledger.free_map.open_count) != open_count
 
 
 cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
-    # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the vacancy
+    # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the free_map
     # tree does not call full. -1: sold out.
     #
     # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands, and
@@ -95,23 +95,23 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
         # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
         # hint is seen by the look.
         next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
-        open_count = vacancy_opened(&ledger.vacancy)
-        if vacancy_none(&ledger.vacancy):
+        open_count = free_map_opened(&ledger.free_map)
+        if free_map_none(&ledger.free_map):
             if has_grown(ledger, open_count):
                 continue
             if may_expire and expire_due(ledger, worker, next_expiry, &may_expire):
                 continue
             return -1
-        look.digest = vacancy_version(&ledger.vacancy) | <uint64_t>1 << 63
+        look.digest = free_map_version(&ledger.free_map) | <uint64_t>1 << 63
         look.in_hands = False
         start = block * BLOCK_SIZE
-        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &look)
+        slot = take_in(ledger, cursor, min(start + BLOCK_SIZE, open_slots(&ledger.free_map)), worker, &look)
         if slot < 0:
             slot = take_in(ledger, start, cursor, worker, &look)
         if slot >= 0:
             return slot
-        vacancy_mark(&ledger.vacancy, block)
-        slot = search_blocks(ledger, block + 1, open_blocks(&ledger.vacancy), worker, &look)
+        free_map_mark(&ledger.free_map, block)
+        slot = search_blocks(ledger, block + 1, open_blocks(&ledger.free_map), worker, &look)
         if slot < 0:
             slot = search_blocks(ledger, 0, block, worker, &look)
         if slot >= 0:
@@ -132,14 +132,14 @@ cdef int64_t search_blocks(
     cdef int64_t candidate, slot
     cdef uint64_t start
     while True:     # block rises with every turn
-        candidate = vacancy_next(&ledger.vacancy, block)
+        candidate = free_map_next(&ledger.free_map, block)
         if candidate < 0 or <uint64_t>candidate >= end:
             return -1
         start = <uint64_t>candidate * BLOCK_SIZE
-        slot = take_in(ledger, start, min(start + BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, look)
+        slot = take_in(ledger, start, min(start + BLOCK_SIZE, open_slots(&ledger.free_map)), worker, look)
         if slot >= 0:
             return slot
-        vacancy_mark(&ledger.vacancy, <uint64_t>candidate)
+        free_map_mark(&ledger.free_map, <uint64_t>candidate)
         block = <uint64_t>candidate + 1
 
 
@@ -149,7 +149,7 @@ cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexc
     # block, and then the first slot of a block that nobody has begun; if it can be, one far away, because processors
     # fetch what comes next before it is wanted. -1: there may be none left; search knows.
     cdef uint64_t block = cursor // BLOCK_SIZE
-    cdef uint64_t block_count = open_blocks(&ledger.vacancy)
+    cdef uint64_t block_count = open_blocks(&ledger.free_map)
     cdef uint64_t number = (cursor ^ worker << 32) * <uint64_t>0x9E3779B97F4A7C15
     cdef uint64_t low
     cdef int64_t slot
@@ -159,7 +159,7 @@ cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexc
     if block_count <= NEAR_LOOKS:
         return -1       # a small ledger is searched in order, as the reference does it
     if cursor % BLOCK_SIZE != 0:
-        slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.vacancy)), worker, &unused)
+        slot = take_in(ledger, cursor, min((block + 1) * BLOCK_SIZE, open_slots(&ledger.free_map)), worker, &unused)
         if slot >= 0:
             return slot
     for _look in range(FAR_LOOKS):
@@ -182,9 +182,9 @@ cdef inline int64_t begin_next(Ledger *ledger, uint64_t start, uint64_t *block, 
     # if it has been begun. *block: which it is, or NO_BLOCK.
     cdef Look unused
     cdef uint64_t slot
-    cdef int64_t next_block = vacancy_next(&ledger.vacancy, start)
+    cdef int64_t next_block = free_map_next(&ledger.free_map, start)
     if next_block < 0:
-        next_block = vacancy_next(&ledger.vacancy, 0)
+        next_block = free_map_next(&ledger.free_map, 0)
     block[0] = <uint64_t>next_block
     if next_block < 0:
         return -1
@@ -221,12 +221,12 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
         cursor.late_at = 0
         is_new = True
     slot = cursor.slot
-    open_count = open_slots(&ledger.vacancy)
+    open_count = open_slots(&ledger.free_map)
     unused.digest = unused.in_hands = 0
     if slot % BLOCK_SIZE == 0:
         # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
         # short.
-        vacancy_mark(&ledger.vacancy, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
+        free_map_mark(&ledger.free_map, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
     taken = take_in(ledger, slot, slot + 1, worker, &unused)
     if taken < 0:
         taken = -1
@@ -249,7 +249,7 @@ cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
     # Where a thread begins: multiples of the golden ratio spread any number of threads evenly over the blocks.
     cdef uint64_t number = (worker & 0xFFF) * 8 + hb_this_thread() - 1
     cdef uint64_t low
-    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, open_blocks(&ledger.vacancy), &low) * BLOCK_SIZE
+    return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, open_blocks(&ledger.free_map), &low) * BLOCK_SIZE
 
 
 # ---- claiming -------------------------------------------------------------------------------------------------------

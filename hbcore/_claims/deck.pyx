@@ -8,10 +8,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from hbcore._claims.ending cimport ledger_expire, ledger_reclaim, ledger_refund
+from hbcore._claims.free_map cimport free_map_open
 from hbcore._claims.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
 from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore._claims.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
-from hbcore._claims.vacancy cimport vacancy_open
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_envelope
 from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was
@@ -37,8 +37,8 @@ cdef void deck_attach(
     deck.last = <uint64_t>&deck.first
     ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.max_packets,
                   &shared.closed, &shared.index_state, &shared.tombstones)
-    deck.ledger.vacancy.open_count = &shared.open_count
-    deck.ledger.vacancy.cleared_count = &shared.cleared_count
+    deck.ledger.free_map.open_count = &shared.open_count
+    deck.ledger.free_map.cleared_count = &shared.cleared_count
     deck.ledger.next_expiry = &shared.next_expiry_ms
     deck.ledger.late_refunds = &shared.late_refunds
     deck.ledger.hold_ms = deck.hold_ms
@@ -79,7 +79,7 @@ cdef int deck_open(Deck *deck, Part *part) noexcept nogil:
         answer = part_step(deck.attach, deck.owner, &part)
         if answer != 0 or part == NULL:
             return answer
-        vacancy_open(&deck.ledger.vacancy, end, end + part.terms.packets)
+        free_map_open(&deck.ledger.free_map, end, end + part.terms.packets)
         if part.number > (<Part *>hb_load_private(&deck.last)).number:
             hb_store_private(&deck.last, <uint64_t>part)
 

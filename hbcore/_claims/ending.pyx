@@ -4,6 +4,7 @@ What a death leaves, and who may act for whom, stands at the top of ``ledger.pyx
 """
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_next, free_map_pin, free_map_unpin, open_slots
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_help, index_is_crowded, index_start_replacement,
     tombstone_word, word_kind,
@@ -12,7 +13,6 @@ from hbcore._claims.ledger cimport (
     RETRY_LIMIT, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, time_of_grant,
 )
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state
-from hbcore._claims.vacancy cimport BLOCK_SIZE, open_slots, vacancy_next, vacancy_pin, vacancy_unpin
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
@@ -27,7 +27,7 @@ cdef struct Entry:      # where a claim stands in the index
 # ---- free again -----------------------------------------------------------------------------------------------------
 
 cdef void put_back(Ledger *ledger, const Found *held) noexcept nogil:
-    # Give up a slot that this worker holds and has not published. No bit of the vacancy tree was set over it.
+    # Give up a slot that this worker holds and has not published. No bit of the free map was set over it.
     hb_cas(&ledger.slots[held.slot].state, held.state, slot_state(FREE, held.state, 0))
     refund_if_closed(ledger, held.slot)
 
@@ -104,11 +104,11 @@ cdef int give_back(Ledger *ledger, uint64_t worker, const UserKey *key, const Fo
     # From GRANTED, as found, to FREE. Returns REPEATED, BUSY if somebody else has changed the slot, or CORRUPT.
     cdef uint64_t releasing = slot_state(RELEASING, found.state, worker)
     # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
-    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    free_map_pin(&ledger.free_map, found.slot // BLOCK_SIZE)
     # settle, release and expiry race on this one CAS: exactly one of them wins
     if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
         return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
-    vacancy_unpin(&ledger.vacancy, found.slot // BLOCK_SIZE)
+    free_map_unpin(&ledger.free_map, found.slot // BLOCK_SIZE)
     return BUSY
 
 
@@ -137,7 +137,7 @@ cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_e
         return False
     may_expire[0] = False
     next_expiry = time_of_grant(ledger) + ledger.hold_ms
-    for slot in range(open_slots(&ledger.vacancy)):
+    for slot in range(open_slots(&ledger.free_map)):
         may_expire[0] = ledger_expire(ledger, worker, slot, &next_expiry) or may_expire[0]
     hb_store_release(ledger.next_expiry, next_expiry)
     return True
@@ -151,7 +151,7 @@ cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint
         return False
     # 2. Free. Only now can anybody else write to the slot. Who frees it takes the releaser's pin away.
     if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
-        vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
+        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
     # 3. Replace the index table when tombstones crowd it: whoever notices does the work.
     relieve(&ledger.index)
@@ -235,16 +235,16 @@ cdef void relieve(Index *index) noexcept nogil:
 # ---- what the dead have left ----------------------------------------------------------------------------------------
 
 cdef void reclaim_all(Ledger *ledger) noexcept nogil:
-    # Reclaim every slot of dead workers. None of them lies under a bit of the vacancy tree.
+    # Reclaim every slot of dead workers. None of them lies under a bit of the free map.
     cdef uint64_t slot, end
-    cdef int64_t block = vacancy_next(&ledger.vacancy, 0)
+    cdef int64_t block = free_map_next(&ledger.free_map, 0)
     while block >= 0:       # it rises with every turn
         slot = <uint64_t>block * BLOCK_SIZE
-        end = min(slot + BLOCK_SIZE, open_slots(&ledger.vacancy))
+        end = min(slot + BLOCK_SIZE, open_slots(&ledger.free_map))
         while slot < end:
             ledger_reclaim(ledger, slot)
             slot += 1
-        block = vacancy_next(&ledger.vacancy, <uint64_t>block + 1)
+        block = free_map_next(&ledger.free_map, <uint64_t>block + 1)
 
 
 cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:

@@ -1,11 +1,11 @@
 # The ledger: the slots in which claims are recorded, and how one is found. See ledger.pyx.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore._claims.free_map cimport FreeMap
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, slot_mask, tombstone_word, word_kind,
 )
 from hbcore._claims.slot cimport GRANTED, slot_is_claim, slot_kind, slot_payload, slot_state
-from hbcore._claims.vacancy cimport Vacancy
 from hbcore._file.clock cimport hb_boot_ms, hb_now_ms
 from hbcore._file.format cimport hb_slot
 from hbcore._file.process cimport hb_file
@@ -34,7 +34,7 @@ cdef struct Ledger:
     uint64_t slot_count
     uint64_t *closed            # [shared] nonzero: no slot is granted any more, and a freed one is refunded
     Index index
-    Vacancy vacancy
+    FreeMap free_map
     dead_function is_dead
     dead_function never_was     # a worker that nobody can ever have been: damage
     const hb_file *file

@@ -10,14 +10,14 @@ the first empty index word of its user's path (``claiming.pyx``). What a death l
 
 Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
 nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no
-state word ever comes back, ``vacancy.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is
+state word ever comes back, ``free_map.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is
 replaced.
 """
 from libc.stdint cimport uint64_t
 
+from hbcore._claims.free_map cimport free_map_attach, free_map_size, open_slots
 from hbcore._claims.index cimport PHASE_BITS, home_of, index_attach, index_help, index_word_count
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, SETTLED, slot_kind, slot_payload, slot_state
-from hbcore._claims.vacancy cimport open_slots, vacancy_attach, vacancy_size
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport HB_UNIT, hb_slot
 from hbcore._keys.user cimport UserKey
@@ -30,20 +30,20 @@ cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
 
 
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
-    return (vacancy_size(slot_count) + whole_units(2 * 8 * index_word_count(slot_count))
+    return (free_map_size(slot_count) + whole_units(2 * 8 * index_word_count(slot_count))
             + slot_count * sizeof(hb_slot))
 
 
 cdef void ledger_attach(
     Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
 ) noexcept nogil:
-    # memory: ledger_size(slot_count) bytes at a cache line. The vacancy tree, the index, the slots. How many slots are
+    # memory: ledger_size(slot_count) bytes at a cache line. The free map, the index, the slots. How many slots are
     # open is for the caller to set.
-    cdef char *words = memory + vacancy_size(slot_count)
+    cdef char *words = memory + free_map_size(slot_count)
     ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
     ledger.slot_count = slot_count
     ledger.closed = closed
-    vacancy_attach(&ledger.vacancy, <uint64_t *>memory, ledger.slots, slot_count)
+    free_map_attach(&ledger.free_map, <uint64_t *>memory, ledger.slots, slot_count)
     index_attach(&ledger.index, <uint64_t *>words, ledger.slots, slot_count)
     ledger.index.state = index_state
     ledger.index.tombstones = tombstones
@@ -116,7 +116,7 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
 cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
     # The long way to a user's claim, past the index: O(slots). Returns REPEATED or NOT_FOUND.
     cdef UserKey slot_key
-    for found.slot in range(open_slots(&ledger.vacancy)):
+    for found.slot in range(open_slots(&ledger.free_map)):
         if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low
                 and slot_key.high == key.high
                 and (slot_kind(found.state) == GRANTED or slot_kind(found.state) == SETTLED)):

@@ -97,7 +97,7 @@ enum {
  * is looked for in one bucket of each level in turn, so its path is endless and an insertion goes to its first empty
  * word: two racing makers of one name meet there. */
 
-/* An envelope: its terms, then its name, a word for each stratum, the vacancy tree, the two tables of the index and the
+/* An envelope: its terms, then its name, a word for each stratum, the free map, the two tables of the index and the
  * slots, each rounded up to whole units, all inside the extent. Tree, tables and slots are for max_packets of them. */
 struct hb_envelope {
     struct hb_extent extent;
@@ -116,8 +116,8 @@ struct hb_envelope {
     unsigned char reserved1[8];
     uint64_t closed;          /* [atomic] 0 or the time of closing in ms */
     uint64_t index_state;     /* [atomic] generation << 2 | phase of a replacement */
-    uint64_t open_count;      /* [atomic] slots that may be taken, and how many of them no old bit of the vacancy tree */
-    uint64_t cleared_count;   /* [atomic]   can hide; the two differ while slots are being opened: see vacancy.pyx */
+    uint64_t open_count;      /* [atomic] slots that may be taken, and how many of them no old bit of the free map */
+    uint64_t cleared_count;   /* [atomic]   can hide; the two differ while slots are being opened: see free_map.pyx */
     uint64_t following;       /* [atomic] offset of the first top-up; 0: none yet */
     unsigned char reserved2[88];
     uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */

@@ -12,13 +12,13 @@ from libc.string cimport memset
 
 from hbcore._claims.deck cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore._claims.ending cimport ledger_reclaim
+from hbcore._claims.free_map cimport free_map_hides
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
 from hbcore._claims.ledger cimport Found, ledger_find, ledger_read
 from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
-from hbcore._claims.vacancy cimport vacancy_hides
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_slot
 from hbcore._file.process cimport hb_worker_never_was
@@ -72,7 +72,7 @@ cdef int audit_packet(
     cdef UserKey key
     cdef Found found
     cdef uint64_t state, present
-    cdef uint64_t cleared = hb_load_acquire(deck.ledger.vacancy.cleared_count)
+    cdef uint64_t cleared = hb_load_acquire(deck.ledger.free_map.cleared_count)
     cdef int kind, answer
     if not deck.ledger.is_readonly:
         ledger_reclaim(&deck.ledger, packet)
@@ -117,11 +117,11 @@ cdef int audit_packet(
     elif kind != FREE:
         finding.present = <uint64_t>kind
         return BAD_KIND
-    elif vacancy_hides(&deck.ledger.vacancy, packet):
+    elif free_map_hides(&deck.ledger.free_map, packet):
         # A bit is cleared before a slot becomes free, so a slot that was free all the while lies under none, unless
         # others were being opened beside it.
         if (hb_load_acquire(&deck.ledger.slots[packet].state) == state
-                and hb_load_acquire(deck.ledger.vacancy.open_count) == cleared):
+                and hb_load_acquire(deck.ledger.free_map.open_count) == cleared):
             return HIDDEN
         sums.moving += 1
     return SOUND
@@ -275,7 +275,7 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         BAD_REFUND: f"{where}: packet or stratum {finding.packet} is refunded, but the envelope is open",
         NOT_INDEXED: f"{where}: packet {finding.packet} is granted, but the index does not lead from its user to it",
         BAD_WORD: f"{where}: index word {finding.packet} names packet {finding.present}, which is not its user's",
-        HIDDEN: f"{where}: packet {finding.packet} is free, but the vacancy tree hides it from claims",
+        HIDDEN: f"{where}: packet {finding.packet} is free, but the free map hides it from claims",
         BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
         BAD_REPLACEMENT: f"{where}: the replacement of its index cannot go on",
         BAD_PART: f"{where}: one of its top-ups is damaged",
@@ -327,7 +327,7 @@ cdef tuple audit_envelope(Envelope envelope):
         least = packets_of(deck)
         finish_parts(envelope)
         envelope.finish_closing()
-    open_count = hb_load_acquire(deck.ledger.vacancy.open_count)    # a part is appended before it is opened
+    open_count = hb_load_acquire(deck.ledger.free_map.open_count)    # a part is appended before it is opened
     if not least <= open_count <= packets_of(deck):
         raise AuditError(f"envelope {envelope.name!r}: {open_count} of its {packets_of(deck)} packets may be claimed")
     with nogil:

@@ -7,7 +7,7 @@ A part comes about in these steps, and a death leaves it between two of them:
    on from here, because the hold says where the part is.
 3. It is appended: one CAS makes the last ``following`` of the chain of parts nonzero. Where there is no budget, this
    decides it.
-4. Its slots are opened (``vacancy.pyx``).
+4. Its slots are opened (``free_map.pyx``).
 
 The next call with the same key, a sweep and an audit finish what they find, and a claim that finds nothing free the
 fourth step. A part that has no room once it is funded, because another was faster, never will have: the chain only

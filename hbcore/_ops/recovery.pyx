@@ -1,6 +1,6 @@
 """Putting a file right after a reboot: no worker of it is alive, and nobody else can have it open meanwhile.
 
-What was in dead hands is decided by the index as it was found; then vacancy and index are made anew from the slots,
+What was in dead hands is decided by the index as it was found; then free_map and index are made anew from the slots,
 which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
 all of it again, and the boot id is written last (``opening.pyx``).
 """
@@ -60,9 +60,9 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
     cdef Index *index = &deck.ledger.index
     each_slot(deck, region, decide)
     # From here on the index is not needed any more: no slot is in anybody's hands.
-    clear(region, deck.ledger.vacancy.levels[0],
-          <uint64_t>(index.tables[0] - deck.ledger.vacancy.levels[0]) + 2 * index.word_count)
-    hb_store_relaxed(deck.ledger.vacancy.cleared_count, hb_load_relaxed(deck.ledger.vacancy.open_count))
+    clear(region, deck.ledger.free_map.levels[0],
+          <uint64_t>(index.tables[0] - deck.ledger.free_map.levels[0]) + 2 * index.word_count)
+    hb_store_relaxed(deck.ledger.free_map.cleared_count, hb_load_relaxed(deck.ledger.free_map.open_count))
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)
     hb_store_relaxed(deck.ledger.next_expiry, 0)

@@ -1,5 +1,5 @@
 """Build the explorer: hbcore's own sources with HBCORE_SCHEDULE, a clock that stands until a scenario moves it, and
-blocks so small that the vacancy tree has levels, and a budget two.
+blocks so small that the free map has levels, and a budget two.
 
     python tests/explorer/build.py FOLDER
 
@@ -21,7 +21,7 @@ MODULES = (
     "_file/opening",
     "_file/directory",
     "_claims/index",
-    "_claims/vacancy",
+    "_claims/free_map",
     "_claims/ledger",
     "_claims/ending",
     "_claims/claiming",
@@ -30,8 +30,8 @@ MODULES = (
 )
 EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
-    ("_claims/vacancy.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
-    ("_claims/vacancy.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
+    ("_claims/free_map.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
+    ("_claims/free_map.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
     ("_claims/claiming.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
     ("_claims/claiming.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
     # Each operation has a cursor that is new; so that they look for blocks that nobody has begun all the same.

@@ -10,10 +10,10 @@ from libc.string cimport memset
 
 from hbcore._claims.claiming cimport ledger_claim
 from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
+from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_open, free_map_opened, open_slots
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_size
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
-from hbcore._claims.vacancy cimport BLOCK_SIZE, FAN_OUT, open_slots, vacancy_open, vacancy_opened
 from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
@@ -123,7 +123,7 @@ cdef void operate(void *argument) noexcept nogil:
         operation.answer = 0
     elif operation.kind == OPEN:
         for i in range(<uint64_t>operation.user):
-            vacancy_open(&ledger.vacancy, ends[i], ends[i + 1])
+            free_map_open(&ledger.free_map, ends[i], ends[i + 1])
         operation.answer = 0
     elif operation.kind == EXPIRE:
         # The clock moves on at any step of the others.
@@ -293,8 +293,8 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
 cdef bint is_under_a_bit(uint64_t slot) noexcept nogil:
     cdef uint64_t child = slot // BLOCK_SIZE
     cdef int level
-    for level in range(ledger.vacancy.level_count):
-        if ledger.vacancy.levels[level][child // FAN_OUT] >> (child % FAN_OUT) & 1:
+    for level in range(ledger.free_map.level_count):
+        if ledger.free_map.levels[level][child // FAN_OUT] >> (child % FAN_OUT) & 1:
             return True
         child = child // FAN_OUT
     return False
@@ -321,18 +321,18 @@ cdef const char *check(int livelock) noexcept nogil:
         # What the dead have left is put right by whoever comes next: a search does it, or a close.
         after.kind = CLOSE if shared[0] else RECLAIM
         operate(&after)
-        vacancy_opened(&ledger.vacancy)
+        free_map_opened(&ledger.free_map)
     final.free_count = 0
-    final.open_count = <int>open_slots(&ledger.vacancy)
+    final.open_count = <int>open_slots(&ledger.free_map)
     final.is_closed = shared[0] != 0
-    for i in range(open_slots(&ledger.vacancy)):
+    for i in range(open_slots(&ledger.free_map)):
         kind = slot_kind(ledger.slots[i].state)
         if kind == FREE:
             if final.is_closed:
                 return b"a free slot was left when the ledger closed"
             final.free_count += 1
             if is_under_a_bit(i):
-                return b"a free slot lies under a set bit of the vacancy tree: it is stranded"
+                return b"a free slot lies under a set bit of the free map: it is stranded"
         elif ledger_is_expired(&ledger, ledger.slots[i].state):
             final.free_count += not final.is_closed     # for whoever asks for it
         elif kind == HELD or kind == RELEASING:
@@ -389,8 +389,8 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
     shared[5] = shared[6] = ends[0]
     explore_clock_ms = START_MS
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
-    ledger.vacancy.open_count = &shared[5]
-    ledger.vacancy.cleared_count = &shared[6]
+    ledger.free_map.open_count = &shared[5]
+    ledger.free_map.cleared_count = &shared[6]
     ledger.prepare = prepare
     ledger.context = NULL
     ledger.is_dead = is_dead

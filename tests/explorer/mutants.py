@@ -21,10 +21,10 @@ BURY = """    if not bury(ledger, key, slot, releasing):
         return False
 """
 FREE_IT = """    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
-        vacancy_unpin(&ledger.vacancy, slot // BLOCK_SIZE)
+        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
 """
-PIN = "    vacancy_pin(&ledger.vacancy, found.slot // BLOCK_SIZE)\n"
+PIN = "    free_map_pin(&ledger.free_map, found.slot // BLOCK_SIZE)\n"
 RELEASE = """        return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
 """
 READ_KEY = """    if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
@@ -120,17 +120,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
-    "the vacancy tree is not cleared": [
+    "the free map is not cleared": [
         ("_claims/ending.pyx", PIN, ""),
     ],
-    "the vacancy tree is cleared when it is too late": [
+    "the free map is cleared when it is too late": [
         ("_claims/ending.pyx", PIN, ""),
         ("_claims/ending.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
-        ("_claims/vacancy.pyx", "        if pins(word):\n            return\n", ""),
-        ("_claims/vacancy.pyx", "version or pins(word):", "version:"),
-        ("_claims/vacancy.pyx", " and pins(word) == 0", ""),
+        ("_claims/free_map.pyx", "        if pins(word):\n            return\n", ""),
+        ("_claims/free_map.pyx", "version or pins(word):", "version:"),
+        ("_claims/free_map.pyx", " and pins(word) == 0", ""),
     ],
     "reclaiming from a living worker": [
         ("_claims/ending.pyx", IS_DEAD, "False"),
@@ -177,14 +177,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "sold out without reclaiming": [
         ("_claims/claiming.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
-    "the vacancy tree is cleared without a version": [
-        ("_claims/vacancy.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
+    "the free map is cleared without a version": [
+        ("_claims/free_map.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
     ],
     "a held block is called full": [
         (
-            "_claims/vacancy.pyx",
-            "        if not slot_is_final(hb_load_acquire(&vacancy.slots[slot].state)):",
-            "        if hb_load_acquire(&vacancy.slots[slot].state) >> 61 == 0:",
+            "_claims/free_map.pyx",
+            "        if not slot_is_final(hb_load_acquire(&free_map.slots[slot].state)):",
+            "        if hb_load_acquire(&free_map.slots[slot].state) >> 61 == 0:",
         ),
     ],
     "entries are copied without being frozen": [
@@ -278,35 +278,35 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "slots are opened under the bits of before": [
         (
-            "_claims/vacancy.pyx",
-            "        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)\n",
+            "_claims/free_map.pyx",
+            "        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)\n",
             "",
         ),
     ],
     "an opening is called finished before it is": [
         (
-            "_claims/vacancy.pyx",
-            """        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
-        hb_cas(vacancy.cleared_count, cleared, count)
+            "_claims/free_map.pyx",
+            """        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
+        hb_cas(free_map.cleared_count, cleared, count)
 """,
-            """        hb_cas(vacancy.cleared_count, cleared, count)
-        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
+            """        hb_cas(free_map.cleared_count, cleared, count)
+        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
 """,
         ),
     ],
     "sold out beside a dead opener": [
         (
             "_claims/claiming.pyx",
-            "        open_count = vacancy_opened(&ledger.vacancy)\n        if vacancy_none",
-            "        open_count = hb_load_acquire(ledger.vacancy.open_count)\n        if vacancy_none",
+            "        open_count = free_map_opened(&ledger.free_map)\n        if free_map_none",
+            "        open_count = hb_load_acquire(ledger.free_map.open_count)\n        if free_map_none",
         ),
     ],
     "a look with the count of before": [
         (
-            "_claims/vacancy.pyx",
+            "_claims/free_map.pyx",
             "    # The count comes after the word: that of after a clearing meets the children of after it.\n"
-            "    cdef uint64_t children = all_children(open_slots(vacancy), level, word_number)\n",
-            "    cdef uint64_t children = all_children(hb_load_acquire(vacancy.cleared_count), level, word_number)\n",
+            "    cdef uint64_t children = all_children(open_slots(free_map), level, word_number)\n",
+            "    cdef uint64_t children = all_children(hb_load_acquire(free_map.cleared_count), level, word_number)\n",
         ),
     ],
     "expiry by a plain store": [

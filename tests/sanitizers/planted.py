@@ -119,7 +119,7 @@ FAULTS = {
         "address",
         "ledger",
         "shift exponent",
-        [("_claims/vacancy.pyx", "min(count, <uint64_t>FAN_OUT)", "count")],
+        [("_claims/free_map.pyx", "min(count, <uint64_t>FAN_OUT)", "count")],
     ),
     "an unaligned load": Fault(
         "address",

@@ -20,10 +20,10 @@ from libc.string cimport memset
 
 from hbcore._claims.claiming cimport ledger_claim
 from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
+from hbcore._claims.free_map cimport free_map_hides, free_map_open
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_read, ledger_size
 from hbcore._claims.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
-from hbcore._claims.vacancy cimport vacancy_hides, vacancy_open
 from hbcore._file.process cimport hb_file
 from hbcore._file.region cimport Region, worker_of
 from hbcore._keys.user cimport UserKey
@@ -357,7 +357,7 @@ cdef void race_once(void *argument) noexcept nogil:
 cdef void race(Racer *racer, uint64_t operations, bint closes) noexcept nogil:
     cdef Ledger *ledger = &racer.shared.ledger
     racer.operations = operations
-    vacancy_open(&ledger.vacancy, (ledger.slot_count + 1) // 2, ledger.slot_count)
+    free_map_open(&ledger.free_map, (ledger.slot_count + 1) // 2, ledger.slot_count)
     for racer.done in range(operations):
         if racer.wrong != NULL:
             return
@@ -404,7 +404,7 @@ cdef const char *check_slots(Shared *shared, uint64_t *named, uint64_t *free_cou
             free_count[0] += 1
             if shared.words[0]:
                 return b"a free slot was left when the ledger closed"
-            if vacancy_hides(&ledger.vacancy, i):
+            if free_map_hides(&ledger.free_map, i):
                 return b"a free slot is hidden from claims"
         elif kind != GRANTED and kind != SETTLED and kind != REFUNDED:
             return b"a slot was left in somebody's hands"
@@ -474,8 +474,8 @@ cdef class Race:
         ledger_attach(
             &shared.ledger, shared.memory, slots, &shared.words[0], &shared.words[1], &shared.words[2]
         )
-        shared.ledger.vacancy.open_count = &shared.words[5]
-        shared.ledger.vacancy.cleared_count = &shared.words[6]
+        shared.ledger.free_map.open_count = &shared.words[5]
+        shared.ledger.free_map.cleared_count = &shared.words[6]
         shared.words[5] = shared.words[6] = (slots + 1) // 2    # who begins opens the rest
         shared.ledger.prepare = prepare
         shared.ledger.context = shared

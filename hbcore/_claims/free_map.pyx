@@ -1,4 +1,4 @@
-"""The vacancy tree: a bit a block of 64 slots says "nothing free here", and a bit a word of 32 says it of all of them.
+"""The free map: a bit a block of 64 slots says "nothing free here", and a bit a word of 32 says it of all of them.
 
 It makes SOLD_OUT true and O(1), and the way to the last free packet short. A bit may be wrong only towards looking
 again: a free slot never lies under a set bit, whoever dies when. The argument:
@@ -36,7 +36,7 @@ cdef enum:
     VERSION_SHIFT = 40
 
 
-cdef uint64_t vacancy_size(uint64_t slot_count) noexcept nogil:
+cdef uint64_t free_map_size(uint64_t slot_count) noexcept nogil:
     # Bytes of all levels, rounded up to whole cache lines.
     cdef uint64_t words = 0
     cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
@@ -47,14 +47,14 @@ cdef uint64_t vacancy_size(uint64_t slot_count) noexcept nogil:
             return (words * 8 + 63) // 64 * 64
 
 
-cdef void vacancy_attach(Vacancy *vacancy, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:
+cdef void free_map_attach(FreeMap *free_map, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:
     cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
-    vacancy.slots = slots
-    vacancy.slot_count = slot_count
-    vacancy.level_count = 0
+    free_map.slots = slots
+    free_map.slot_count = slot_count
+    free_map.level_count = 0
     while True:
-        vacancy.levels[vacancy.level_count] = words
-        vacancy.level_count += 1
+        free_map.levels[free_map.level_count] = words
+        free_map.level_count += 1
         children = (children + FAN_OUT - 1) // FAN_OUT
         words += children
         if children == 1:
@@ -72,9 +72,9 @@ cdef inline uint64_t all_children(uint64_t open_count, int level, uint64_t word_
     return (<uint64_t>1 << min(count, <uint64_t>FAN_OUT)) - 1
 
 
-cdef inline bint is_full(const Vacancy *vacancy, int level, uint64_t word_number, uint64_t word) noexcept nogil:
+cdef inline bint is_full(const FreeMap *free_map, int level, uint64_t word_number, uint64_t word) noexcept nogil:
     # The count comes after the word: that of after a clearing meets the children of after it.
-    cdef uint64_t children = all_children(open_slots(vacancy), level, word_number)
+    cdef uint64_t children = all_children(open_slots(free_map), level, word_number)
     return word & children == children and pins(word) == 0
 
 
@@ -82,59 +82,59 @@ cdef inline uint64_t pins(uint64_t word) noexcept nogil:
     return word >> PIN_SHIFT & PIN_LIMIT
 
 
-cdef bint vacancy_none(const Vacancy *vacancy) noexcept nogil:
-    # True only if, at the moment of this one load, no slot was free; but for an opening, see vacancy_opened.
-    cdef int root = vacancy.level_count - 1
-    return is_full(vacancy, root, 0, hb_load_acquire(vacancy.levels[root]))
+cdef bint free_map_none(const FreeMap *free_map) noexcept nogil:
+    # True only if, at the moment of this one load, no slot was free; but for an opening, see free_map_opened.
+    cdef int root = free_map.level_count - 1
+    return is_full(free_map, root, 0, hb_load_acquire(free_map.levels[root]))
 
 
-cdef uint64_t vacancy_version(const Vacancy *vacancy) noexcept nogil:
+cdef uint64_t free_map_version(const FreeMap *free_map) noexcept nogil:
     # The version of the root, which every release raises before its slot is RELEASING.
-    return hb_load_acquire(vacancy.levels[vacancy.level_count - 1]) >> VERSION_SHIFT
+    return hb_load_acquire(free_map.levels[free_map.level_count - 1]) >> VERSION_SHIFT
 
 
-cdef bint vacancy_hides(const Vacancy *vacancy, uint64_t slot) noexcept nogil:
+cdef bint free_map_hides(const FreeMap *free_map, uint64_t slot) noexcept nogil:
     # Whether a bit over the slot says that nothing is free there.
     cdef uint64_t child = slot // BLOCK_SIZE
     cdef int level
-    for level in range(vacancy.level_count):
-        if hb_load_acquire(vacancy.levels[level] + child // FAN_OUT) >> (child % FAN_OUT) & 1:
+    for level in range(free_map.level_count):
+        if hb_load_acquire(free_map.levels[level] + child // FAN_OUT) >> (child % FAN_OUT) & 1:
             return True
         child = child // FAN_OUT
     return False
 
 
-cdef bint block_is_final(const Vacancy *vacancy, uint64_t block) noexcept nogil:
+cdef bint block_is_final(const FreeMap *free_map, uint64_t block) noexcept nogil:
     cdef uint64_t slot = block * BLOCK_SIZE
-    cdef uint64_t end = min(slot + BLOCK_SIZE, open_slots(vacancy))
+    cdef uint64_t end = min(slot + BLOCK_SIZE, open_slots(free_map))
     while slot < end:
-        if not slot_is_final(hb_load_acquire(&vacancy.slots[slot].state)):
+        if not slot_is_final(hb_load_acquire(&free_map.slots[slot].state)):
             return False
         slot += 1
     return True
 
 
-cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
+cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil:
     # Note that a block has nothing free, if that is so, and the same of its ancestors. Lock-free: a CAS fails only if
     # somebody else's succeeded; after a change of version the look is stale and the note is left to the next.
     cdef uint64_t child = block
     cdef uint64_t word, bit, version, number
     cdef uint64_t *place
     cdef int level
-    for level in range(vacancy.level_count):
+    for level in range(free_map.level_count):
         number = child // FAN_OUT
-        place = vacancy.levels[level] + number
+        place = free_map.levels[level] + number
         bit = <uint64_t>1 << (child % FAN_OUT)
-        # Acquire: the look comes after this load. Pairs with the CAS of vacancy_pin.
+        # Acquire: the look comes after this load. Pairs with the CAS of free_map_pin.
         word = hb_load_acquire(place)
         version = word >> VERSION_SHIFT
         if pins(word):
             return
         if word & bit == 0:
             if level == 0:
-                if not block_is_final(vacancy, block):
+                if not block_is_final(free_map, block):
                     return
-            elif not is_full(vacancy, level - 1, child, hb_load_acquire(vacancy.levels[level - 1] + child)):
+            elif not is_full(free_map, level - 1, child, hb_load_acquire(free_map.levels[level - 1] + child)):
                 return
             while not hb_cas(place, word, word | bit):
                 word = hb_load_acquire(place)
@@ -143,24 +143,24 @@ cdef void vacancy_mark(Vacancy *vacancy, uint64_t block) noexcept nogil:
                 if word & bit:
                     break
             word |= bit
-        if not is_full(vacancy, level, number, word):
+        if not is_full(free_map, level, number, word):
             return
         child = number
 
 
-cdef void vacancy_pin(Vacancy *vacancy, uint64_t block) noexcept nogil:
+cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil:
     # To be called before a slot of the block becomes RELEASING: see the argument above.
-    uncover(vacancy, block, True)
+    uncover(free_map, block, True)
 
 
-cdef void uncover(Vacancy *vacancy, uint64_t block, bint is_pinned) noexcept nogil:
+cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept nogil:
     # Clear the bits over a block, from below to the root.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
     cdef int level
-    for level in range(vacancy.level_count):
-        place = vacancy.levels[level] + child // FAN_OUT
+    for level in range(free_map.level_count):
+        place = free_map.levels[level] + child // FAN_OUT
         while True:
             word = hb_load_acquire(place)
             # The version is raised even if the bit is clear: somebody may have looked and not set it yet.
@@ -172,50 +172,50 @@ cdef void uncover(Vacancy *vacancy, uint64_t block, bint is_pinned) noexcept nog
         child = child // FAN_OUT
 
 
-cdef void vacancy_unpin(Vacancy *vacancy, uint64_t block) noexcept nogil:
+cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil:
     # To be called by whoever has made the slot FREE, or who has pinned and then not released.
-    cdef uint64_t *place = vacancy.levels[0] + block // FAN_OUT
+    cdef uint64_t *place = free_map.levels[0] + block // FAN_OUT
     cdef uint64_t word = hb_load_acquire(place)
     while 0 < pins(word) < PIN_LIMIT and not hb_cas(place, word, word - (<uint64_t>1 << PIN_SHIFT)):
         word = hb_load_acquire(place)
 
 
-cdef uint64_t vacancy_opened(Vacancy *vacancy) noexcept nogil:
+cdef uint64_t free_map_opened(FreeMap *free_map) noexcept nogil:
     # Finish an opening that somebody has begun. Returns how many slots are open; if that is still so at the end of a
     # look, no bit hid any of them in it.
-    cdef uint64_t cleared = hb_load_acquire(vacancy.cleared_count)
-    cdef uint64_t count = hb_load_acquire(vacancy.open_count)
+    cdef uint64_t cleared = hb_load_acquire(free_map.cleared_count)
+    cdef uint64_t count = hb_load_acquire(free_map.open_count)
     while cleared != count:     # each turn raises one of them, or somebody else has
-        uncover(vacancy, min(cleared, vacancy.slot_count - 1) // BLOCK_SIZE, False)
-        hb_cas(vacancy.cleared_count, cleared, count)
-        cleared = hb_load_acquire(vacancy.cleared_count)
-        count = hb_load_acquire(vacancy.open_count)     # after the other, which is never the higher one
+        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
+        hb_cas(free_map.cleared_count, cleared, count)
+        cleared = hb_load_acquire(free_map.cleared_count)
+        count = hb_load_acquire(free_map.open_count)     # after the other, which is never the higher one
     return count
 
 
-cdef void vacancy_open(Vacancy *vacancy, uint64_t count, uint64_t new_count) noexcept nogil:
+cdef void free_map_open(FreeMap *free_map, uint64_t count, uint64_t new_count) noexcept nogil:
     # Let the slots count .. new_count - 1 be taken. Idempotent; nothing happens unless `count` or more are open.
-    if vacancy_opened(vacancy) == count:
-        hb_cas(vacancy.open_count, count, new_count)
-        vacancy_opened(vacancy)
+    if free_map_opened(free_map) == count:
+        hb_cas(free_map.open_count, count, new_count)
+        free_map_opened(free_map)
 
 
-cdef int64_t vacancy_next(const Vacancy *vacancy, uint64_t block) noexcept nogil:
+cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nogil:
     # The first block at or after `block` that may have a free slot, or -1. Climbs until a word has a clear bit at or
     # after the place it came from, then descends; each turn of the outer loop passes 32 blocks at least.
     cdef uint64_t child = block
-    cdef uint64_t open_count = open_slots(vacancy)
+    cdef uint64_t open_count = open_slots(free_map)
     cdef uint64_t number, word, open_bits
     cdef int level = 0
     while True:
         if child >= child_count(open_count, level):
             return -1
         number = child // FAN_OUT
-        word = hb_load_acquire(vacancy.levels[level] + number)
+        word = hb_load_acquire(free_map.levels[level] + number)
         open_bits = ~word & all_children(open_count, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
         if open_bits == 0:
             # Nothing to the right in this word: go on after it, one level up.
-            if level == vacancy.level_count - 1:
+            if level == free_map.level_count - 1:
                 return -1
             child = number + 1
             level += 1

@@ -1,0 +1,44 @@
+# The free map: which blocks of slots have nothing free, so that a search is short to the last packet.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from hbcore._file.format cimport hb_slot
+from hbcore._lib.atomics cimport hb_load_acquire
+
+cdef enum:
+    BLOCK_BITS = 6
+    BLOCK_SIZE = 1 << BLOCK_BITS
+    FAN_OUT_BITS = 5
+    FAN_OUT = 1 << FAN_OUT_BITS
+    LEVEL_LIMIT = 8         # 64 * 32**8 slots are more than an envelope can have
+
+
+cdef struct FreeMap:
+    hb_slot *slots
+    uint64_t slot_count             # there is room for so many
+    uint64_t *open_count            # [shared] so many of them may be taken, from the first on
+    uint64_t *cleared_count         # [shared] no bit of the time before there were so many lies over any of these
+    int level_count
+    uint64_t *levels[LEVEL_LIMIT]       # words of each level, blocks first, the single root word last
+
+
+cdef uint64_t free_map_size(uint64_t slot_count) noexcept nogil
+cdef void free_map_attach(FreeMap *free_map, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil
+cdef void free_map_open(FreeMap *free_map, uint64_t count, uint64_t new_count) noexcept nogil
+cdef uint64_t free_map_opened(FreeMap *free_map) noexcept nogil
+cdef bint free_map_hides(const FreeMap *free_map, uint64_t slot) noexcept nogil
+cdef bint free_map_none(const FreeMap *free_map) noexcept nogil
+cdef uint64_t free_map_version(const FreeMap *free_map) noexcept nogil
+cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil
+cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil
+cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil
+cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nogil
+
+
+cdef inline uint64_t open_slots(const FreeMap *free_map) noexcept nogil:
+    # How many slots may be taken; it only grows. Whatever damage has made of it is within 1 .. slot_count.
+    cdef uint64_t count = hb_load_acquire(free_map.open_count)
+    return count if count - 1 < free_map.slot_count else free_map.slot_count
+
+
+cdef inline uint64_t open_blocks(const FreeMap *free_map) noexcept nogil:
+    return (open_slots(free_map) - 1 >> BLOCK_BITS) + 1

@@ -1,7 +1,7 @@
 # The deck of an envelope: its packets, as pointers and counts, without Python.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from hbcore._claims.claiming cimport ledger_claim
+from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.ledger cimport Found, Ledger, ledger_size
 from hbcore._claims.part cimport Part, attach_function, part_with
 from hbcore._file.format cimport HB_UNIT, hb_envelope

@@ -1,6 +1,6 @@
 """The index: how a user's slot is found, and how a table that tombstones crowd is replaced while everybody goes on.
 
-Probing is in ``ledger.pxd``, publishing in ``claiming.pyx``; this is the replacement of generation g by g + 1, a table
+Probing is in ``ledger.pxd``, publishing in ``claim.pyx``; this is the replacement of generation g by g + 1, a table
 of the same size that lives in the other of two places. Everybody who meets it helps, nobody waits, and a helper may die
 or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of whoever
 has seen that the whole step is done:

@@ -1,7 +1,7 @@
 """The ledger: the slots in which claims are recorded, and how one is found.
 
 The slot is the truth; every counter and bit beside it is a hint. A claim is one CAS: the one that puts (tag, slot) into
-the first empty index word of its user's path (``claiming.pyx``). What a death leaves:
+the first empty index word of its user's path (``claim.pyx``). What a death leaves:
 
 - before that CAS: a HELD slot that no index word names. Nobody has been answered; the slot may be freed.
 - after it: a HELD slot that the index names. It is a claim, and anyone may make it GRANTED, also while its worker

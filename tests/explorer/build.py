@@ -32,10 +32,10 @@ EXPLORERS = ("explorer", "maker", "account_explorer")
 SMALL = (
     ("_claims/free_map.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
     ("_claims/free_map.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
-    ("_claims/claiming.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
-    ("_claims/claiming.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
+    ("_claims/claim.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
+    ("_claims/claim.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
     # Each operation has a cursor that is new; so that they look for blocks that nobody has begun all the same.
-    ("_claims/claiming.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
+    ("_claims/claim.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
     ("_money/levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),

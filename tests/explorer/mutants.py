@@ -43,7 +43,7 @@ COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
 # name: edits of (file, old text, new text)
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "grant before publish": [
-        ("_claims/claiming.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
+        ("_claims/claim.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
     ],
     "free before tombstone": [
         ("_claims/ending.pyx", FREE_IT, ""),
@@ -54,7 +54,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "acting for a living worker": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             "        if slot_kind(state) == FREE:\n            # From",
             "        if slot_kind(state) == FREE or slot_kind(state) == HELD:\n            # From",
         ),
@@ -65,7 +65,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a tombstone reused": [
         ("_claims/ledger.pxd", "        if word == empty:\n", "        if word == empty or word == tombstone:\n"),
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             PUBLISH,
             PUBLISH.replace("empty_word(generation)", "hb_load_acquire(&table[position])", 1),
         ),
@@ -80,7 +80,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a plain store of the index word": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             PUBLISH,
             """            if hb_load_acquire(&table[position]) == empty_word(generation):
                 hb_store_relaxed(&table[position],
@@ -89,25 +89,25 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a plain store of the hold": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
             "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
             "            if True:\n",
         ),
     ],
     "the slot is not put back": [
-        ("_claims/claiming.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
+        ("_claims/claim.pyx", "    if is_holding:\n        put_back(ledger, &held)\n", ""),
     ],
     "sold out without another look": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             "if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):",
             "if True:",
         ),
     ],
     "publish past a lost word": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             "            # Somebody published here first: look at what it is.\n",
             "            position += 1\n"
             "            if position == ledger.index.word_count:\n                position = 0\n",
@@ -175,7 +175,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "sold out without reclaiming": [
-        ("_claims/claiming.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
+        ("_claims/claim.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
     "the free map is cleared without a version": [
         ("_claims/free_map.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
@@ -296,7 +296,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "sold out beside a dead opener": [
         (
-            "_claims/claiming.pyx",
+            "_claims/claim.pyx",
             "        open_count = free_map_opened(&ledger.free_map)\n        if free_map_none",
             "        open_count = hb_load_acquire(ledger.free_map.open_count)\n        if free_map_none",
         ),

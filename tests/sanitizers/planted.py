@@ -31,7 +31,7 @@ FAULTS = {
         "thread",
         "ledger",
         "data race",
-        [("_claims/claiming.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
+        [("_claims/claim.pyx", "    hb_store_relaxed(&slot.user[0], key.low)\n", "    slot.user[0] = key.low\n")],
     ),
     "a plain load of the index word": Fault(
         "thread",
@@ -63,7 +63,7 @@ FAULTS = {
         "data race",
         [
             (
-                "_claims/claiming.pyx",
+                "_claims/claim.pyx",
                 "            if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):\n",
                 "            hb_store_relaxed(&ledger.slots[slot].state, slot_taken(state, worker))\n"
                 "            if True:\n",
@@ -101,7 +101,7 @@ FAULTS = {
         "address",
         "ledger",
         "heap-buffer-overflow",
-        [("_claims/claiming.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
+        [("_claims/claim.pyx", "cursor.slot = slot if slot < open_count else 0", "cursor.slot = slot")],
     ),
     "a batch of whole groups": Fault(
         "address",

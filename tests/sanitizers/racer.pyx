@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from hbcore._claims.claiming cimport ledger_claim
+from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._claims.free_map cimport free_map_hides, free_map_open
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind

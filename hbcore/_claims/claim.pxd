@@ -1,4 +1,4 @@
-# A claim: take a free slot, publish it. See claiming.pyx.
+# A claim: take a free slot, publish it. See claim.pyx.
 from libc.stdint cimport uint64_t
 
 from hbcore._claims.ledger cimport Found, Ledger

@@ -13,9 +13,9 @@ from hbcore._claims.deck cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore._claims.ending cimport ledger_look, ledger_release, ledger_settle
 from hbcore._claims.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
 from hbcore._claims.part cimport Part, part_check, part_join, part_prepare, parts_free
+from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, extent_name, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part

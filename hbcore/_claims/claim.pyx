@@ -4,7 +4,6 @@ What a death on the way leaves stands at the top of ``ledger.pyx``.
 """
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore._claims.ending cimport expire_due, give_back, put_back, reclaim_all
 from hbcore._claims.free_map cimport (
     BLOCK_SIZE, free_map_mark, free_map_next, free_map_none, free_map_opened, free_map_version, open_blocks, open_slots,
 )
@@ -14,6 +13,7 @@ from hbcore._claims.ledger cimport (
     probe,
 )
 from hbcore._claims.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
+from hbcore._claims.transitions cimport expire_due, give_back, put_back, reclaim_all
 from hbcore._file.format cimport hb_slot
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT

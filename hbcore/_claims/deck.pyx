@@ -7,11 +7,11 @@ writing them twice is harmless. Every function is safe in any thread of any proc
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from hbcore._claims.ending cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore._claims.free_map cimport free_map_open
 from hbcore._claims.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
 from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore._claims.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
+from hbcore._claims.transitions cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_envelope
 from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was

@@ -6,7 +6,7 @@ the first empty index word of its user's path (``claim.pyx``). What a death leav
 - before that CAS: a HELD slot that no index word names. Nobody has been answered; the slot may be freed.
 - after it: a HELD slot that the index names. It is a claim, and anyone may make it GRANTED, also while its worker
   lives, because nothing about it is open any more.
-- a RELEASING slot: anyone may finish it, in the order of ``finish_release`` (``ending.pyx``).
+- a RELEASING slot: anyone may finish it, in the order of ``finish_release`` (``transitions.pyx``).
 
 Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
 nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no

@@ -7,10 +7,10 @@ all of it again, and the boot id is written last (``opening.pyx``).
 from libc.stdint cimport uint64_t
 
 from hbcore._claims.deck cimport Deck, part_of
-from hbcore._claims.ending cimport ledger_reclaim
 from hbcore._claims.index cimport Index, entry_prefix, home_of
 from hbcore._claims.part cimport STRATUM_OPEN, Part, place_in
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
+from hbcore._claims.transitions cimport ledger_reclaim
 from hbcore._file.clock cimport hb_boot_ms
 from hbcore._file.directory cimport is_named
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot

@@ -9,11 +9,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hbcore._claims.claim cimport ledger_claim
-from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_open, free_map_opened, open_slots
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_size
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT

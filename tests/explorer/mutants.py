@@ -46,8 +46,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("_claims/claim.pyx", PUBLISH, "            make_granted(ledger, &held, now_ms)\n" + PUBLISH),
     ],
     "free before tombstone": [
-        ("_claims/ending.pyx", FREE_IT, ""),
-        ("_claims/ending.pyx", BURY, FREE_IT + BURY),
+        ("_claims/transitions.pyx", FREE_IT, ""),
+        ("_claims/transitions.pyx", BURY, FREE_IT + BURY),
     ],
     "no second look at the index word": [
         ("_claims/ledger.pxd", "                if hb_load_acquire(&table[at]) == word:", "                if True:"),
@@ -115,17 +115,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "release without RELEASING": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "releasing = slot_state(RELEASING, found.state, worker)",
             "releasing = slot_state(FREE, found.state, 0)",
         ),
     ],
     "the free map is not cleared": [
-        ("_claims/ending.pyx", PIN, ""),
+        ("_claims/transitions.pyx", PIN, ""),
     ],
     "the free map is cleared when it is too late": [
-        ("_claims/ending.pyx", PIN, ""),
-        ("_claims/ending.pyx", RELEASE, "    " + PIN + RELEASE),
+        ("_claims/transitions.pyx", PIN, ""),
+        ("_claims/transitions.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
     "a pinned word is marked": [
         ("_claims/free_map.pyx", "        if pins(word):\n            return\n", ""),
@@ -133,43 +133,43 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("_claims/free_map.pyx", " and pins(word) == 0", ""),
     ],
     "reclaiming from a living worker": [
-        ("_claims/ending.pyx", IS_DEAD, "False"),
+        ("_claims/transitions.pyx", IS_DEAD, "False"),
     ],
     "reclaiming without looking at the index": [
-        ("_claims/ending.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
+        ("_claims/transitions.pyx", UNNAMED, UNNAMED.replace("elif answer == NOT_FOUND and", "elif")),
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "    answer = locate(ledger, &key, slot, &entry)\n    found.slot",
             "    answer = NOT_FOUND\n    found.slot",
         ),
     ],
     "reclaiming by a key that was read before the death": [
-        ("_claims/ending.pyx", READ_KEY, ""),
+        ("_claims/transitions.pyx", READ_KEY, ""),
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "    if kind != HELD and kind != RELEASING or not",
             READ_KEY + "    if kind != HELD and kind != RELEASING or not",
         ),
     ],
     "reclaiming by a plain store": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             UNNAMED,
             "    elif answer == NOT_FOUND:\n"
             "        hb_store_relaxed(&ledger.slots[slot].state, slot_state(FREE, state, 0))\n",
         ),
-        ("_claims/ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/transitions.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what was released is freed without its tombstone": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "        finish_release(ledger, &key, slot, state)\n",
             "        hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0))\n",
         ),
     ],
     "a later claim is buried for the dead": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "        if hb_load_acquire(&ledger.slots[slot].state) != releasing:\n            return True\n",
             "",
         ),
@@ -274,7 +274,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("_file/directory.pyx", "    if <uint64_t>winner != offset:\n        retire_extent(region, offset)\n", ""),
     ],
     "sold out over what others gave back": [
-        ("_claims/ending.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
+        ("_claims/transitions.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
     ],
     "slots are opened under the bits of before": [
         (
@@ -311,15 +311,15 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "expiry by a plain store": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
             "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
-        ("_claims/ending.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/transitions.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what has expired is settled": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "        answer = ledger_look(ledger, worker, key, found)\n        if answer != REPEATED or slot",
             "        answer = ledger_find(ledger, key, found)\n"
             "        answer = REPEATED if answer == EXPIRED else answer\n"
@@ -328,7 +328,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a put-back slot is forgotten by the close": [
         (
-            "_claims/ending.pyx",
+            "_claims/transitions.pyx",
             "    refund_if_closed(ledger, held.slot)\n",
             "",
         ),

@@ -74,7 +74,7 @@ FAULTS = {
         "thread",
         "deaths",
         "data race",
-        [("_claims/ending.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
+        [("_claims/transitions.pyx", "not ledger.is_dead(ledger.file, slot_payload(state))", "False")],
     ),
     "a plain store of a child's offset": Fault(
         "thread",

@@ -19,11 +19,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hbcore._claims.claim cimport ledger_claim
-from hbcore._claims.ending cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._claims.free_map cimport free_map_hides, free_map_open
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_read, ledger_size
 from hbcore._claims.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
+from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._file.process cimport hb_file
 from hbcore._file.region cimport Region, worker_of
 from hbcore._keys.user cimport UserKey

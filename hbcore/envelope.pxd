@@ -1,8 +1,8 @@
 # Envelopes and claims: the public classes.
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore._claims.deck cimport Counts, Deck
 from hbcore._claims.ledger cimport Found
+from hbcore._claims.packets cimport Counts, Deck
 from hbcore._file.directory cimport Name
 from hbcore._file.format cimport hb_envelope
 from hbcore._file.region cimport Region

@@ -1,7 +1,7 @@
 """Envelopes: a fixed sum split at random into a fixed number of packets, and the claims of them.
 
 The public classes ``Claim`` and ``Envelope``: check and convert the Python arguments, then a pointer and a count, then
-``deck.pyx``.
+``packets.pyx``.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -9,11 +9,11 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from hbcore._claims.deck cimport (
+from hbcore._claims.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
+from hbcore._claims.packets cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore._claims.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
 from hbcore._claims.part cimport Part, part_check, part_join, part_prepare, parts_free
 from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
 from hbcore._file.clock cimport hb_now_ms

@@ -144,7 +144,7 @@ struct hb_part {
 struct hb_slot {
     uint64_t state;
     uint64_t user[2]; /* [atomic] keyed hash; belongs to the state that was read both before and after it */
-    uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see deck.pxd */
+    uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see packets.pxd */
 };
 
 /* The money that one key of a budget holds: account.pyx says who changes what, and when. */

@@ -9,7 +9,7 @@ that a sound engine is never called unsound, and damage is found unless it moves
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from hbcore._claims.deck cimport Counts
+from hbcore._claims.packets cimport Counts
 from hbcore._claims.part cimport Part, part_check, part_step
 from hbcore._file.directory cimport extent_name, name_hash
 from hbcore._file.format cimport (

@@ -10,12 +10,12 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from hbcore._claims.deck cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore._claims.free_map cimport free_map_hides
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
 from hbcore._claims.ledger cimport Found, ledger_find, ledger_read
+from hbcore._claims.packets cimport Deck, deck_expire, part_of, sealed_amount
 from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore._claims.transitions cimport ledger_reclaim

@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from hbcore._claims.deck cimport envelope_size
+from hbcore._claims.packets cimport envelope_size
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, directory_allocate, directory_prefetch, name_message, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, hb_envelope

@@ -16,7 +16,7 @@ grows. So whoever meets it can see that it is refused, and gives its money back;
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from hbcore._claims.deck cimport deck_open
+from hbcore._claims.packets cimport deck_open
 from hbcore._claims.part cimport Part, part_check, part_step
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent

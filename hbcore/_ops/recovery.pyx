@@ -6,8 +6,8 @@ all of it again, and the boot id is written last (``opening.pyx``).
 """
 from libc.stdint cimport uint64_t
 
-from hbcore._claims.deck cimport Deck, part_of
 from hbcore._claims.index cimport Index, entry_prefix, home_of
+from hbcore._claims.packets cimport Deck, part_of
 from hbcore._claims.part cimport STRATUM_OPEN, Part, place_in
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
 from hbcore._claims.transitions cimport ledger_reclaim

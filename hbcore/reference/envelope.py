@@ -1,6 +1,6 @@
 """Envelopes in plain Python: a fixed sum split at random into a fixed number of packets, and the claims of them.
 
-The twin of ``envelope.pyx`` and ``deck.pyx``. The lock-free protocol of slots, index and vacancy tree, which exists for
+The twin of ``envelope.pyx`` and ``packets.pyx``. The lock-free protocol of slots, index and vacancy tree, which exists for
 races and deaths only, has no twin: one dictionary of claims stands for it.
 
 An envelope ends in one of three ways, ``close``, an expiry that somebody meets, a sweep, and all are ``_close``: what

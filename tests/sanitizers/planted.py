@@ -109,7 +109,7 @@ FAULTS = {
         "heap-buffer-overflow",
         [
             (
-                "_claims/deck.pyx",
+                "_claims/packets.pyx",
                 "        size = min(count - base, <Py_ssize_t>GROUP)\n",
                 "        size = <Py_ssize_t>GROUP\n",
             )

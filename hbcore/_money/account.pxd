@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 
 from hbcore._keys.user cimport UserKey
 from hbcore._money.hold cimport Standing
-from hbcore._money.levels cimport Levels
+from hbcore._money.hold_index cimport HoldIndex
 
 cdef enum:
     TOTAL_BITS = 62
@@ -18,7 +18,7 @@ cdef extern from *:
 
 cdef struct Account:
     uint64_t *money             # [shared pair] the last operation, what is available
-    Levels index
+    HoldIndex index
     char *base            # of the mapping, where children are
     const uint64_t *known_size
     uint64_t granted            # [private] the last grant that this process knows to be written into its hold

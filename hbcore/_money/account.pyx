@@ -19,7 +19,7 @@ who needs to know, or wants to change the money, finishes the first; nobody need
 still there. No worker is asked whether it lives, so nothing here depends on who is dead.
 
 The states of a hold, and which steps there are between them, stand in ``hold.pxd``; how a key leads to its hold in
-``levels.pxd``.
+``hold_index.pxd``.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -39,7 +39,9 @@ from hbcore._money.hold cimport (
     ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, READ_LIMIT, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING,
     UNUSED, Standing, hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
 )
-from hbcore._money.levels cimport NUMBER_BITS, Spare, give_number_back, hold_at, levels_locate, levels_prefetch, occupy
+from hbcore._money.hold_index cimport (
+    NUMBER_BITS, Spare, give_number_back, hold_at, hold_index_locate, hold_index_prefetch, occupy,
+)
 
 cdef enum:
     RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
@@ -69,7 +71,7 @@ cdef void account_attach(
 
 
 cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil:
-    levels_prefetch(&account.index, key)
+    hold_index_prefetch(&account.index, key)
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
@@ -362,7 +364,7 @@ cdef inline int reserve(
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
-        answer = levels_locate(&account.index, key, standing)
+        answer = hold_index_locate(&account.index, key, standing)
         if answer == NOT_FOUND:
             if kind != ADDING:
                 # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
@@ -498,7 +500,7 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
 cdef int account_find(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
     # Returns REPEATED with the hold, NOT_FOUND, LACKING, UNSEEN or CORRUPT.
     cdef UserKey key = proper(wanted)
-    cdef int answer = levels_locate(&account.index, &key, standing)
+    cdef int answer = hold_index_locate(&account.index, &key, standing)
     if answer == CROWDED:
         return NOT_FOUND
     return answer if answer != REPEATED else settle_down(account, &key, standing)
@@ -507,7 +509,7 @@ cdef int account_find(Account *account, const UserKey *wanted, Standing *standin
 cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
     # The same, and a wish that nobody has fulfilled is fulfilled or refused: NOT_FOUND is for good.
     cdef UserKey key = proper(wanted)
-    cdef int answer = levels_locate(&account.index, &key, standing)
+    cdef int answer = hold_index_locate(&account.index, &key, standing)
     if answer == REPEATED:
         if not read_hold(standing.hold, standing):
             return CORRUPT

@@ -9,7 +9,7 @@ from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CORRUPT, LACKING, NOT_FOUND, REPEATED
 from hbcore._money.account cimport Account, account_read
 from hbcore._money.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind
-from hbcore._money.levels cimport levels_locate
+from hbcore._money.hold_index cimport hold_index_locate
 
 
 cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
@@ -51,7 +51,7 @@ cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t 
         if answer != REPEATED and answer != NOT_FOUND:
             return answer
         if answer == REPEATED:
-            answer = levels_locate(&account.index, &key, &found)
+            answer = hold_index_locate(&account.index, &key, &found)
             if answer == LACKING:
                 return LACKING
             if answer != REPEATED or found.number != standing.number:

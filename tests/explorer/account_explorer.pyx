@@ -23,7 +23,7 @@ from hbcore._money.account cimport (
 from hbcore._money.hold cimport (
     ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
-from hbcore._money.levels cimport level_size, segment_first, segment_size
+from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 
 cdef extern from "schedule.h" nogil:
     void hb_schedule(const char *operation, const void *address)

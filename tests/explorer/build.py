@@ -38,10 +38,10 @@ SMALL = (
     ("_claims/claim.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
-    ("_money/levels.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
-    ("_money/levels.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
-    ("_money/levels.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
-    ("_money/levels.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
+    ("_money/hold_index.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
+    ("_money/hold_index.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
+    ("_money/hold_index.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
+    ("_money/hold_index.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
 )
 
 SETUP = """

@@ -364,34 +364,34 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a key's word is written by a plain store": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):\n        return AGAIN\n",
             "    hb_store_relaxed(standing.word, entry_of(key) | spare.number)\n",
         ),
     ],
     "a hold's number is taken by a plain store": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "        if hb_cas(index.next, spare.number, spare.number + 1):\n",
             "        hb_store_relaxed(index.next, spare.number + 1)\n        if True:\n",
         ),
     ],
     "a hold that others have is given back": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "    standing.value = value\n    spare.hold = NULL\n",
             "    standing.value = value\n",
         ),
     ],
     "a key is written after its word": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
             "        hb_store_relaxed(&spare.hold.key[0], key.low)\n",
             "",
         ),
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "    standing.hold = spare.hold\n    standing.number",
             "    hb_store_relaxed(&spare.hold.key[1], key.high)\n    hb_store_relaxed(&spare.hold.key[0], key.low)\n"
             "    standing.hold = spare.hold\n    standing.number",
@@ -399,17 +399,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a wish is written after its word": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "        hb_store_release(&spare.hold.value, value)\n",
             "",
         ),
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "        hb_store_release(&spare.hold.state, spare.state)\n",
             "",
         ),
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "    standing.hold = spare.hold\n    standing.number",
             "    hb_store_release(&spare.hold.value, value)\n"
             "    hb_store_release(&spare.hold.state, spare.state)\n"
@@ -417,7 +417,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a line is counted and not looked at again": [
-        ("_money/levels.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
+        ("_money/hold_index.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
     ],
     "a hold is read without another look at its key": [
         (
@@ -435,7 +435,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a path goes on without being closed": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "            if word == 0:\n",
             "            if (word == 0 and level + 1 < HB_LEVELS\n"
             "                    and hb_load_acquire(&index.level_offsets[level + 1]) != 0):\n"
@@ -445,7 +445,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "a path is closed before there is a next level": [
         (
-            "_money/levels.pxd",
+            "_money/hold_index.pxd",
             "    if standing.distance >= CROWDED_AT:\n        return CROWDED\n",
             "    if standing.distance >= CROWDED_AT:\n"
             "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
@@ -607,7 +607,7 @@ LONG_SEARCHES = {
 def part_of(name: str) -> str:
     """Return which scenarios should see a mutant."""
     files = {file for file, _, _ in MUTANTS[name]}
-    if files & {"_money/account.pyx", "_money/levels.pxd"}:
+    if files & {"_money/account.pyx", "_money/hold_index.pxd"}:
         return "accounts"
     return "makers" if files & {"_file/directory.pyx", "_file/region.pyx"} else "ledger"
 

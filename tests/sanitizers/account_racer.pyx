@@ -24,7 +24,7 @@ from hbcore._money.account cimport (
 from hbcore._money.hold cimport (
     ADDING, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
-from hbcore._money.levels cimport level_size, segment_first, segment_size
+from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 from hbcore._money.tally cimport Sums, account_check, account_count
 
 cdef extern from "<stdlib.h>" nogil:

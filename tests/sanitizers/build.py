@@ -164,7 +164,7 @@ def run_python(
 
 # So that a few thousand keys need more than two levels.
 SMALLER_LEVELS = (
-    "_money/levels.pxd",
+    "_money/hold_index.pxd",
     "(6 * level if level < 3 else 2 * level + 8)",
     "(4 * level if level < 4 else 2 * level + 6)",
 )

@@ -88,7 +88,7 @@ FAULTS = {
         "SEGV",
         [
             (
-                "_money/levels.pxd",
+                "_money/hold_index.pxd",
                 "        if words == NULL:\n"
                 "            if hb_load_acquire(&index.level_offsets[level]) != 0:\n"
                 "                return LACKING\n"

@@ -33,7 +33,7 @@ cdef enum:
     TAKE_LIMIT = 1 << 20        # every retry means that somebody else has made progress; only damage brings so many
 
 
-cdef struct Levels:
+cdef struct HoldIndex:
     uint64_t *next              # [shared] hint: the number of the next hold to be used
     uint64_t *level_offsets     # [shared] HB_LEVELS of them
     uint64_t *segment_offsets   # [shared] HB_SEGMENTS of them
@@ -68,7 +68,7 @@ cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
     return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low) & ~<uint64_t>(LINE_WORDS - 1)
 
 
-cdef inline uint64_t *words_of(const Levels *index, uint64_t level) noexcept nogil:
+cdef inline uint64_t *words_of(const HoldIndex *index, uint64_t level) noexcept nogil:
     return <uint64_t *>hb_load_private(&index.levels[level])
 
 
@@ -77,7 +77,7 @@ cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
     return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
 
 
-cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) noexcept nogil:
+cdef inline int hold_at(const HoldIndex *index, uint64_t number, hb_hold **hold) noexcept nogil:
     # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or CORRUPT.
     cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
     cdef char *holds
@@ -90,7 +90,7 @@ cdef inline int hold_at(const Levels *index, uint64_t number, hb_hold **hold) no
     return 0
 
 
-cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexcept nogil:
+cdef inline void hold_index_prefetch(const HoldIndex *index, const UserKey *key) noexcept nogil:
     # Ask for the first line of the key's path in the last level, which is larger than all others and seldom in the
     # cache, and then in the one before.
     cdef uint64_t level = 0
@@ -102,7 +102,7 @@ cdef inline void levels_prefetch(const Levels *index, const UserKey *key) noexce
 
 
 cdef inline int hold_in_line(
-    const Levels *index, const UserKey *key, const uint64_t *line, Standing *standing
+    const HoldIndex *index, const UserKey *key, const uint64_t *line, Standing *standing
 ) noexcept nogil:
     # Returns REPEATED with the hold of the key if a word of the line names it, NOT_FOUND, LACKING or CORRUPT.
     cdef uint64_t word
@@ -121,7 +121,7 @@ cdef inline int hold_in_line(
 
 
 cdef inline int locate_in(
-    const Levels *index, const UserKey *key, uint64_t *words, uint64_t level, Standing *standing
+    const HoldIndex *index, const UserKey *key, uint64_t *words, uint64_t level, Standing *standing
 ) noexcept nogil:
     # Follow the path of a key through a level. Returns REPEATED with the hold, NOT_FOUND with the first empty word,
     # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or CORRUPT.
@@ -165,7 +165,7 @@ cdef inline int locate_in(
     return CROWDED
 
 
-cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing *standing) noexcept nogil:
+cdef inline int hold_index_locate(const HoldIndex *index, const UserKey *key, Standing *standing) noexcept nogil:
     # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, NOT_FOUND, LACKING, CROWDED
     # (there is no empty word, and no next level yet) or CORRUPT.
     cdef uint64_t level
@@ -183,14 +183,14 @@ cdef inline int levels_locate(const Levels *index, const UserKey *key, Standing 
     return CORRUPT
 
 
-cdef inline bint is_next_segment(const Levels *index, uint64_t number) noexcept nogil:
+cdef inline bint is_next_segment(const HoldIndex *index, uint64_t number) noexcept nogil:
     # Whether a number is the first of a segment whose predecessor is there. (Segment 0 always is.)
     cdef uint64_t segment = hb_highest_bit(number // FIRST_LEVEL) + 1
     return (number == segment_first(segment)
             and (segment == 1 or hb_load_acquire(&index.segment_offsets[segment - 1]) != 0))
 
 
-cdef inline int take_number(Levels *index, Spare *spare) noexcept nogil:
+cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
     # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or CORRUPT.
     cdef uint64_t _attempt
     cdef int status
@@ -210,7 +210,7 @@ cdef inline int take_number(Levels *index, Spare *spare) noexcept nogil:
     return status
 
 
-cdef inline void give_number_back(Levels *index, const Spare *spare) noexcept nogil:
+cdef inline void give_number_back(HoldIndex *index, const Spare *spare) noexcept nogil:
     # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it. The
     # hold's key is another one then, for this one stands elsewhere: who reads it by its number sees the change.
     if spare.hold != NULL:
@@ -221,7 +221,7 @@ cdef inline void give_number_back(Levels *index, const Spare *spare) noexcept no
 
 
 cdef inline int occupy(
-    Levels *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
+    HoldIndex *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
 ) noexcept nogil:
     # Take the empty word where a key's path ends, for a hold with the wish for this kind and value. Returns 0, AGAIN,
     # CROWDED, LACKING, FULL or CORRUPT.

@@ -3,9 +3,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
+from hbcore._money.account_scan cimport Sums
 from hbcore._money.hold cimport Standing
 from hbcore._money.purse cimport Purse
-from hbcore._money.tally cimport Sums
 
 
 cdef class Hold:

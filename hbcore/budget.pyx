@@ -21,6 +21,7 @@ from hbcore._lib.integers cimport hb_read_integer
 from hbcore._money.account cimport (
     Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
 )
+from hbcore._money.account_scan cimport Sums
 from hbcore._money.funding cimport (
     check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
     top_up_conflict, top_up_key,
@@ -29,7 +30,6 @@ from hbcore._money.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, S
 from hbcore._money.purse cimport (
     DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
 )
-from hbcore._money.tally cimport Sums
 
 import numpy as np
 

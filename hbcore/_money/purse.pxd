@@ -5,8 +5,8 @@ from hbcore._file.format cimport hb_budget
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
 from hbcore._money.account cimport Account
+from hbcore._money.account_scan cimport Sums
 from hbcore._money.hold cimport Standing
-from hbcore._money.tally cimport Sums
 
 cdef enum:
     SUPPLY_LIMIT = 64       # levels, and looks at the file, that one call may need

@@ -18,9 +18,9 @@ from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.answers cimport CROWDED, FULL, LACKING, NOT_FOUND, REPEATED, UNSEEN
 from hbcore._lib.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
 from hbcore._money.account cimport account_attach, account_find, account_read, account_reserve
+from hbcore._money.account_scan cimport Sums, account_count
 from hbcore._money.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind, hold_time
 from hbcore._money.hold_index cimport level_size, segment_first, segment_size
-from hbcore._money.tally cimport Sums, account_count
 
 from hbcore.errors import CorruptFileError, EngineFullError
 from hbcore.records import HOLD_SNAPSHOT_DTYPE

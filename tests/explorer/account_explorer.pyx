@@ -155,7 +155,7 @@ cdef bint supply(int process, int answer) noexcept nogil:
 
 
 cdef int read_all(Operation *operation) noexcept nogil:
-    # What tally.pyx does.
+    # What account_scan.pyx does.
     cdef Account *account = &accounts[operation.process]
     cdef uint64_t number = 0
     cdef uint64_t segment

@@ -21,11 +21,11 @@ from hbcore._money.account cimport (
     Account, account_attach, account_available, account_close, account_decide, account_find, account_finish,
     account_refund, account_reserve,
 )
+from hbcore._money.account_scan cimport Sums, account_check, account_count
 from hbcore._money.hold cimport (
     ADDING, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
 from hbcore._money.hold_index cimport level_size, segment_first, segment_size
-from hbcore._money.tally cimport Sums, account_check, account_count
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)

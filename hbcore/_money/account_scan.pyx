@@ -1,4 +1,4 @@
-"""The tally: all holds of an account, read one after another, for the statistics and for the audit.
+"""The scan of an account: all holds of an account, read one after another, for the statistics and for the audit.
 
 Each is read as ``account_read`` reads it, so that what others do meanwhile is either in a hold or not. Whether the sum
 of them belongs to one moment is for the caller to find out, by the digest and by the money.

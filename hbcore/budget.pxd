@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint64_t
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
 from hbcore._money.account_scan cimport Sums
+from hbcore._money.budget_base cimport BudgetBase
 from hbcore._money.hold cimport Standing
-from hbcore._money.purse cimport Purse
 
 
 cdef class Hold:
@@ -15,7 +15,7 @@ cdef class Hold:
     cdef int state_code
 
 
-cdef class Budget(Purse):
+cdef class Budget(BudgetBase):
     cdef object __weakref__
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1

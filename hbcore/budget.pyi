@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbcore._file.region import Region
-from hbcore._money.purse import Purse
+from hbcore._money.budget_base import BudgetBase
 from hbcore.envelope import Envelope, _User, _Users
 from hbcore.records import BudgetStats, State, Status
 
@@ -31,7 +31,7 @@ class Hold:
     def __hash__(self) -> int: ...
 
 @final
-class Budget(Purse):
+class Budget(BudgetBase):
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     def reserve(self, key: _User, /, amount: SupportsIndex) -> Hold: ...
     def reserve_many(self, keys: _Users, /, amounts: _Amounts) -> NDArray[np.void]: ...

@@ -1,7 +1,7 @@
 """Budgets: money that can be reserved, and the tree that budgets and envelopes make of it.
 
 The public classes ``Hold`` and ``Budget``: check and convert the Python arguments, then ``account.pyx``. A budget is a
-``Purse``, which supplies its account with levels and reads all of it; how money comes to what is below a budget, and
+``BudgetBase``, which supplies its account with levels and reads all of it; how money comes to what is below a budget, and
 back, is in ``funding.pyx``.
 """
 cimport cython
@@ -22,14 +22,15 @@ from hbcore._money.account cimport (
     Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
 )
 from hbcore._money.account_scan cimport Sums
+from hbcore._money.budget_base cimport (
+    DEPTH_LIMIT, SUPPLY_LIMIT, BudgetBase, HoldSnapshotRow, budget_base_from, budget_check, budget_size, depth_of,
+    engine_name,
+)
 from hbcore._money.funding cimport (
     check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
     top_up_conflict, top_up_key,
 )
 from hbcore._money.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
-from hbcore._money.purse cimport (
-    DEPTH_LIMIT, SUPPLY_LIMIT, HoldSnapshotRow, Purse, budget_check, budget_size, depth_of, engine_name, purse_from,
-)
 
 import numpy as np
 
@@ -150,7 +151,7 @@ cdef object as_key(error):
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Budget(Purse):
+cdef class Budget(BudgetBase):
     """Money that can be reserved, in minor units; made by ``Engine.budget`` or, as a hold of another, by ``budget``.
 
     ``reserve(key, amount)`` holds money, ``settle`` spends it or a part of it, ``release`` gives it back. Every key is
@@ -598,7 +599,7 @@ cdef int reserve_rows(
 # ---- making and finding ---------------------------------------------------------------------------------------------
 
 cdef Budget budget_at(Region region, uint64_t offset):
-    return <Budget>purse_from(Budget, region, offset, 0)
+    return <Budget>budget_base_from(Budget, region, offset, 0)
 
 
 cdef Budget parent_of(Region region, uint64_t offset):
@@ -671,7 +672,7 @@ def envelopes():
 
 cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
     # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
-    # the way up from each budget is short (purse_from).
+    # the way up from each budget is short (budget_base_from).
     cdef Region region = budget.region
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     if not region.contains(offset, sizeof(hb_extent)):

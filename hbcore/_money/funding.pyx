@@ -22,8 +22,8 @@ from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED, UNSEEN
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
 from hbcore._money.account cimport account_available, account_decide, account_find, account_refund, account_reserve
+from hbcore._money.budget_base cimport SUPPLY_LIMIT, BudgetBase, budget_base_at
 from hbcore._money.hold cimport ADDING, FUNDED, FUNDING, Standing, hold_kind
-from hbcore._money.purse cimport SUPPLY_LIMIT, Purse, purse_at
 
 from hbcore.errors import InsufficientBudgetError
 from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT
@@ -33,7 +33,7 @@ cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
 
 # ---- children -------------------------------------------------------------------------------------------------------
 
-cdef int64_t child_find(Region region, Purse parent, const Name *name) except -1 nogil:
+cdef int64_t child_find(Region region, BudgetBase parent, const Name *name) except -1 nogil:
     # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
     cdef int64_t offset = directory_find(region, name)
     cdef Standing standing
@@ -49,14 +49,14 @@ cdef int64_t child_find(Region region, Purse parent, const Name *name) except -1
     return <int64_t>standing.link
 
 
-cdef object insufficient(Purse parent, str what, uint64_t total, int refusal, uint64_t available):
+cdef object insufficient(BudgetBase parent, str what, uint64_t total, int refusal, uint64_t available):
     if refusal == CHILD_CLOSED:
         return InsufficientBudgetError(f"budget {parent.name!r} is closed")
     return InsufficientBudgetError(f"budget {parent.name!r} has {available} available, not the {total} for {what}")
 
 
 cdef int64_t child_afford(
-    Region region, Purse parent, const Name *name, uint64_t total, uint64_t *available
+    Region region, BudgetBase parent, const Name *name, uint64_t total, uint64_t *available
 ) except -1 nogil:
     # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
     # funded, the offset of what somebody else has just made of that name, or a refusal.
@@ -75,7 +75,7 @@ cdef int64_t child_afford(
 
 
 cdef int64_t child_insert(
-    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
+    Region region, BudgetBase parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
 ) except -1 nogil:
     # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
     # has the name then, or a refusal; what has lost is retired.
@@ -96,9 +96,9 @@ cdef int64_t child_insert(
 
 
 cdef int child_fund(
-    Region region, Purse parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
+    Region region, BudgetBase parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
 ) except -1 nogil:
-    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as Purse.put.
+    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as BudgetBase.put.
     cdef uint64_t stamp = 0
     cdef int answer = UNSEEN
     cdef int _turn
@@ -113,7 +113,7 @@ cdef int child_fund(
 
 
 cdef int child_supply(
-    Region region, Purse parent, uint64_t offset, int answer, uint64_t wish, uint64_t stamp, bint is_enough=False
+    Region region, BudgetBase parent, uint64_t offset, int answer, uint64_t wish, uint64_t stamp, bint is_enough=False
 ) except -1 with gil:
     try:
         if is_enough:
@@ -133,7 +133,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef uint32_t kind = extent.kind
     cdef hb_top_up *record
     cdef hb_part *part
-    cdef Purse parent
+    cdef BudgetBase parent
     cdef UserKey key
     cdef Standing standing
     cdef Name place
@@ -147,7 +147,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         top_up_check(region, record, &key)
         if memcmp(&key, record.check, 16) != 0:
             return False        # half made, or damaged
-        parent = purse_at(region, record.extent.parent).parent
+        parent = budget_base_at(region, record.extent.parent).parent
         if parent is None:
             return False
         key.low = record.key[0]
@@ -159,12 +159,12 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         extent = region.extent(part.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
         if extent == NULL or extent.parent == 0:
             return False
-        parent = purse_at(region, extent.parent)
+        parent = budget_base_at(region, extent.parent)
         key.low = part.key[0]
         key.high = part.key[1]
     elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
         name = extent_name(region, offset)
-        parent = None if extent.parent == 0 else purse_at(region, extent.parent)
+        parent = None if extent.parent == 0 else budget_base_at(region, extent.parent)
         if name is None or parent is None:
             return False
         name_set(region, kind, parent.offset, name, <uint64_t>len(name), &place)
@@ -193,7 +193,7 @@ directory_set_funded(child_is_funded)
 
 # ---- refunds --------------------------------------------------------------------------------------------------------
 
-cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -1:
+cdef int refund_from(BudgetBase parent, const UserKey *key, uint64_t target) except -1:
     # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
     cdef uint64_t stamp
     cdef int answer, _turn
@@ -208,7 +208,7 @@ cdef int refund_from(Purse parent, const UserKey *key, uint64_t target) except -
     parent.raise_corrupt()
 
 
-cdef int refund_upwards(Purse budget) except -1:
+cdef int refund_upwards(BudgetBase budget) except -1:
     # What is available in a closed budget is its parent's. It only grows, so it is the sum of all refunds.
     cdef bint is_closed
     cdef uint64_t available
@@ -228,7 +228,7 @@ cdef int top_up_check(Region region, const hb_top_up *record, UserKey *out) exce
     return 0
 
 
-cdef UserKey top_up_key(Purse budget, const UserKey *key):
+cdef UserKey top_up_key(BudgetBase budget, const UserKey *key):
     # A name space of its own: under another key than all holds, and with the budget in it.
     cdef unsigned char[32] message
     cdef UserKey out
@@ -239,11 +239,11 @@ cdef UserKey top_up_key(Purse budget, const UserKey *key):
     return out
 
 
-cdef str top_up_conflict(Purse budget, object key, uint64_t present, uint64_t wanted):
+cdef str top_up_conflict(BudgetBase budget, object key, uint64_t present, uint64_t wanted):
     return f"top-up {key!r} of budget {budget.name!r} was {present}, not {wanted}"
 
 
-cdef int pledge(Purse budget, uint64_t amount) except -1:
+cdef int pledge(BudgetBase budget, uint64_t amount) except -1:
     # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
     # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
     # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
@@ -255,10 +255,10 @@ cdef int pledge(Purse budget, uint64_t amount) except -1:
     raise_limit(budget, budget.sum_of_all(), amount)
 
 
-cdef int check_limit(Purse budget, uint64_t amount) except -1:
+cdef int check_limit(BudgetBase budget, uint64_t amount) except -1:
     # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
     # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
-    cdef Purse root = budget
+    cdef BudgetBase root = budget
     while root.parent is not None:
         root = root.parent
     if root.base_total + hb_load_acquire(root.pledged) + amount >= <uint64_t>TOTAL_LIMIT:
@@ -268,13 +268,13 @@ cdef int check_limit(Purse budget, uint64_t amount) except -1:
     return 0
 
 
-cdef object raise_limit(Purse budget, object total, uint64_t amount):
+cdef object raise_limit(BudgetBase budget, object total, uint64_t amount):
     raise ValueError(
         f"the total of budget {budget.name!r} must stay below 2**62: it is {total}, and {amount} is too much"
     )
 
 
-cdef int fund_top_up(Purse budget, const UserKey *key, uint64_t amount) except -1:
+cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) except -1:
     # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
     cdef hb_top_up *record
     cdef Standing standing
@@ -315,10 +315,10 @@ def growth():
     return growth
 
 
-cdef int finish_top_ups(Purse budget) except -1:
+cdef int finish_top_ups(BudgetBase budget) except -1:
     # Of sub-budgets and envelopes: what this budget has granted to them and a death has kept from them.
     cdef hb_top_up *record
-    cdef Purse child
+    cdef BudgetBase child
     cdef Standing standing
     cdef UserKey key
     for offset in budget.children():
@@ -332,7 +332,7 @@ cdef int finish_top_ups(Purse budget) except -1:
             budget.raise_corrupt()
         key.low = record.key[0]
         key.high = record.key[1]
-        child = purse_at(budget.region, record.extent.parent)
+        child = budget_base_at(budget.region, record.extent.parent)
         if child.look_up(&key, &standing) == NOT_FOUND:
             child.put(&key, ADDING, record.total, record.total, &standing)
             refund_upwards(child)

@@ -22,10 +22,10 @@ from hbcore._lib.answers cimport CORRUPT, LACKING, NOT_FOUND
 from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private
 from hbcore._money.account cimport MONEY_CLOSED, account_available, account_money
 from hbcore._money.account_scan cimport Sums, account_check
+from hbcore._money.budget_base cimport Run
 from hbcore._money.funding cimport finish_top_ups, refund_from, refund_upwards
 from hbcore._money.hold cimport ADDED, FUNDED, Standing, hold_kind
 from hbcore._money.hold_index cimport segment_first
-from hbcore._money.purse cimport Run
 from hbcore._ops.growth cimport is_appended
 from hbcore.budget cimport Budget, budget_at
 from hbcore.envelope cimport Envelope

@@ -1,4 +1,4 @@
-# A purse: the account of a budget, and where it stands.
+# The base of a budget: the account of a budget, and where it stands.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore._file.format cimport hb_budget
@@ -27,7 +27,7 @@ cdef struct Run:        # holds first .. end - 1 of a segment
     uint64_t end
 
 
-cdef class Purse:
+cdef class BudgetBase:
     cdef Account account
     cdef Region region
     cdef uint64_t offset
@@ -36,13 +36,13 @@ cdef class Purse:
     cdef uint64_t attached          # [private] how many levels and segments are, or are about to be
     cdef UserKey funding_key        # under which the parent holds this budget's money
     cdef readonly str name
-    cdef readonly Purse parent
+    cdef readonly BudgetBase parent
 
     cdef uint64_t stamp(self) noexcept nogil
     cdef int supply(self, int answer, uint64_t stamp) except -1
     cdef int attach_levels(self) except -1
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
-    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
+    cdef int make_next(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1
     cdef bint next_run(self, Run *run) except -1
@@ -59,6 +59,6 @@ cdef uint64_t budget_size(uint64_t name_length) noexcept nogil
 cdef int budget_check(
     Region region, const hb_budget *terms, const unsigned char *name, uint64_t name_length, UserKey *out
 ) except -1
-cdef Purse purse_from(type kind, Region region, uint64_t offset, int depth)
-cdef Purse purse_at(Region region, uint64_t offset)
-cdef int depth_of(Purse purse)
+cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int depth)
+cdef BudgetBase budget_base_at(Region region, uint64_t offset)
+cdef int depth_of(BudgetBase base)

@@ -1,8 +1,8 @@
-"""The purse: what a budget is below its public face, an account and where it stands in a region.
+"""The base of a budget: what a budget is below its public face, an account and where it stands in a region.
 
 It supplies the account with what that cannot do without Python (levels, segments, a look at the file), reads all of its
-holds, and is made from an extent, whose terms are checked once. A budget is a purse; whatever needs the money of some
-budget, but not its public methods, asks for a purse.
+holds, and is made from an extent, whose terms are checked once. A budget is a budget base; whatever needs the money of some
+budget, but not its public methods, asks for a budget base.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -38,14 +38,14 @@ cdef Region NO_REGION = Region()    # closed for ever: of a Budget that Budget._
 
 
 @cython.auto_pickle(False)
-cdef class Purse:
+cdef class BudgetBase:
     """The account of a budget; made with the budget, and by nobody else."""
 
     def __cinit__(self):
         self.region = NO_REGION
 
     def __init__(self):
-        raise TypeError("a purse is made with its budget")
+        raise TypeError("a budget base is made with its budget")
 
     cdef object raise_corrupt(self):
         raise CorruptFileError(f"budget {self.name!r} of the engine {engine_name(self.region)} is damaged")
@@ -75,9 +75,9 @@ cdef class Purse:
         elif self.stamp() % HB_GRAIN != stamp % HB_GRAIN:
             return 0        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
         elif answer == CROWDED:
-            self.make_part(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
+            self.make_next(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
         else:
-            self.make_part(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
+            self.make_next(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
         return 0
 
     cdef int attach_levels(self) except -1:
@@ -98,7 +98,7 @@ cdef class Purse:
                 # They are made in turn: where this one is, the one before is by now.
                 if missing != 0 and hb_load_acquire(&offsets[missing]) == 0:
                     self.raise_corrupt()
-                extent = self.region.extent(offset, HB_KIND_LEVEL, part_size(i, is_level))
+                extent = self.region.extent(offset, HB_KIND_LEVEL, extent_size_of(i, is_level))
                 if extent == NULL or extent.parent != self.offset:
                     self.raise_corrupt()
                 publish_extent(self.region, offset)
@@ -106,7 +106,7 @@ cdef class Purse:
                 hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
         return 0
 
-    cdef int make_part(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
+    cdef int make_next(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
         # Make the next level or segment: of several makers one wins, and all go on with its extent.
         cdef uint64_t i = 1
         cdef int64_t offset
@@ -116,7 +116,7 @@ cdef class Purse:
         if i == count:
             raise EngineFullError(f"budget {self.name!r} has no room for another key")
         if hb_load_acquire(&offsets[i]) == 0:
-            offset = directory_allocate(self.region, part_size(i, is_level))
+            offset = directory_allocate(self.region, extent_size_of(i, is_level))
             extent = <hb_extent *>(self.region.base + offset)
             extent.kind = HB_KIND_LEVEL
             extent.parent = self.offset
@@ -264,7 +264,7 @@ cdef uint64_t budget_size(uint64_t name_length) noexcept nogil:
     return sizeof(hb_budget) + whole_units(name_length) + 8 * level_size(0) + segment_size(0) * sizeof(hb_hold)
 
 
-cdef inline uint64_t part_size(uint64_t i, bint is_level) noexcept nogil:
+cdef inline uint64_t extent_size_of(uint64_t i, bint is_level) noexcept nogil:
     # The extent of a level or a segment.
     return LEVEL_HEADER + (8 * level_size(i) if is_level else segment_size(i) * sizeof(hb_hold))
 
@@ -281,10 +281,10 @@ cdef int budget_check(
     return 0
 
 
-cdef Purse purse_from(type kind, Region region, uint64_t offset, int depth):
-    # The purse, or the budget if that is the kind, whose extent is at an offset that was read from the mapping: copied,
+cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int depth):
+    # The budget base, or the budget if that is the kind, whose extent is at an offset that was read from the mapping: copied,
     # and then checked, once.
-    cdef Purse purse = kind.__new__(kind)
+    cdef BudgetBase base = kind.__new__(kind)
     cdef hb_budget *shared = <hb_budget *>region.extent(offset, HB_KIND_BUDGET, sizeof(hb_budget))
     cdef hb_budget copy
     cdef unsigned char[NAME_LIMIT] name
@@ -304,29 +304,29 @@ cdef Purse purse_from(type kind, Region region, uint64_t offset, int depth):
     if memcmp(&check, copy.check, 16) != 0 or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
         raise CorruptFileError(f"{where} has impossible terms")
     encoded = name[:length]
-    purse.name = encoded.decode(errors="backslashreplace")
-    purse.region = region
-    purse.offset = offset
-    purse.base_total = copy.total
-    purse.pledged = &shared.pledged
+    base.name = encoded.decode(errors="backslashreplace")
+    base.region = region
+    base.offset = offset
+    base.base_total = copy.total
+    base.pledged = &shared.pledged
     if copy.extent.parent != 0:
-        purse.parent = purse_from(kind, region, copy.extent.parent, depth + 1)
-        purse.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
+        base.parent = budget_base_from(kind, region, copy.extent.parent, depth + 1)
+        base.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
     level = <char *>shared + sizeof(hb_budget) + whole_units(length)
     account_attach(
-        &purse.account, shared.money, &shared.next, shared.levels, shared.segments, level, level + 8 * level_size(0),
+        &base.account, shared.money, &shared.next, shared.levels, shared.segments, level, level + 8 * level_size(0),
         region.base, &region.known_size, region.header.directory_key, region.is_readonly,
     )
-    return purse
+    return base
 
 
-cdef Purse purse_at(Region region, uint64_t offset):
-    return purse_from(Purse, region, offset, 0)
+cdef BudgetBase budget_base_at(Region region, uint64_t offset):
+    return budget_base_from(BudgetBase, region, offset, 0)
 
 
-cdef int depth_of(Purse purse):
+cdef int depth_of(BudgetBase base):
     cdef int depth = 0
-    while purse is not None:
+    while base is not None:
         depth += 1
-        purse = purse.parent
+        base = base.parent
     return depth

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, directory_allocate, name_set
-from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent
+from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_budget, hb_extent
 from hbcore._file.region cimport Region, worker_of
 from hbcore._keys.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore._keys.user cimport UserKey, user_key, usual_integer_key
@@ -677,7 +677,7 @@ cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFF
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     if not region.contains(offset, sizeof(hb_extent)):
         budget.raise_corrupt()
-    if extent.kind == HB_KIND_TOP_UP or extent.kind == HB_KIND_PART:
+    if extent.kind == HB_KIND_TOP_UP or extent.kind == HB_KIND_TRANCHE:
         return 0        # spent, if it was, by whom it has topped up
     if extent.parent != budget.offset:
         budget.raise_corrupt()

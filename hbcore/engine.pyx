@@ -17,7 +17,7 @@ from hbcore._ops.audit_budget import audit_budgets
 from hbcore._ops.audit_envelope import audit_envelopes
 from hbcore._file.directory import audit_directory
 from hbcore.budget import budget_get
-from hbcore._ops.growth import finish_parts
+from hbcore._ops.growth import finish_tranches
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore._ops.recovery import recover
@@ -220,7 +220,7 @@ cdef class Engine:
         for offset, name in self.objects(HB_KIND_ENVELOPE):
             try:
                 envelope = envelope_at(self.region, offset, name)
-                finish_parts(envelope)
+                finish_tranches(envelope)
                 count += envelope_sweep(envelope)
             except CorruptFileError as error:
                 damage = damage or error

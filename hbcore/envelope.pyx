@@ -14,11 +14,11 @@ from hbcore._claims.packets cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
     deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
 )
-from hbcore._claims.part cimport Part, part_check, part_join, part_prepare, parts_free
+from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_join, tranche_prepare, tranches_free
 from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, extent_name, name_set
-from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
 from hbcore._file.region cimport Region, extent_size, worker_of
 from hbcore._keys.batch cimport Users, nth_key, users_of
 from hbcore._keys.user cimport UserKey, siphash128, user_key
@@ -117,7 +117,7 @@ cdef class Envelope:
         raise TypeError("envelopes are made by Engine.envelope")
 
     def __dealloc__(self):
-        parts_free(&self.deck.first)
+        tranches_free(&self.deck.first)
 
     cdef object raise_for(self, int answer):
         if answer == NO_MEMORY:
@@ -493,23 +493,23 @@ cdef size_t terms_message(
     return 16 + TERMS_SIZE + name_length
 
 
-cdef int attach_part(void *owner, Part *part) noexcept with gil:
-    # Of Deck.attach. Once for a part and a handle, so that the GIL does no harm.
+cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
+    # Of Deck.attach. Once for a tranche and a handle, so that the GIL does no harm.
     cdef Envelope envelope = <Envelope>owner
-    cdef uint64_t offset = hb_load_acquire(part.following)
-    cdef hb_part *shared = <hb_part *>envelope.region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef uint64_t offset = hb_load_acquire(tranche.following)
+    cdef hb_tranche *shared = <hb_tranche *>envelope.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef Terms *first = &envelope.deck.first.terms
-    cdef hb_part copy
+    cdef hb_tranche copy
     cdef UserKey check
-    cdef Part *next
+    cdef Tranche *next
     # Racing top-ups may exceed the limit by a few; a chain that is longer leads round in a circle.
-    if shared == NULL or part.number > 2 * TOP_UP_LIMIT:
+    if shared == NULL or tranche.number > 2 * TOP_UP_LIMIT:
         return CORRUPT
-    memcpy(&copy, shared, sizeof(hb_part))
-    if (not part_check(envelope.region, &copy, &check) or copy.extent.parent != envelope.offset
-            or copy.packets > envelope.deck.max_packets - part.start - part.terms.packets):
+    memcpy(&copy, shared, sizeof(hb_tranche))
+    if (not tranche_check(envelope.region, &copy, &check) or copy.extent.parent != envelope.offset
+            or copy.packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets):
         return CORRUPT
-    next = <Part *>malloc(sizeof(Part))
+    next = <Tranche *>malloc(sizeof(Tranche))
     if next == NULL:
         return NO_MEMORY
     next.terms = first[0]
@@ -519,16 +519,16 @@ cdef int attach_part(void *owner, Part *part) noexcept with gil:
     memcpy(next.terms.seed, copy.seed, 32)
     next.key.low = copy.key[0]
     next.key.high = copy.key[1]
-    next.strata = <uint64_t *>(<char *>shared + sizeof(hb_part))
+    next.strata = <uint64_t *>(<char *>shared + sizeof(hb_tranche))
     next.following = &shared.following
     if not terms_valid(&next.terms):
         free(next)
         return CORRUPT
-    part_prepare(next)
-    if extent_size(hb_load_acquire(&shared.extent.state)) < sizeof(hb_part) + 8 * next.terms.stratum_count:
+    tranche_prepare(next)
+    if extent_size(hb_load_acquire(&shared.extent.state)) < sizeof(hb_tranche) + 8 * next.terms.stratum_count:
         free(next)
         return CORRUPT
-    if not part_join(part, next):
+    if not tranche_join(tranche, next):
         free(next)
     return 0
 
@@ -600,7 +600,7 @@ cdef Envelope envelope_from(
     # The handle of an envelope whose terms are known: read and checked, or just made.
     cdef Envelope envelope = Envelope.__new__(Envelope)
     envelope.deck.first.terms = terms[0]
-    part_prepare(&envelope.deck.first)
+    tranche_prepare(&envelope.deck.first)
     envelope.deck.max_packets = max_packets
     envelope.deck.expires_at_ms = expires_at_ms
     envelope.deck.hold_ms = hold_ms
@@ -612,7 +612,7 @@ cdef Envelope envelope_from(
         envelope.funding_key = place.key
     envelope.offset = offset
     envelope.name = name
-    envelope.deck.attach = attach_part
+    envelope.deck.attach = attach_tranche
     envelope.deck.owner = <void *>envelope
     deck_attach(
         &envelope.deck, <hb_envelope *>(region.base + offset), place.length, &region.file, region.is_readonly,

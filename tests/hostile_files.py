@@ -1,6 +1,6 @@
 """What hostile files are made of: sound engine files, a plain model of each, and where in them what stands.
 
-Part of ``hostile.py``. The layout is read from ``hbcore/format.h``; what that does not say (the order of an
+Tranche of ``hostile.py``. The layout is read from ``hbcore/format.h``; what that does not say (the order of an
 envelope's parts) stands in ``Layout`` and nowhere else, and is checked against what the engine has written.
 """
 

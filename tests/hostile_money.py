@@ -152,9 +152,9 @@ def places_of(content: bytes) -> list[Place]:
             add("hb_top_up", at)
         elif kind == "HB_KIND_ENVELOPE":
             add("hb_envelope", at)
-        elif kind == "HB_KIND_PART":
-            add("hb_part", at)
-            add_words(at + STRUCTS["hb_part"][""][1], 1)
+        elif kind == "HB_KIND_TRANCHE":
+            add("hb_tranche", at)
+            add_words(at + STRUCTS["hb_tranche"][""][1], 1)
         at += (state >> 28) * UNIT
     return found
 

@@ -1,6 +1,6 @@
 """The use of hostile files: the whole API on one file, and every answer compared with the model.
 
-Part of ``hostile.py``, which says what is accepted.
+Tranche of ``hostile.py``, which says what is accepted.
 """
 
 import collections

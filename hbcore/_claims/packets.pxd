@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.ledger cimport Found, Ledger, ledger_size
-from hbcore._claims.part cimport Part, attach_function, part_with
+from hbcore._claims.tranche cimport Tranche, attach_function, tranche_with
 from hbcore._file.format cimport HB_UNIT, hb_envelope
 from hbcore._file.process cimport hb_file
 from hbcore._keys.batch cimport Batch
@@ -13,8 +13,8 @@ from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private, hb_load_relax
 
 cdef struct Deck:
     Ledger ledger
-    Part first              # what the envelope was made with; what it was topped up by follows
-    uint64_t last           # [atomic] address of the last Part known to be open
+    Tranche first              # what the envelope was made with; what it was topped up by follows
+    uint64_t last           # [atomic] address of the last Tranche known to be open
     attach_function attach
     void *owner             # what attach is called with
     hb_envelope *shared
@@ -64,7 +64,7 @@ cdef int deck_claim_many(
 ) noexcept nogil
 cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil
 cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil
-cdef int deck_open(Deck *deck, Part *part) noexcept nogil
+cdef int deck_open(Deck *deck, Tranche *tranche) noexcept nogil
 cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
@@ -91,20 +91,20 @@ cdef inline int deck_claim(
     return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
 
 
-cdef inline Part *part_of(Deck *deck, uint64_t packet) noexcept nogil:
-    return &deck.first if packet < deck.first.terms.packets else later_part_of(deck, packet)
+cdef inline Tranche *tranche_of(Deck *deck, uint64_t packet) noexcept nogil:
+    return &deck.first if packet < deck.first.terms.packets else later_tranche_of(deck, packet)
 
 
-cdef inline Part *later_part_of(Deck *deck, uint64_t packet) noexcept nogil:
-    cdef Part *last = <Part *>hb_load_private(&deck.last)
-    cdef Part *part = part_with(deck.attach, deck.owner, last, packet)
-    if part != NULL and part.number > last.number:
-        hb_store_private(&deck.last, <uint64_t>part)
-    return part
+cdef inline Tranche *later_tranche_of(Deck *deck, uint64_t packet) noexcept nogil:
+    cdef Tranche *last = <Tranche *>hb_load_private(&deck.last)
+    cdef Tranche *tranche = tranche_with(deck.attach, deck.owner, last, packet)
+    if tranche != NULL and tranche.number > last.number:
+        hb_store_private(&deck.last, <uint64_t>tranche)
+    return tranche
 
 
 cdef inline uint64_t sealed_amount(
-    const Deck *deck, const Part *part, uint64_t packet, uint64_t amount
+    const Deck *deck, const Tranche *tranche, uint64_t packet, uint64_t amount
 ) noexcept nogil:
     # The word of an amount: below, the amount, in as many bits as the largest may need; above, a check of packet and
     # amount, so that an amount that was damaged is never handed out. A check sum under the envelope's seed, no more:
@@ -112,21 +112,21 @@ cdef inline uint64_t sealed_amount(
     cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
     hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
-    return (hash & ~part.amount_mask) | amount
+    return (hash & ~tranche.amount_mask) | amount
 
 
-cdef inline bint part_amount(const Deck *deck, const Part *part, uint64_t packet, int64_t *amount) noexcept nogil:
+cdef inline bint tranche_amount(const Deck *deck, const Tranche *tranche, uint64_t packet, int64_t *amount) noexcept nogil:
     # False: damage.
     cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
-    cdef uint64_t value = word & part.amount_mask
+    cdef uint64_t value = word & tranche.amount_mask
     amount[0] = <int64_t>value
-    return part.terms.min <= value <= part.terms.max and word == sealed_amount(deck, part, packet, value)
+    return tranche.terms.min <= value <= tranche.terms.max and word == sealed_amount(deck, tranche, packet, value)
 
 
 cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
     # False: damage.
-    cdef Part *part = part_of(deck, packet)
-    return part != NULL and part_amount(deck, part, packet, amount)
+    cdef Tranche *tranche = tranche_of(deck, packet)
+    return tranche != NULL and tranche_amount(deck, tranche, packet, amount)
 
 
 cdef inline bint claim_amount(Deck *deck, int status, const Found *found, int64_t *amount) noexcept nogil:

@@ -9,8 +9,10 @@ from libc.string cimport memcpy, memset
 
 from hbcore._claims.free_map cimport free_map_open
 from hbcore._claims.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
-from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
 from hbcore._claims.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
+from hbcore._claims.tranche cimport (
+    STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Tranche, packet_in, place_in, tranche_step,
+)
 from hbcore._claims.transitions cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_envelope
@@ -27,7 +29,7 @@ from hbcore._split.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_
 cdef void deck_attach(
     Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
 ) noexcept nogil:
-    # The first part's terms are prepared. Only this private copy says where things are; the shared header is not
+    # The first tranche's terms are prepared. Only this private copy says where things are; the shared header is not
     # trusted again.
     cdef char *memory = <char *>shared + memory_offset(name_length)
     deck.shared = shared
@@ -58,55 +60,55 @@ cdef void deck_attach(
 cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcept nogil:
     # Called for a packet that this worker holds: make sure that its amount is there.
     cdef Deck *deck = <Deck *>context
-    cdef Part *part = part_of(deck, packet)
+    cdef Tranche *tranche = tranche_of(deck, packet)
     cdef int answer
-    if part == NULL:
+    if tranche == NULL:
         return CORRUPT
     if hb_load_relaxed(&deck.ledger.slots[packet].amount) == 0:
-        answer = open_stratum(deck, part, stratum_of(&part.terms, place_in(part, packet)))
+        answer = open_stratum(deck, tranche, stratum_of(&tranche.terms, place_in(tranche, packet)))
         if answer != 0:
             return answer
     # An amount that the law cannot have given is damage, and never handed out.
-    return 0 if part_amount(deck, part, packet, amount) else CORRUPT
+    return 0 if tranche_amount(deck, tranche, packet, amount) else CORRUPT
 
 
-cdef int deck_open(Deck *deck, Part *part) noexcept nogil:
-    # Open all parts after one that is open. Returns 0, CORRUPT or NO_MEMORY.
+cdef int deck_open(Deck *deck, Tranche *tranche) noexcept nogil:
+    # Open all tranches after one that is open. Returns 0, CORRUPT or NO_MEMORY.
     cdef uint64_t end
     cdef int answer
-    while True:     # each turn passes one part
-        end = part.start + part.terms.packets
-        answer = part_step(deck.attach, deck.owner, &part)
-        if answer != 0 or part == NULL:
+    while True:     # each turn passes one tranche
+        end = tranche.start + tranche.terms.packets
+        answer = tranche_step(deck.attach, deck.owner, &tranche)
+        if answer != 0 or tranche == NULL:
             return answer
-        free_map_open(&deck.ledger.free_map, end, end + part.terms.packets)
-        if part.number > (<Part *>hb_load_private(&deck.last)).number:
-            hb_store_private(&deck.last, <uint64_t>part)
+        free_map_open(&deck.ledger.free_map, end, end + tranche.terms.packets)
+        if tranche.number > (<Tranche *>hb_load_private(&deck.last)).number:
+            hb_store_private(&deck.last, <uint64_t>tranche)
 
 
 cdef void open_appended(void *context) noexcept nogil:
-    # For who finds nothing free: whoever has appended a part may have died before it was open. Damage is not asked for.
+    # For who finds nothing free: whoever has appended a tranche may have died before it was open. Damage is not asked for.
     cdef Deck *deck = <Deck *>context
-    deck_open(deck, <Part *>hb_load_private(&deck.last))
+    deck_open(deck, <Tranche *>hb_load_private(&deck.last))
 
 
-cdef int open_stratum(Deck *deck, const Part *part, uint64_t stratum) noexcept nogil:
+cdef int open_stratum(Deck *deck, const Tranche *tranche, uint64_t stratum) noexcept nogil:
     # Compute the amounts of a stratum. The stratum's word decides between the first claim and a close: exactly one of
     # them moves it on.
     cdef uint64_t amounts[STRATUM_SIZE]
     cdef uint64_t start, packet
     cdef int count, i
-    if hb_load_acquire(&part.strata[stratum]) == STRATUM_UNTOUCHED:
-        hb_cas(&part.strata[stratum], STRATUM_UNTOUCHED, STRATUM_OPEN)
-    if hb_load_acquire(&part.strata[stratum]) != STRATUM_OPEN:
+    if hb_load_acquire(&tranche.strata[stratum]) == STRATUM_UNTOUCHED:
+        hb_cas(&tranche.strata[stratum], STRATUM_UNTOUCHED, STRATUM_OPEN)
+    if hb_load_acquire(&tranche.strata[stratum]) != STRATUM_OPEN:
         return CLOSED
-    count = split_stratum(&part.terms, stratum, amounts)
+    count = split_stratum(&tranche.terms, stratum, amounts)
     if count < 0:
         return NO_MEMORY
-    start = stratum_start(&part.terms, stratum)
+    start = stratum_start(&tranche.terms, stratum)
     for i in range(count):
-        packet = packet_in(part, start + <uint64_t>i)
-        hb_store_relaxed(&deck.ledger.slots[packet].amount, sealed_amount(deck, part, packet, amounts[i]))
+        packet = packet_in(tranche, start + <uint64_t>i)
+        hb_store_relaxed(&deck.ledger.slots[packet].amount, sealed_amount(deck, tranche, packet, amounts[i]))
     return 0
 
 
@@ -147,40 +149,40 @@ cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil:
     # amount that the law cannot have given.
     cdef uint64_t stratum, word
     cdef uint64_t now_ms = hb_now_ms()
-    cdef Part *part = &deck.first
+    cdef Tranche *tranche = &deck.first
     memset(counts, 0, sizeof(Counts))
-    while part != NULL:
-        counts.packets += part.terms.packets
-        counts.amount_total += part.terms.total
-        for stratum in range(part.terms.stratum_count):
-            word = hb_load_acquire(&part.strata[stratum])
+    while tranche != NULL:
+        counts.packets += tranche.terms.packets
+        counts.amount_total += tranche.terms.total
+        for stratum in range(tranche.terms.stratum_count):
+            word = hb_load_acquire(&tranche.strata[stratum])
             if word == STRATUM_REFUNDED:
-                counts.refunded += stratum_start(&part.terms, stratum + 1) - stratum_start(&part.terms, stratum)
-                counts.amount_refunded += stratum_share(&part.terms, stratum)
-            if word == STRATUM_OPEN and not count_stratum(deck, part, stratum, now_ms, counts):
+                counts.refunded += stratum_start(&tranche.terms, stratum + 1) - stratum_start(&tranche.terms, stratum)
+                counts.amount_refunded += stratum_share(&tranche.terms, stratum)
+            if word == STRATUM_OPEN and not count_stratum(deck, tranche, stratum, now_ms, counts):
                 return COUNT_DAMAGED
-        if part_step(deck.attach, deck.owner, &part) != 0:
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             return COUNT_DAMAGED
     return COUNT_SOUND
 
 
 cdef bint count_stratum(
-    Deck *deck, const Part *part, uint64_t stratum, uint64_t now_ms, Counts *counts
+    Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t now_ms, Counts *counts
 ) noexcept nogil:
     cdef uint64_t position, packet
     cdef int64_t amount
     cdef int kind
     cdef UserKey key
-    for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
-        packet = packet_in(part, position)
+    for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):
+        packet = packet_in(tranche, position)
         kind = slot_kind(ledger_read(&deck.ledger, packet, now_ms, &key))
         if kind == REFUNDED:
-            if not refunded_amount(deck, part, stratum, packet, &amount):
+            if not refunded_amount(deck, tranche, stratum, packet, &amount):
                 return False
             counts.refunded += 1
             counts.amount_refunded += <uint64_t>amount
         elif kind == GRANTED or kind == SETTLED:
-            if not part_amount(deck, part, packet, &amount):
+            if not tranche_amount(deck, tranche, packet, &amount):
                 return False
             if kind == GRANTED:
                 counts.granted += 1
@@ -192,16 +194,16 @@ cdef bint count_stratum(
 
 
 cdef bint refunded_amount(
-    Deck *deck, const Part *part, uint64_t stratum, uint64_t packet, int64_t *amount
+    Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t packet, int64_t *amount
 ) noexcept nogil:
     # A packet may be refunded while its stratum is being opened, or after who opened it has died: then its amount is
     # still to be written, and computed here for now. False: damage, or no memory.
     cdef uint64_t amounts[STRATUM_SIZE]
     if hb_load_relaxed(&deck.ledger.slots[packet].amount) != 0:
-        return part_amount(deck, part, packet, amount)
-    if split_stratum(&part.terms, stratum, amounts) < 0:
+        return tranche_amount(deck, tranche, packet, amount)
+    if split_stratum(&tranche.terms, stratum, amounts) < 0:
         return False
-    amount[0] = <int64_t>amounts[place_in(part, packet) - stratum_start(&part.terms, stratum)]
+    amount[0] = <int64_t>amounts[place_in(tranche, packet) - stratum_start(&tranche.terms, stratum)]
     return True
 
 
@@ -210,32 +212,32 @@ cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexce
     cdef uint64_t stratum
     cdef uint64_t count = 0
     cdef uint64_t now_ms = hb_now_ms()
-    cdef Part *part = &deck.first
-    while part != NULL:
-        for stratum in range(part.terms.stratum_count):
-            if (hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN
-                    and not snapshot_stratum(deck, part, stratum, now_ms, rows, limit, &count)):
+    cdef Tranche *tranche = &deck.first
+    while tranche != NULL:
+        for stratum in range(tranche.terms.stratum_count):
+            if (hb_load_acquire(&tranche.strata[stratum]) == STRATUM_OPEN
+                    and not snapshot_stratum(deck, tranche, stratum, now_ms, rows, limit, &count)):
                 return COUNT_DAMAGED
-        if part_step(deck.attach, deck.owner, &part) != 0:
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             return COUNT_DAMAGED
     return <int64_t>count
 
 
 cdef bint snapshot_stratum(
-    Deck *deck, const Part *part, uint64_t stratum, uint64_t now_ms, SnapshotRow *rows, uint64_t limit, uint64_t *count
+    Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t now_ms, SnapshotRow *rows, uint64_t limit, uint64_t *count
 ) noexcept nogil:
     cdef uint64_t position, packet, state
     cdef UserKey key
     cdef SnapshotRow *row
-    for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
-        packet = packet_in(part, position)
+    for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):
+        packet = packet_in(tranche, position)
         state = ledger_read(&deck.ledger, packet, now_ms, &key)
         if slot_kind(state) != GRANTED and slot_kind(state) != SETTLED:
             continue
         if count[0] == limit:
             return True
         row = &rows[count[0]]
-        if not part_amount(deck, part, packet, &row.amount):
+        if not tranche_amount(deck, tranche, packet, &row.amount):
             return False
         row.packet = <int64_t>packet
         row.user = key
@@ -250,36 +252,36 @@ cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
     cdef uint64_t stratum, position
     cdef uint64_t next_expiry = <uint64_t>-1
     cdef uint64_t count = 0
-    cdef Part *part = &deck.first
-    while part != NULL and deck.hold_ms != 0:
-        for stratum in range(part.terms.stratum_count):
-            if hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN:
-                for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
-                    count += ledger_expire(&deck.ledger, worker, packet_in(part, position), &next_expiry)
-        if part_step(deck.attach, deck.owner, &part) != 0:
+    cdef Tranche *tranche = &deck.first
+    while tranche != NULL and deck.hold_ms != 0:
+        for stratum in range(tranche.terms.stratum_count):
+            if hb_load_acquire(&tranche.strata[stratum]) == STRATUM_OPEN:
+                for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):
+                    count += ledger_expire(&deck.ledger, worker, packet_in(tranche, position), &next_expiry)
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             break       # damage: whoever counts says so
     return count
 
 
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
     # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins. A
-    # part that is appended after it has passed is refunded by who appends it.
-    cdef Part *part = &deck.first
+    # tranche that is appended after it has passed is refunded by who appends it.
+    cdef Tranche *tranche = &deck.first
     hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
-    hb_fence_full()     # before the slots and the parts are looked at; pairs with refund_if_closed and with the append
-    while part != NULL:
-        close_part(deck, part)
-        if part_step(deck.attach, deck.owner, &part) != 0:
+    hb_fence_full()     # before the slots and the tranches are looked at; pairs with refund_if_closed and with the append
+    while tranche != NULL:
+        close_tranche(deck, tranche)
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             break
 
 
-cdef void close_part(Deck *deck, const Part *part) noexcept nogil:
+cdef void close_tranche(Deck *deck, const Tranche *tranche) noexcept nogil:
     cdef uint64_t stratum, position, packet
-    for stratum in range(part.terms.stratum_count):
-        if hb_cas(&part.strata[stratum], STRATUM_UNTOUCHED, STRATUM_REFUNDED):
+    for stratum in range(tranche.terms.stratum_count):
+        if hb_cas(&tranche.strata[stratum], STRATUM_UNTOUCHED, STRATUM_REFUNDED):
             continue
-        if hb_load_acquire(&part.strata[stratum]) == STRATUM_OPEN:
-            for position in range(stratum_start(&part.terms, stratum), stratum_start(&part.terms, stratum + 1)):
-                packet = packet_in(part, position)
+        if hb_load_acquire(&tranche.strata[stratum]) == STRATUM_OPEN:
+            for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):
+                packet = packet_in(tranche, position)
                 ledger_reclaim(&deck.ledger, packet)
                 ledger_refund(&deck.ledger, packet)

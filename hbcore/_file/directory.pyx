@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from hbcore._file.format cimport (
-    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_PART, HB_KIND_TOP_UP, HB_LEVELS,
+    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_KIND_TRANCHE, HB_LEVELS,
     HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore._file.region cimport (
@@ -191,7 +191,7 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
         return False
     if extent.kind == HB_KIND_TOP_UP:
         return is_funded(region, offset)
-    if extent.kind == HB_KIND_PART:
+    if extent.kind == HB_KIND_TRANCHE:
         return is_appended(region, offset) or is_funded(region, offset)
     encoded = extent_name(region, offset)
     if encoded is None:

@@ -89,7 +89,7 @@ enum {
     HB_KIND_BUDGET = 3,
     HB_KIND_LEVEL = 4,
     HB_KIND_TOP_UP = 5,
-    HB_KIND_PART = 6,
+    HB_KIND_TRANCHE = 6,
 };
 
 /* The directory: levels of 512 * 8**level buckets of one cache line, the first in front of the chain of extents. A word
@@ -128,15 +128,15 @@ struct hb_envelope {
 };
 
 /* What an envelope was topped up by: an object without a name; then a word for each of its strata. An envelope and its
- * parts are a chain that is only ever appended to, and their packets are numbered through. */
-struct hb_part {
+ * tranches are a chain that is only ever appended to, and their packets are numbered through. */
+struct hb_tranche {
     struct hb_extent extent;
     uint64_t total;
     uint64_t packets;
     uint64_t key[2]; /* of the hold in the budget of the envelope, and of the top-up in the envelope */
     unsigned char seed[32];
     unsigned char check[16]; /* keyed hash of all this and the parent */
-    uint64_t following;      /* [atomic] offset of the next part; 0: none yet */
+    uint64_t following;      /* [atomic] offset of the next tranche; 0: none yet */
     unsigned char reserved[40];
 };
 
@@ -202,8 +202,8 @@ static_assert(offsetof(struct hb_envelope, seed) == 136, "seed");
 static_assert(offsetof(struct hb_envelope, check) == 168, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
-static_assert(sizeof(struct hb_part) == 192, "part size");
-static_assert(offsetof(struct hb_part, check) == 128, "check of a part");
+static_assert(sizeof(struct hb_tranche) == 192, "tranche size");
+static_assert(offsetof(struct hb_tranche, check) == 128, "check of a tranche");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");
 static_assert(sizeof(struct hb_hold) == 64, "hold size");
 static_assert(sizeof(struct hb_budget) == 640, "budget size");

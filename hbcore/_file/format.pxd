@@ -21,7 +21,7 @@ cdef extern from "format.h" nogil:
         HB_KIND_BUDGET
         HB_KIND_LEVEL
         HB_KIND_TOP_UP
-        HB_KIND_PART
+        HB_KIND_TRANCHE
         HB_LEVELS
         HB_SEGMENTS
     const uint64_t HB_BYTE_ORDER
@@ -106,7 +106,7 @@ cdef extern from "format.h" nogil:
         uint64_t key[2]
         unsigned char check[16]
 
-    struct hb_part:
+    struct hb_tranche:
         hb_extent extent
         uint64_t total
         uint64_t packets

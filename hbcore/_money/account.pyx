@@ -25,7 +25,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from hbcore._file.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_budget, hb_extent, hb_hold, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_budget, hb_extent, hb_hold, hb_top_up,
 )
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport (
@@ -119,7 +119,7 @@ cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *t
         return CORRUPT
     if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # the smallest of them
         return UNSEEN
-    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_PART):
+    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE):
         return CORRUPT
     total[0] = (<const hb_budget *>extent).total
     return 0 if 0 < total[0] < AMOUNT_LIMIT else CORRUPT

@@ -8,14 +8,14 @@ twice.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from hbcore._claims.part cimport part_check
+from hbcore._claims.tranche cimport tranche_check
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport (
     Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
     name_set, publish_extent, retire_extent,
 )
 from hbcore._file.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, hb_extent, hb_part, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_extent, hb_top_up, hb_tranche,
 )
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey, siphash128
@@ -132,7 +132,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint32_t kind = extent.kind
     cdef hb_top_up *record
-    cdef hb_part *part
+    cdef hb_tranche *tranche
     cdef BudgetBase parent
     cdef UserKey key
     cdef Standing standing
@@ -152,16 +152,16 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             return False
         key.low = record.key[0]
         key.high = record.key[1]
-    elif kind == HB_KIND_PART:
-        part = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
-        if part == NULL or not part_check(region, part, &key):
+    elif kind == HB_KIND_TRANCHE:
+        tranche = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
+        if tranche == NULL or not tranche_check(region, tranche, &key):
             return False
-        extent = region.extent(part.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
+        extent = region.extent(tranche.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
         if extent == NULL or extent.parent == 0:
             return False
         parent = budget_base_at(region, extent.parent)
-        key.low = part.key[0]
-        key.high = part.key[1]
+        key.low = tranche.key[0]
+        key.high = tranche.key[1]
     elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
         name = extent_name(region, offset)
         parent = None if extent.parent == 0 else budget_base_at(region, extent.parent)
@@ -324,8 +324,8 @@ cdef int finish_top_ups(BudgetBase budget) except -1:
     for offset in budget.children():
         record = <hb_top_up *>budget.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
         if record == NULL:
-            if budget.region.extent(offset, HB_KIND_PART, sizeof(hb_part)) != NULL:
-                growth().finish_part(budget.region, offset)
+            if budget.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche)) != NULL:
+                growth().finish_tranche(budget.region, offset)
             continue
         top_up_check(budget.region, record, &key)
         if memcmp(&key, record.check, 16) != 0:

@@ -10,11 +10,11 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._claims.packets cimport Counts
-from hbcore._claims.part cimport Part, part_check, part_step
+from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_step
 from hbcore._file.directory cimport extent_name, name_hash
 from hbcore._file.format cimport (
-    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_PART, HB_KIND_TOP_UP, HB_SEGMENTS, hb_budget, hb_envelope, hb_extent,
-    hb_part, hb_top_up,
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, HB_SEGMENTS, hb_budget, hb_envelope, hb_extent,
+    hb_top_up, hb_tranche,
 )
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
@@ -33,7 +33,7 @@ from hbcore.envelope cimport Envelope
 from functools import partial
 
 from hbcore.errors import AuditError
-from hbcore._ops.growth import finish_part
+from hbcore._ops.growth import finish_tranche
 
 cdef enum:
     LOOKS = 4       # at the money of a budget that moves
@@ -190,23 +190,23 @@ def given_by_envelope(Envelope envelope not None):
 
 cdef int audit_parts(Envelope envelope) except -1:
     # What an envelope was topped up by is a hold of its budget, each for itself.
-    cdef Part *part = &envelope.deck.first
-    cdef Part *before
+    cdef Tranche *tranche = &envelope.deck.first
+    cdef Tranche *before
     cdef Standing standing
     cdef uint64_t offset
     while True:
-        before = part
-        if part_step(envelope.deck.attach, envelope.deck.owner, &part) != 0 or part == NULL:
+        before = tranche
+        if tranche_step(envelope.deck.attach, envelope.deck.owner, &tranche) != 0 or tranche == NULL:
             return 0        # damage of its chain is found where the envelope itself is looked at
-        offset = hb_load_acquire(before.following)      # not before the step: a part may have been appended since
-        if (envelope.budget.look_up(&part.key, &standing) == NOT_FOUND or hold_kind(standing.state) != FUNDED
-                or standing.link != offset or standing.amount != part.terms.total):
+        offset = hb_load_acquire(before.following)      # not before the step: a tranche may have been appended since
+        if (envelope.budget.look_up(&tranche.key, &standing) == NOT_FOUND or hold_kind(standing.state) != FUNDED
+                or standing.link != offset or standing.amount != tranche.terms.total):
             raise AuditError(
-                f"budget {envelope.budget.name!r} holds nothing for top-up {part.number} of envelope {envelope.name!r}"
+                f"budget {envelope.budget.name!r} holds nothing for top-up {tranche.number} of envelope {envelope.name!r}"
             )
-        if standing.value != 0:     # of a part that is there, nothing ever comes back but through its envelope
+        if standing.value != 0:     # of a tranche that is there, nothing ever comes back but through its envelope
             raise AuditError(
-                f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {part.number} of envelope "
+                f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {tranche.number} of envelope "
                 f"{envelope.name!r}, whose packets are there"
             )
 
@@ -245,12 +245,12 @@ cdef int audit_link(Budget budget, const Standing *hold) except -1:
         key.low = (<hb_top_up *>extent).key[0]
         key.high = (<hb_top_up *>extent).key[1]
         total = (<hb_top_up *>extent).total
-    elif region.extent(hold.link, HB_KIND_PART, sizeof(hb_part)) != NULL:
-        extent = region.extent(hold.link, HB_KIND_PART, sizeof(hb_part))
-        audit_part(budget, hold.link)
-        key.low = (<hb_part *>extent).key[0]
-        key.high = (<hb_part *>extent).key[1]
-        total = (<hb_part *>extent).total
+    elif region.extent(hold.link, HB_KIND_TRANCHE, sizeof(hb_tranche)) != NULL:
+        extent = region.extent(hold.link, HB_KIND_TRANCHE, sizeof(hb_tranche))
+        audit_tranche(budget, hold.link)
+        key.low = (<hb_tranche *>extent).key[0]
+        key.high = (<hb_tranche *>extent).key[1]
+        total = (<hb_tranche *>extent).total
     else:
         extent = region.extent(hold.link, HB_KIND_BUDGET, sizeof(hb_budget))
         if extent == NULL:
@@ -292,17 +292,17 @@ cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
     return 0
 
 
-cdef int audit_part(Budget budget, uint64_t offset) except -1:
+cdef int audit_tranche(Budget budget, uint64_t offset) except -1:
     # What a budget has topped up an envelope by is there, or on its way.
     cdef Region region = budget.region
-    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef hb_extent *extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
     cdef Standing standing
     cdef UserKey key
-    if extent == NULL or extent.parent != budget.offset or not part_check(region, record, &key):
+    if extent == NULL or extent.parent != budget.offset or not tranche_check(region, record, &key):
         raise AuditError(f"budget {budget.name!r} holds money for the damaged top-up at byte {offset}")
     if not region.is_readonly:
-        finish_part(region, offset)
+        finish_tranche(region, offset)
         if not is_appended(region, offset):
             key.low = record.key[0]
             key.high = record.key[1]

@@ -15,9 +15,11 @@ from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
 from hbcore._claims.ledger cimport Found, ledger_find, ledger_read
-from hbcore._claims.packets cimport Deck, deck_expire, part_of, sealed_amount
-from hbcore._claims.part cimport STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Part, packet_in, part_step, place_in
+from hbcore._claims.packets cimport Deck, deck_expire, sealed_amount, tranche_of
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
+from hbcore._claims.tranche cimport (
+    STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Tranche, packet_in, place_in, tranche_step,
+)
 from hbcore._claims.transitions cimport ledger_reclaim
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_slot
@@ -30,7 +32,7 @@ from hbcore._split.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_
 from hbcore.envelope cimport Envelope
 
 from hbcore.errors import AuditError
-from hbcore._ops.growth import finish_parts
+from hbcore._ops.growth import finish_tranches
 
 cdef enum:
     SOUND = 0
@@ -67,7 +69,7 @@ cdef struct Sums:
 
 
 cdef int audit_packet(
-    Deck *deck, const Part *part, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding
+    Deck *deck, const Tranche *tranche, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding
 ) noexcept nogil:
     cdef UserKey key
     cdef Found found
@@ -83,9 +85,9 @@ cdef int audit_packet(
     sums.digest = (sums.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
     finding.packet = packet
     finding.expected = amount
-    finding.present = present & part.amount_mask
+    finding.present = present & tranche.amount_mask
     # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
-    if (present != sealed_amount(deck, part, packet, amount)
+    if (present != sealed_amount(deck, tranche, packet, amount)
             and not (present == 0 and (kind == FREE or kind == REFUNDED))):
         return BAD_AMOUNT
     if kind == GRANTED or kind == SETTLED:
@@ -128,50 +130,50 @@ cdef int audit_packet(
 
 
 cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
-    cdef Part *part = &deck.first
+    cdef Tranche *tranche = &deck.first
     cdef uint64_t total = 0
     cdef int status
-    while part != NULL:
-        status = audit_part(deck, part, sums, finding)
+    while tranche != NULL:
+        status = audit_tranche(deck, tranche, sums, finding)
         if status != SOUND:
             return status
-        total += part.terms.total
-        sums.packets += part.terms.packets
-        if part_step(deck.attach, deck.owner, &part) != 0:
+        total += tranche.terms.total
+        sums.packets += tranche.terms.packets
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             return BAD_PART
     finding.expected = total
     finding.present = sums.total
     return SOUND if sums.total == total else BAD_SUM
 
 
-cdef int audit_part(Deck *deck, const Part *part, Sums *sums, Finding *finding) noexcept nogil:
+cdef int audit_tranche(Deck *deck, const Tranche *tranche, Sums *sums, Finding *finding) noexcept nogil:
     # Strata that nobody has touched are not touched now either.
     cdef uint64_t amounts[STRATUM_SIZE]
     cdef uint64_t stratum, share, sum, start, word
     cdef int count, i, status
-    for stratum in range(part.terms.stratum_count):
-        share = stratum_share(&part.terms, stratum)
+    for stratum in range(tranche.terms.stratum_count):
+        share = stratum_share(&tranche.terms, stratum)
         sums.total += share
-        word = hb_load_acquire(&part.strata[stratum])
-        start = stratum_start(&part.terms, stratum)
+        word = hb_load_acquire(&tranche.strata[stratum])
+        start = stratum_start(&tranche.terms, stratum)
         finding.packet = stratum
         if word == STRATUM_REFUNDED:
             if hb_load_acquire(deck.ledger.closed) == 0:
                 return BAD_REFUND
-            sums.refunded += stratum_start(&part.terms, stratum + 1) - start
+            sums.refunded += stratum_start(&tranche.terms, stratum + 1) - start
             continue
         if word == STRATUM_UNTOUCHED:
             continue
         if word != STRATUM_OPEN:
             finding.present = word
             return BAD_STRATUM
-        count = split_stratum(&part.terms, stratum, amounts)
+        count = split_stratum(&tranche.terms, stratum, amounts)
         if count < 0:
             return BAD_MEMORY
         sum = 0
         for i in range(count):
             sum += amounts[i]
-            status = audit_packet(deck, part, packet_in(part, start + <uint64_t>i), amounts[i], sums, finding)
+            status = audit_packet(deck, tranche, packet_in(tranche, start + <uint64_t>i), amounts[i], sums, finding)
             if status != SOUND:
                 return status
         if sum != share:
@@ -187,24 +189,24 @@ cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogi
     cdef uint64_t base = <char *>deck.ledger.slots - region.base
     cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
     cdef uint64_t data_end, packet, word
-    cdef Part *part
+    cdef Tranche *tranche
     cdef uint64_t data = region.next_data(base, end, &data_end)
     cdef int kind
     while data < end:
         for packet in range((data - base) // sizeof(hb_slot), (data_end - base - 1) // sizeof(hb_slot) + 1):
             if slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state)) == FREE:
                 continue
-            part = part_of(deck, packet)
-            if part == NULL:
+            tranche = tranche_of(deck, packet)
+            if tranche == NULL:
                 finding.packet = packet
                 return NO_PART
-            word = hb_load_acquire(&part.strata[stratum_of(&part.terms, place_in(part, packet))])
+            word = hb_load_acquire(&tranche.strata[stratum_of(&tranche.terms, place_in(tranche, packet))])
             kind = slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state))
             # A slot is HELD before its stratum is opened by who holds it, and may be refunded by who came too late.
             if word == STRATUM_OPEN or kind == FREE or kind == HELD:
                 continue
             if word != STRATUM_REFUNDED or kind != REFUNDED:
-                finding.packet = stratum_of(&part.terms, place_in(part, packet))
+                finding.packet = stratum_of(&tranche.terms, place_in(tranche, packet))
                 finding.present = word
                 return BAD_STRATUM
         data = region.next_data(data_end, end, &data_end)
@@ -325,9 +327,9 @@ cdef tuple audit_envelope(Envelope envelope):
         with nogil:
             deck_expire(deck, worker)
         least = packets_of(deck)
-        finish_parts(envelope)
+        finish_tranches(envelope)
         envelope.finish_closing()
-    open_count = hb_load_acquire(deck.ledger.free_map.open_count)    # a part is appended before it is opened
+    open_count = hb_load_acquire(deck.ledger.free_map.open_count)    # a tranche is appended before it is opened
     if not least <= open_count <= packets_of(deck):
         raise AuditError(f"envelope {envelope.name!r}: {open_count} of its {packets_of(deck)} packets may be claimed")
     with nogil:
@@ -346,12 +348,12 @@ cdef tuple audit_envelope(Envelope envelope):
 
 
 cdef uint64_t packets_of(Deck *deck) noexcept:
-    # In all parts; up to a damaged one.
-    cdef Part *part = &deck.first
+    # In all tranches; up to a damaged one.
+    cdef Tranche *tranche = &deck.first
     cdef uint64_t end = 0
-    while part != NULL:
-        end = part.start + part.terms.packets
-        if part_step(deck.attach, deck.owner, &part) != 0:
+    while tranche != NULL:
+        end = tranche.start + tranche.terms.packets
+        if tranche_step(deck.attach, deck.owner, &tranche) != 0:
             break
     return end
 

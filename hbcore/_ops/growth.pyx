@@ -1,26 +1,26 @@
 """Topping up a live envelope: more money in more packets, while others claim.
 
-A part comes about in these steps, and a death leaves it between two of them:
+A tranche comes about in these steps, and a death leaves it between two of them:
 
 1. An extent in phase MAKING with its terms. It is nobody's if its maker dies.
 2. Where the envelope belongs to a budget, that budget holds the money (``account.pyx``). This decides it: anyone can go
-   on from here, because the hold says where the part is.
-3. It is appended: one CAS makes the last ``following`` of the chain of parts nonzero. Where there is no budget, this
+   on from here, because the hold says where the tranche is.
+3. It is appended: one CAS makes the last ``following`` of the chain of tranches nonzero. Where there is no budget, this
    decides it.
 4. Its slots are opened (``free_map.pyx``).
 
 The next call with the same key, a sweep and an audit finish what they find, and a claim that finds nothing free the
-fourth step. A part that has no room once it is funded, because another was faster, never will have: the chain only
+fourth step. A tranche that has no room once it is funded, because another was faster, never will have: the chain only
 grows. So whoever meets it can see that it is refused, and gives its money back; its key keeps this outcome for ever.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from hbcore._claims.packets cimport deck_open
-from hbcore._claims.part cimport Part, part_check, part_step
+from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_step
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
-from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_PART, hb_envelope, hb_part
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey, siphash128, user_key
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, INSUFFICIENT, NOT_FOUND, REPEATED
@@ -51,7 +51,7 @@ cdef enum:
 def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
     """Add packets to a live envelope; see ``Envelope.top_up``."""
     cdef UserKey hash
-    cdef Part *part
+    cdef Tranche *tranche
     cdef int status = REPEATED
     envelope.region.check_writable()
     try:
@@ -59,23 +59,23 @@ def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
     except (TypeError, ValueError) as error:
         raise as_key(error) from None
     terms = top_up_terms(envelope_terms_of(envelope), amount, packets, seed)
-    hash = part_key(envelope, &hash)
-    part = find_part(envelope, &hash, key, terms)
-    if part == NULL:
-        status = make_part(envelope, &hash, key, terms)
+    hash = tranche_key(envelope, &hash)
+    tranche = find_tranche(envelope, &hash, key, terms)
+    if tranche == NULL:
+        status = make_tranche(envelope, &hash, key, terms)
         if status == CLOSED or status == INSUFFICIENT:
             envelope.end_if_due()
             return Hold(status, 0, 0, None)
-        part = find_part(envelope, &hash, key, terms)
-        if part == NULL:
+        tranche = find_tranche(envelope, &hash, key, terms)
+        if tranche == NULL:
             raise_damaged(envelope)
-    finish_parts(envelope)
+    finish_tranches(envelope)
     check_same_top_up(envelope.name, key, terms._replace(
-        total=part.terms.total, packets=part.terms.packets, seed=part.terms.seed[:32]), terms)
-    return Hold(status, part.terms.total, 0, State.GRANTED)
+        total=tranche.terms.total, packets=tranche.terms.packets, seed=tranche.terms.seed[:32]), terms)
+    return Hold(status, tranche.terms.total, 0, State.GRANTED)
 
 
-cdef UserKey part_key(Envelope envelope, const UserKey *key):
+cdef UserKey tranche_key(Envelope envelope, const UserKey *key):
     # A name space of its own: under another key than all holds, and with the envelope in it.
     cdef unsigned char[32] message
     cdef UserKey out
@@ -90,45 +90,45 @@ cdef int raise_damaged(Envelope envelope) except -1:
     envelope.raise_for(CORRUPT)
 
 
-cdef int step(Envelope envelope, Part **part) except -1:
-    cdef int answer = part_step(envelope.deck.attach, envelope.deck.owner, part)
+cdef int step(Envelope envelope, Tranche **tranche) except -1:
+    cdef int answer = tranche_step(envelope.deck.attach, envelope.deck.owner, tranche)
     if answer != 0:
         envelope.raise_for(answer)
     return 0
 
 
-cdef Part *find_part(Envelope envelope, const UserKey *key, object shown, object terms) except? NULL:
-    # The part of that key, also one that its budget has funded and a death has kept from it; NULL if there is none. One
+cdef Tranche *find_tranche(Envelope envelope, const UserKey *key, object shown, object terms) except? NULL:
+    # The tranche of that key, also one that its budget has funded and a death has kept from it; NULL if there is none. One
     # that was funded and refused is what check_room says, now as then, and a conflict with any other.
     # shown: the key as the caller knows it.
-    cdef Part *part = &envelope.deck.first
+    cdef Tranche *tranche = &envelope.deck.first
     cdef Standing standing
     cdef bint is_funded = False
     while True:
-        step(envelope, &part)
-        if part == NULL:
+        step(envelope, &tranche)
+        if tranche == NULL:
             if is_funded:
                 check_same_top_up(envelope.name, shown, refused_terms(envelope, standing.link, terms), terms)
                 check_appended(envelope, terms)
                 return NULL
             if envelope.budget is None or envelope.budget.look_up(key, &standing) == NOT_FOUND:
                 return NULL
-            finish_part(envelope.region, standing.link)
+            finish_tranche(envelope.region, standing.link)
             is_funded = True
-            part = &envelope.deck.first
-        elif part.key.low == key.low and part.key.high == key.high:
-            return part
+            tranche = &envelope.deck.first
+        elif tranche.key.low == key.low and tranche.key.high == key.high:
+            return tranche
 
 
 cdef object refused_terms(Envelope envelope, uint64_t offset, object terms):
-    # Of a part that was checked before.
-    cdef hb_part *record = <hb_part *>(envelope.region.base + offset)
+    # Of a tranche that was checked before.
+    cdef hb_tranche *record = <hb_tranche *>(envelope.region.base + offset)
     return terms._replace(total=record.total, packets=record.packets, seed=record.seed[:32])
 
 
 # ---- making ---------------------------------------------------------------------------------------------------------
 
-cdef int make_part(Envelope envelope, const UserKey *key, object shown, object terms) except -1:
+cdef int make_tranche(Envelope envelope, const UserKey *key, object shown, object terms) except -1:
     # Returns GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
     cdef Budget budget = envelope.budget
     cdef uint64_t amount = terms.total
@@ -137,23 +137,23 @@ cdef int make_part(Envelope envelope, const UserKey *key, object shown, object t
     cdef bint is_closed
     cdef int answer
     if envelope.is_over():
-        return CLOSED if find_part(envelope, key, shown, terms) == NULL else REPEATED
+        return CLOSED if find_tranche(envelope, key, shown, terms) == NULL else REPEATED
     try:
         check_appended(envelope, terms)
     except ValueError:
         # What has taken the room since the first look may be the same top-up, by another call; so above.
-        if find_part(envelope, key, shown, terms) == NULL:
+        if find_tranche(envelope, key, shown, terms) == NULL:
             raise
         return REPEATED
     if budget is None:
-        return append_new(envelope, write_part(envelope, key, terms), key, shown, terms)
+        return append_new(envelope, write_tranche(envelope, key, terms), key, shown, terms)
     # Refused, it takes no space, if that can be seen at once.
     available = account_available(&budget.account, &is_closed)
     if is_closed or available < amount:
-        if find_part(envelope, key, shown, terms) != NULL:
+        if find_tranche(envelope, key, shown, terms) != NULL:
             return REPEATED     # what has taken the money is the same top-up, by another call
         return CLOSED if is_closed else INSUFFICIENT
-    offset = write_part(envelope, key, terms)
+    offset = write_tranche(envelope, key, terms)
     standing.wish = 0
     try:
         answer = budget.put(key, FUNDING, offset, amount, &standing)
@@ -163,40 +163,40 @@ cdef int make_part(Envelope envelope, const UserKey *key, object shown, object t
             retire_extent(envelope.region, offset)
         raise
     if answer == GRANTED_NOW:
-        finish_part(envelope.region, offset)
+        finish_tranche(envelope.region, offset)
     else:
         retire_extent(envelope.region, offset)
         if answer == REPEATED:
-            finish_part(envelope.region, standing.link)
+            finish_tranche(envelope.region, standing.link)
     return answer
 
 
 cdef int check_appended(Envelope envelope, object terms) except -1:
-    # Whether there is room after the parts that have been appended: before anything is made, so that a refusal leaves
+    # Whether there is room after the tranches that have been appended: before anything is made, so that a refusal leaves
     # nothing behind.
-    cdef Part *part = &envelope.deck.first
+    cdef Tranche *tranche = &envelope.deck.first
     cdef uint64_t total = 0, packets = 0, count = 0
-    while part != NULL:
-        total += part.terms.total
-        packets += part.terms.packets
+    while tranche != NULL:
+        total += tranche.terms.total
+        packets += tranche.terms.packets
         count += 1
-        step(envelope, &part)
+        step(envelope, &tranche)
     check_room(envelope.name, envelope_terms_of(envelope), count, total, packets, terms)
     return 0
 
 
-cdef uint64_t write_part(Envelope envelope, const UserKey *key, object checked) except 0:
-    # A MAKING extent with all that a part is, in its first HB_PREFACE bytes.
+cdef uint64_t write_tranche(Envelope envelope, const UserKey *key, object checked) except 0:
+    # A MAKING extent with all that a tranche is, in its first HB_PREFACE bytes.
     cdef Region region = envelope.region
     cdef Terms terms
-    cdef hb_part *record
+    cdef hb_tranche *record
     cdef UserKey check
     cdef uint64_t offset
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     terms_prepare(&terms)
-    offset = <uint64_t>directory_allocate(region, sizeof(hb_part) + 8 * terms.stratum_count)
-    record = <hb_part *>(region.base + offset)
-    record.extent.kind = HB_KIND_PART
+    offset = <uint64_t>directory_allocate(region, sizeof(hb_tranche) + 8 * terms.stratum_count)
+    record = <hb_tranche *>(region.base + offset)
+    record.extent.kind = HB_KIND_TRANCHE
     record.extent.parent = envelope.offset
     record.extent.created_at_ms = hb_now_ms()
     record.total = terms.total
@@ -204,7 +204,7 @@ cdef uint64_t write_part(Envelope envelope, const UserKey *key, object checked) 
     record.key[0] = key.low
     record.key[1] = key.high
     memcpy(record.seed, terms.seed, 32)
-    part_check(region, record, &check)
+    tranche_check(region, record, &check)
     memcpy(record.check, &check, 16)
     return offset
 
@@ -224,7 +224,7 @@ cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, obje
         publish_extent(envelope.region, offset)
         return GRANTED_NOW
     retire_extent(envelope.region, offset)
-    if find_part(envelope, key, shown, terms) == NULL:
+    if find_tranche(envelope, key, shown, terms) == NULL:
         check_appended(envelope, terms)
     return REPEATED
 
@@ -232,42 +232,42 @@ cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, obje
 cdef int append(
     Envelope envelope, uint64_t offset, const UserKey *key, uint64_t total, uint64_t packets
 ) except -1:
-    # Put the part at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is,
+    # Put the tranche at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is,
     # or if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
     # moment of the CAS that would put it there.
-    cdef Part *part = &envelope.deck.first
+    cdef Tranche *tranche = &envelope.deck.first
     cdef uint64_t following, sum = 0
-    while True:     # each turn passes one part, or somebody else has appended one
-        following = hb_load_acquire(part.following)
+    while True:     # each turn passes one tranche, or somebody else has appended one
+        following = hb_load_acquire(tranche.following)
         if following == offset:
             return WAS_APPENDED
         if following == 0:
-            if (packets > envelope.deck.max_packets - part.start - part.terms.packets
-                    or sum + part.terms.total + total >= <uint64_t>1 << 62 or part.number >= TOP_UP_LIMIT):
+            if (packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets
+                    or sum + tranche.terms.total + total >= <uint64_t>1 << 62 or tranche.number >= TOP_UP_LIMIT):
                 return REFUSED
-            # Release: whoever reads the offset sees all of the part.
-            if hb_cas(part.following, 0, offset):
+            # Release: whoever reads the offset sees all of the tranche.
+            if hb_cas(tranche.following, 0, offset):
                 return APPENDED
             continue
-        sum += part.terms.total
-        step(envelope, &part)
-        if part == NULL:
+        sum += tranche.terms.total
+        step(envelope, &tranche)
+        if tranche == NULL:
             raise_damaged(envelope)     # what was appended is gone again
-        if part.key.low == key.low and part.key.high == key.high:
+        if tranche.key.low == key.low and tranche.key.high == key.high:
             return REFUSED
 
 
-def finish_part(Region region not None, uint64_t offset):
-    """Append and open a part that a budget has funded, or give its money back if there is no room for it.
+def finish_tranche(Region region not None, uint64_t offset):
+    """Append and open a tranche that a budget has funded, or give its money back if there is no room for it.
 
-    Any number may do this at once, and again. One that is in the chain already is left to ``finish_parts``: a closed
-    envelope of many parts is not counted anew for each of them.
+    Any number may do this at once, and again. One that is in the chain already is left to ``finish_tranches``: a closed
+    envelope of many tranches is not counted anew for each of them.
     """
-    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef Envelope envelope
     cdef UserKey key
     cdef int answer
-    if record == NULL or not part_check(region, record, &key):
+    if record == NULL or not tranche_check(region, record, &key):
         raise CorruptFileError(f"the top-up at byte {offset} of the engine {region.path!r} is damaged")
     key.low = record.key[0]
     key.high = record.key[1]
@@ -275,13 +275,13 @@ def finish_part(Region region not None, uint64_t offset):
     publish_extent(region, offset)
     answer = append(envelope, offset, &key, record.total, record.packets)
     if answer == APPENDED:
-        finish_parts(envelope)
+        finish_tranches(envelope)
     elif answer == REFUSED and envelope.budget is not None:
         refund_from(envelope.budget, &key, record.total)
 
 
-def finish_parts(Envelope envelope not None):
-    """Open all parts of an envelope; what was appended after a close is refunded."""
+def finish_tranches(Envelope envelope not None):
+    """Open all tranches of an envelope; what was appended after a close is refunded."""
     cdef int answer
     if hb_load_acquire(envelope.deck.first.following) == 0:
         return
@@ -294,13 +294,13 @@ def finish_parts(Envelope envelope not None):
 
 
 cdef bint is_appended(Region region, uint64_t offset) except -1:
-    # For the directory: whether the part at `offset` is in the chain of its envelope.
-    cdef hb_part *record = <hb_part *>region.extent(offset, HB_KIND_PART, sizeof(hb_part))
+    # For the directory: whether the tranche at `offset` is in the chain of its envelope.
+    cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef hb_envelope *envelope
     cdef uint64_t *place
     cdef uint64_t following, _turn
     cdef UserKey check
-    if record == NULL or not part_check(region, record, &check):
+    if record == NULL or not tranche_check(region, record, &check):
         return False        # half made, or damaged
     envelope = <hb_envelope *>region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     if envelope == NULL:
@@ -310,7 +310,7 @@ cdef bint is_appended(Region region, uint64_t offset) except -1:
         following = hb_load_acquire(place)
         if following == offset:
             return True
-        record = <hb_part *>region.extent(following, HB_KIND_PART, sizeof(hb_part))
+        record = <hb_tranche *>region.extent(following, HB_KIND_TRANCHE, sizeof(hb_tranche))
         if record == NULL:
             return False        # the end of the chain
         place = &record.following

@@ -7,9 +7,9 @@ all of it again, and the boot id is written last (``opening.pyx``).
 from libc.stdint cimport uint64_t
 
 from hbcore._claims.index cimport Index, entry_prefix, home_of
-from hbcore._claims.packets cimport Deck, part_of
-from hbcore._claims.part cimport STRATUM_OPEN, Part, place_in
+from hbcore._claims.packets cimport Deck, tranche_of
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
+from hbcore._claims.tranche cimport STRATUM_OPEN, Tranche, place_in
 from hbcore._claims.transitions cimport ledger_reclaim
 from hbcore._file.clock cimport hb_boot_ms
 from hbcore._file.directory cimport is_named
@@ -87,7 +87,7 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
     cdef uint64_t state = hb_load_relaxed(&slot.state)
     cdef uint64_t *stratum
     cdef uint64_t now_ms
-    cdef Part *part
+    cdef Tranche *tranche
     if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
         ledger_reclaim(&deck.ledger, packet)
         state = hb_load_relaxed(&slot.state)
@@ -99,10 +99,10 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
         now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
         hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))
     if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
-        part = part_of(deck, packet)
-        if part == NULL:
+        tranche = tranche_of(deck, packet)
+        if tranche == NULL:
             return      # damage, that an audit finds
-        stratum = &part.strata[stratum_of(&part.terms, place_in(part, packet))]
+        stratum = &tranche.strata[stratum_of(&tranche.terms, place_in(tranche, packet))]
         if hb_load_relaxed(stratum) != STRATUM_OPEN:
             hb_store_relaxed(stratum, STRATUM_OPEN)     # it was, or nothing could have been claimed of it
 

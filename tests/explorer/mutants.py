@@ -604,7 +604,7 @@ LONG_SEARCHES = {
 }
 
 
-def part_of(name: str) -> str:
+def tranche_of(name: str) -> str:
     """Return which scenarios should see a mutant."""
     files = {file for file, _, _ in MUTANTS[name]}
     if files & {"_money/account.pyx", "_money/hold_index.pxd"}:
@@ -619,7 +619,7 @@ def try_mutant(name: str, original: Path) -> tuple[str, str | None]:
         limits, scenario = LONG_SEARCHES.get(name, (None, None))
         for preemptions, deaths in [limits] if limits else SEARCHES:
             command = [sys.executable, HERE / "explore.py", Path(folder) / "mutant"]
-            command += ["--preemptions", str(preemptions), "--deaths", str(deaths), "--parts", part_of(name)]
+            command += ["--preemptions", str(preemptions), "--deaths", str(deaths), "--parts", tranche_of(name)]
             command += ["--only", scenario] if scenario else []
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:

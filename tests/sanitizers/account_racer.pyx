@@ -112,12 +112,12 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     if answer == CROWDED:
         while account.index.levels[next] != 0:
             next += 1
-        if next == HB_LEVELS or not make_part(racer.shared, &account.index.level_offsets[next], 8 * level_size(next)):
+        if next == HB_LEVELS or not make_tranche(racer.shared, &account.index.level_offsets[next], 8 * level_size(next)):
             return False
     elif answer == FULL:
         while account.index.segments[next] != 0:
             next += 1
-        if next == HB_SEGMENTS or not make_part(
+        if next == HB_SEGMENTS or not make_tranche(
                 racer.shared, &account.index.segment_offsets[next], segment_size(next) * sizeof(hb_hold)):
             return False
     elif answer != LACKING:
@@ -128,7 +128,7 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     )
 
 
-cdef bint make_part(Shared *shared, uint64_t *place, uint64_t size) noexcept nogil:
+cdef bint make_tranche(Shared *shared, uint64_t *place, uint64_t size) noexcept nogil:
     cdef uint64_t offset
     if hb_load_acquire(place) == 0:
         offset = take_space(shared, size)

@@ -1,0 +1,82 @@
+"""The tranches of an envelope: what it was made with, and what each top-up has added, in the order of their packets.
+
+In the mapping they are a chain that is only ever appended to: each says where the next one is. A handle keeps a private
+copy of the terms of each, checked once, in a chain of its own that any of its threads makes longer when it first meets
+a packet of a tranche beyond it. Safe in any thread of any process.
+"""
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy
+
+from hbcore._file.format cimport hb_tranche
+from hbcore._file.region cimport Region
+from hbcore._keys.user cimport UserKey, siphash128
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
+from hbcore._split.law cimport terms_prepare
+
+cdef enum:
+    CHECKED_SIZE = 64   # of a record: from the total to the seed
+
+
+cdef bint tranche_check(Region region, const hb_tranche *record, UserKey *out) except -1:
+    # A keyed hash of what a tranche is; whether that is the one it was made with.
+    cdef unsigned char[16 + CHECKED_SIZE] message
+    memcpy(message, &record.extent.kind, 16)
+    memcpy(message + 16, &record.total, CHECKED_SIZE)
+    siphash128(region.header.directory_key, message, 16 + CHECKED_SIZE, out)
+    return memcmp(out, record.check, 16) == 0
+
+
+cdef void tranche_prepare(Tranche *tranche) noexcept nogil:
+    # Derive everything from the terms.
+    terms_prepare(&tranche.terms)
+    tranche.next = 0
+    tranche.previous = tranche.jump = tranche
+    tranche.amount_mask = 1
+    while tranche.amount_mask < tranche.terms.max:
+        tranche.amount_mask = tranche.amount_mask << 1 | 1
+
+
+cdef bint tranche_join(Tranche *tranche, Tranche *next) noexcept nogil:
+    # Of several threads one wins; the others throw theirs away. Release: who sees the address sees the terms.
+    next.start = tranche.start + tranche.terms.packets
+    next.number = tranche.number + 1
+    next.previous = tranche
+    # Two jumps of one length are followed by one over both: O(log tranches) back to any (Myers, 1983).
+    next.jump = tranche
+    if tranche.number - tranche.jump.number == tranche.jump.number - tranche.jump.jump.number:
+        next.jump = tranche.jump.jump
+    return hb_cas(&tranche.next, 0, <uint64_t>next)
+
+
+cdef void tranches_free(Tranche *first) noexcept nogil:
+    # All but the first.
+    cdef Tranche *tranche = <Tranche *>first.next
+    cdef Tranche *next
+    while tranche != NULL:
+        next = <Tranche *>tranche.next
+        free(tranche)
+        tranche = next
+    first.next = 0
+
+
+cdef int tranche_step(attach_function attach, void *owner, Tranche **tranche) noexcept nogil:
+    # Go on to the next tranche, NULL after the last one. Returns 0, CORRUPT or NO_MEMORY.
+    cdef int answer
+    if hb_load_acquire(&tranche[0].next) == 0 and hb_load_acquire(tranche[0].following) != 0:
+        answer = attach(owner, tranche[0])
+        if answer != 0:
+            return answer
+    tranche[0] = <Tranche *>hb_load_acquire(&tranche[0].next)
+    return 0
+
+
+cdef Tranche *tranche_with(attach_function attach, void *owner, Tranche *tranche, uint64_t packet) noexcept nogil:
+    # The tranche of a packet that may be claimed, from any tranche on; NULL: damage, for a slot is opened after its tranche was
+    # appended.
+    while packet < tranche.start:
+        tranche = tranche.jump if packet < tranche.jump.start else tranche.previous
+    while tranche != NULL and packet - tranche.start >= tranche.terms.packets:
+        if tranche_step(attach, owner, &tranche) != 0:
+            return NULL
+    return tranche

@@ -17,7 +17,7 @@ from hbcore._ops.audit_budget import audit_budgets
 from hbcore._ops.audit_envelope import audit_envelopes
 from hbcore._file.directory import audit_directory
 from hbcore.budget import budget_get
-from hbcore._ops.growth import finish_tranches
+from hbcore._ops.top_up import finish_tranches
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.records import AuditReport
 from hbcore._ops.recovery import recover

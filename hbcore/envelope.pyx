@@ -373,7 +373,7 @@ cdef class Envelope:
             TypeError, ValueError: a bad argument, no room for so many packets, or a total of 2**62 or more.
             EngineFullError, EngineClosedError, CorruptFileError, MemoryError: asking again finishes what was begun.
         """
-        from hbcore._ops.growth import envelope_top_up
+        from hbcore._ops.top_up import envelope_top_up
         return envelope_top_up(self, key, amount, packets, seed)
 
     cdef bint is_over(self) noexcept:

@@ -26,14 +26,14 @@ from hbcore._money.budget_base cimport Run
 from hbcore._money.funding cimport finish_top_ups, refund_from, refund_upwards
 from hbcore._money.hold cimport ADDED, FUNDED, Standing, hold_kind
 from hbcore._money.hold_index cimport segment_first
-from hbcore._ops.growth cimport is_appended
+from hbcore._ops.top_up cimport is_appended
 from hbcore.budget cimport Budget, budget_at
 from hbcore.envelope cimport Envelope
 
 from functools import partial
 
 from hbcore.errors import AuditError
-from hbcore._ops.growth import finish_tranche
+from hbcore._ops.top_up import finish_tranche
 
 cdef enum:
     LOOKS = 4       # at the money of a budget that moves

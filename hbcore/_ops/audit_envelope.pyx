@@ -32,7 +32,7 @@ from hbcore._split.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_
 from hbcore.envelope cimport Envelope
 
 from hbcore.errors import AuditError
-from hbcore._ops.growth import finish_tranches
+from hbcore._ops.top_up import finish_tranches
 
 cdef enum:
     SOUND = 0

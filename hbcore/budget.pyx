@@ -237,7 +237,7 @@ cdef class Budget(BudgetBase):
         PyObject_GetBuffer(wanted, &amount_view, PyBUF_STRIDED_RO)
         PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         each = <const int64_t *>amount_view.buf
-        standing.wish = 0
+        standing.announced = 0
         try:
             self.region.check_writable()    # reading the keys may have run any Python
             while done < batch.count:
@@ -323,7 +323,7 @@ cdef class Budget(BudgetBase):
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
         cdef uint64_t stamp
         cdef int answer, _turn
-        standing.wish = 0
+        standing.announced = 0
         for _turn in range(SUPPLY_LIMIT):
             stamp = self.stamp()
             answer = account_finish(&self.account, key, kind, spent, standing)
@@ -444,7 +444,7 @@ cdef class Budget(BudgetBase):
             try:
                 answer = self.put(&hash, ADDING, added, added, &standing)
             finally:
-                if self.parent is None and (answer == REPEATED or answer == NOT_FOUND and standing.wish == 0):
+                if self.parent is None and (answer == REPEATED or answer == NOT_FOUND and standing.announced == 0):
                     hb_fetch_add_relaxed(self.pledged, -added)      # made and pledged by another call, or not made
             refund_upwards(self)
         else:
@@ -585,7 +585,7 @@ cdef int reserve_rows(
             answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, standing)
             if answer < 0 or answer >= LACKING:
                 return answer
-            standing.wish = 0
+            standing.announced = 0
             rows[done[0]].amount = 0
             if answer == GRANTED_NOW or answer == REPEATED:
                 rows[done[0]].amount = <int64_t>standing.amount

@@ -5,7 +5,7 @@ child takes money from the parent (``fund``) and puts it into the child (``add``
 looks how much that is in all (``see``) and lets it arrive in the parent (``refund``); a close reads a sum (``sum``).
 
 What the dead have left half-way is theirs no more, and happens when somebody next looks at that key, not before and
-not of itself: a wish to reserve or to add (WISH) is decided by who asks for the same, a hold that is being settled or
+not of itself: a request to reserve or to add (REQUESTED) is decided by who asks for the same, a hold that is being settled or
 released (SETTLING, RELEASING) is so by who looks at it.
 """
 
@@ -17,8 +17,8 @@ from linearizability import FINAL, FOREVER, NOTHING, Search
 from hbcore import State, Status
 
 PARENT, CHILD = 0, 1
-NONE, WISH, SETTLING, RELEASING = 0, 10, 11, 12  # states of a hold beside those of State
-FUNDED, ADDED = 1, 2  # of a top-up, beside NONE and WISH
+NONE, REQUESTED, SETTLING, RELEASING = 0, 10, 11, 12  # states of a hold beside those of State
+FUNDED, ADDED = 1, 2  # of a top-up, beside NONE and REQUESTED
 CONFLICT = 5
 ANY_STATE = -1  # a row of a batch does not say it
 Hold = tuple[int, int, int]  # state, amount, spent
@@ -95,11 +95,11 @@ class Book(NamedTuple):
         final = State.SETTLED if state == SETTLING else State.RELEASED
         return self.pay(budget, amount - spent).hold(budget, key, (final, amount, spent))
 
-    def wishes_decided(self, budget: int, key: int) -> "Book":
+    def requests_decided(self, budget: int, key: int) -> "Book":
         """After a request for the same key as well."""
         book = self.decided(budget, key)
         state, amount, _ = book.holds[budget][key]
-        if state != WISH:
+        if state != REQUESTED:
             return book
         if book.closed_by[budget] or book.available[budget] < amount:
             return book.hold(budget, key, NO_HOLD)
@@ -111,8 +111,8 @@ def replaced(values: tuple, place: int, value: object) -> tuple:
 
 
 def shown(hold: Hold) -> bool:
-    """Whether a look at it finds a hold. A wish that nobody has fulfilled is none."""
-    return hold[0] not in (NONE, WISH)
+    """Whether a look at it finds a hold. A request that nobody has fulfilled is none."""
+    return hold[0] not in (NONE, REQUESTED)
 
 
 class Checker(Search):
@@ -153,7 +153,7 @@ class Checker(Search):
 
     def reserve(self, book: Book, client: int, call: Operation, _: int) -> Iterator[Book]:
         budget, wanted = call.budget, call.wanted
-        book = book.wishes_decided(budget, call.key)
+        book = book.requests_decided(budget, call.key)
         hold = book.holds[budget][call.key]
         if shown(hold):
             if hold[1] != wanted and call.outcome == CONFLICT and call.amount in (0, hold[1]):
@@ -170,13 +170,13 @@ class Checker(Search):
             yield book.pay(budget, -wanted).hold(budget, call.key, (State.GRANTED, wanted, 0))
 
     def reserve_of_the_dead(self, book: Book, client: int, call: Operation, _: int) -> Iterator[Book]:
-        book = book.wishes_decided(call.budget, call.key)
+        book = book.requests_decided(call.budget, call.key)
         yield book
         if book.holds[call.budget][call.key] == NO_HOLD and not book.closed_by[call.budget]:
             if book.available[call.budget] >= call.wanted:
                 granted = (int(State.GRANTED), call.wanted, 0)
                 yield book.pay(call.budget, -call.wanted).hold(call.budget, call.key, granted)
-            yield book.hold(call.budget, call.key, (WISH, call.wanted, 0))
+            yield book.hold(call.budget, call.key, (REQUESTED, call.wanted, 0))
 
     def find(self, book: Book, client: int, call: Operation, _: int) -> Iterator[Book]:
         book = book.decided(call.budget, call.key)
@@ -246,7 +246,7 @@ class Checker(Search):
         """Whether a top-up can be told CLOSED now."""
         is_closed = book.closed_by[call.budget] or (call.budget == CHILD and book.closed_by[PARENT])
         is_new = book.top_ups[call.budget][call.key] == NONE
-        is_new |= call.budget == PARENT and book.top_ups[PARENT][call.key] == WISH
+        is_new |= call.budget == PARENT and book.top_ups[PARENT][call.key] == REQUESTED
         return bool(is_closed) and (is_new or self.is_contended(client, call))
 
     def fund(self, book: Book, client: int, call: Operation, _: int) -> Iterator[Book]:
@@ -288,7 +288,7 @@ class Checker(Search):
             yield book
             if budget == CHILD:  # it was not there yet at the first look
                 yield book.owe(client, 1)
-        elif state == WISH and (budget == CHILD or self.was_open(book, PARENT, call)):
+        elif state == REQUESTED and (budget == CHILD or self.was_open(book, PARENT, call)):
             book = book.pay(budget, call.wanted).top_up(budget, call.key, ADDED)
             yield book.owe(client, int(budget == CHILD))
 
@@ -299,8 +299,8 @@ class Checker(Search):
         if state == (FUNDED if call.budget == CHILD else NONE) and (
             call.budget == CHILD or self.was_open(book, 0, call)
         ):
-            yield book.top_up(call.budget, call.key, WISH)
-        if state == WISH or (state == (FUNDED if call.budget == CHILD else NONE)
+            yield book.top_up(call.budget, call.key, REQUESTED)
+        if state == REQUESTED or (state == (FUNDED if call.budget == CHILD else NONE)
                              and (call.budget == CHILD or self.was_open(book, PARENT, call))):  # fmt: skip
             yield (
                 book.pay(call.budget, call.wanted)
@@ -355,7 +355,7 @@ class Checker(Search):
             for key in range(self.history.keys):
                 book = book.decided(budget, key)
         for key, state in enumerate(book.top_ups[CHILD]):
-            if state in (FUNDED, WISH):
+            if state in (FUNDED, REQUESTED):
                 # Who has died over it: the amount stands in his call.
                 amount = next(
                     other.wanted for calls in self.clients for other in calls

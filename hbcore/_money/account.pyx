@@ -281,7 +281,7 @@ cdef inline bint read_hold(const hb_hold *hold, Standing *standing) noexcept nog
 
 
 cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
-    # Whether it was the wish of that generation that was granted, whatever has become of it.
+    # Whether it was the request of that generation that was granted, whatever has become of it.
     cdef int kind = hold_kind(state)
     if kind == GRANTED or kind == ADDED:
         return hold_generation(state) == generation
@@ -290,11 +290,11 @@ cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
 
 
 cdef inline bint is_fulfilled(const Standing *standing, int kind, uint64_t value) noexcept nogil:
-    # Whether the hold is what this call has wished for, be it before it was asked again. Nothing is granted twice: a
+    # Whether the hold is what this call has requested, be it before it was asked again. Nothing is granted twice: a
     # child's hold is known by its link, every other by the generation of its grant.
     if kind == FUNDING:
         return standing.link == value and hold_kind(standing.state) in (FUNDED, REFUNDING)
-    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))
+    return standing.announced != 0 and is_granted(standing.state, hold_generation(standing.announced))
 
 
 cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
@@ -323,11 +323,11 @@ cdef int account_reserve(
     return answer
 
 
-cdef inline int wish_again(
+cdef inline int announce_again(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil:
-    # Of a key that has a hold already. Returns 0 if this call's wish stands in it now; ALREADY_HELD with what was
+    # Of a key that has a hold already. Returns 0 if this call's request stands in it now; ALREADY_HELD with what was
     # granted before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t next_state
     cdef int answer
@@ -344,11 +344,11 @@ cdef inline int wish_again(
         answer = shortage(account, amount)
         if answer != GRANTED_NOW:
             return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN
-    # To die right after this leaves a wish that anybody may fulfil, or refuse.
+    # To die right after this leaves a request that anybody may fulfil, or refuse.
     next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
     if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
         return AGAIN
-    standing.state = standing.wish = next_state
+    standing.state = standing.announced = next_state
     standing.value = value
     return 0
 
@@ -360,7 +360,7 @@ cdef inline int reserve(
     # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
     # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, CORRUPT, or what is to be done
     # before it is asked again.
-    # standing.wish must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
+    # standing.announced must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
@@ -376,7 +376,7 @@ cdef inline int reserve(
                     continue
             answer = occupy(&account.index, key, kind, value, now_ms, standing, spare)
         elif answer == REPEATED:
-            answer = wish_again(account, key, kind, value, amount, now_ms, standing)
+            answer = announce_again(account, key, kind, value, amount, now_ms, standing)
         if answer == AGAIN:
             continue
         if answer != 0:
@@ -396,7 +396,7 @@ cdef inline int reserve(
         if is_fulfilled(standing, kind, value):
             return GRANTED_NOW
         if hold_kind(standing.state) == UNUSED:
-            # Refused, at the moment when the money named this wish with FAIL. If that was for want of money, and others
+            # Refused, at the moment when the money named this request with FAIL. If that was for want of money, and others
             # have had the key granted and closed the account since, the answer is theirs, not CLOSED.
             if shortage(account, 0) != CLOSED:
                 return INSUFFICIENT
@@ -411,7 +411,7 @@ cdef inline int reserve(
 
 cdef inline int settle_down(Account *account, const UserKey *key, Standing *standing) noexcept nogil:
     # Read a hold; decide what is undecided about it. Returns REPEATED, NOT_FOUND (nothing was ever granted), LACKING or
-    # CORRUPT. A wish that nobody has fulfilled yet stays one.
+    # CORRUPT. A request that nobody has fulfilled yet stays one.
     cdef uint64_t operation, available, _attempt
     cdef int answer, kind
     for _attempt in range(RETRY_LIMIT):
@@ -507,7 +507,7 @@ cdef int account_find(Account *account, const UserKey *wanted, Standing *standin
 
 
 cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
-    # The same, and a wish that nobody has fulfilled is fulfilled or refused: NOT_FOUND is for good.
+    # The same, and a request that nobody has fulfilled is fulfilled or refused: NOT_FOUND is for good.
     cdef UserKey key = proper(wanted)
     cdef int answer = hold_index_locate(&account.index, &key, standing)
     if answer == REPEATED:
@@ -525,12 +525,12 @@ cdef int account_finish(
 ) noexcept nogil:
     # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
     # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
-    # NOT_FOUND, LACKING or CORRUPT. standing.wish as of account_reserve.
+    # NOT_FOUND, LACKING or CORRUPT. standing.announced as of account_reserve.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
         answer = account_find(account, wanted, standing)
-        if answer == REPEATED and standing.wish != 0 and standing.state == with_kind(standing.wish, final):
+        if answer == REPEATED and standing.announced != 0 and standing.state == with_kind(standing.announced, final):
             return GRANTED_NOW      # by this call, before it was asked again
         if answer != REPEATED or hold_kind(standing.state) != GRANTED:
             return answer
@@ -545,7 +545,7 @@ cdef int account_finish(
         # settle and release race on this one CAS: exactly one of them wins.
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):
             continue
-        standing.state = standing.wish = next_state
+        standing.state = standing.announced = next_state
         standing.value = returned
         if returned != 0:
             answer = decide(account, standing)

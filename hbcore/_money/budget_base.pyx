@@ -146,7 +146,7 @@ cdef class BudgetBase:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
         cdef uint64_t stamp
         cdef int answer, _turn
-        standing.wish = 0
+        standing.announced = 0
         for _turn in range(SUPPLY_LIMIT):
             stamp = self.stamp()
             answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)

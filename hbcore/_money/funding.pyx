@@ -102,18 +102,18 @@ cdef int child_fund(
     cdef uint64_t stamp = 0
     cdef int answer = UNSEEN
     cdef int _turn
-    standing.wish = 0
+    standing.announced = 0
     for _turn in range(SUPPLY_LIMIT):
         stamp = parent.stamp()
         answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
         if 0 <= answer < LACKING:
             return answer
-        child_supply(region, parent, offset, answer, standing.wish, stamp)
-    return child_supply(region, parent, offset, answer, standing.wish, stamp, True)
+        child_supply(region, parent, offset, answer, standing.announced, stamp)
+    return child_supply(region, parent, offset, answer, standing.announced, stamp, True)
 
 
 cdef int child_supply(
-    Region region, BudgetBase parent, uint64_t offset, int answer, uint64_t wish, uint64_t stamp, bint is_enough=False
+    Region region, BudgetBase parent, uint64_t offset, int answer, uint64_t announced, uint64_t stamp, bint is_enough=False
 ) except -1 with gil:
     try:
         if is_enough:
@@ -121,14 +121,14 @@ cdef int child_supply(
         parent.supply(answer, stamp)
     except BaseException:
         # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
-        if wish == 0:
+        if announced == 0:
             retire_extent(region, offset)
         raise
     return 0
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:
-    # For the directory: whether the object at `offset`, which nothing names, was funded. A wish is decided by that.
+    # For the directory: whether the object at `offset`, which nothing names, was funded. A request is decided by that.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint32_t kind = extent.kind
     cdef hb_top_up *record
@@ -298,8 +298,8 @@ cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) exc
     try:
         answer = budget.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
     except BaseException:
-        # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
-        if standing.wish == 0:
+        # Once it was requested, it may be funded by now, or never: somebody who needs the space will find out.
+        if standing.announced == 0:
             retire_extent(budget.region, <uint64_t>offset)
         raise
     if answer == GRANTED_NOW:

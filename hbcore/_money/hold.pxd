@@ -9,7 +9,7 @@
 #     FUNDED(g) -> REFUNDING(g + 1) -> FUNDED(g + 1)                          of a closed child: more has come back
 #     UNUSED(g) -> ADDING(g + 1) -> ADDED(g + 1)                              money from outside
 #
-# account.pyx says who takes which step, and when. A hold's first wish is written before a word of the index names it:
+# account.pyx says who takes which step, and when. A hold's first request is written before a word of the index names it:
 # until then the hold is its maker's, and what stands in it has not happened, and never will if its maker dies or gives
 # it back.
 from libc.stdint cimport uint64_t
@@ -43,7 +43,7 @@ cdef struct Standing:       # a hold as it was found
     uint64_t value
     uint64_t amount
     uint64_t link
-    uint64_t wish           # of account_reserve and account_finish: the state that this call has written; 0: none yet
+    uint64_t announced           # of account_reserve and account_finish: the state that this call has written; 0: none yet
 
 
 cdef inline int hold_kind(uint64_t state) noexcept nogil:

@@ -44,7 +44,7 @@ cdef struct HoldIndex:
 cdef struct Spare:      # a hold that was taken and that no word names yet
     hb_hold *hold           # NULL: none
     uint64_t number
-    uint64_t state          # the wish that stands in it
+    uint64_t state          # the request that stands in it
 
 
 cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
@@ -134,7 +134,7 @@ cdef inline int locate_in(
     cdef uint64_t looks = 0
     cdef int status, is_like
     while distance < size:
-        # The loads pair with the CAS of occupy: the hold's key and wish are there.
+        # The loads pair with the CAS of occupy: the hold's key and request are there.
         set = hb_set_words(words + at, LINE_WORDS, entry, ~<uint64_t>0 << NUMBER_BITS, &is_like)
         if is_like:
             status = hold_in_line(index, key, words + at, standing)
@@ -223,7 +223,7 @@ cdef inline void give_number_back(HoldIndex *index, const Spare *spare) noexcept
 cdef inline int occupy(
     HoldIndex *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
 ) noexcept nogil:
-    # Take the empty word where a key's path ends, for a hold with the wish for this kind and value. Returns 0, AGAIN,
+    # Take the empty word where a key's path ends, for a hold with the request for this kind and value. Returns 0, AGAIN,
     # CROWDED, LACKING, FULL or CORRUPT.
     cdef int status
     if standing.level + 1 < HB_LEVELS and hb_load_acquire(&index.level_offsets[standing.level + 1]) != 0:
@@ -236,20 +236,20 @@ cdef inline int occupy(
         status = take_number(index, spare)
         if status != 0:
             return status
-        # The wish is whole before anybody can be led to it. Who reads the hold by its number may see it already; no
+        # The request is whole before anybody can be led to it. Who reads the hold by its number may see it already; no
         # money ever names it while no word does. Release: a state that is seen goes with this key and this value.
         hb_store_relaxed(&spare.hold.key[1], key.high)
         hb_store_relaxed(&spare.hold.key[0], key.low)
         hb_store_release(&spare.hold.value, value)
         spare.state = hold_state(kind, 1, now_ms)
         hb_store_release(&spare.hold.state, spare.state)
-    # This CAS makes the hold. Release: whoever reads the word sees key and wish. To die right after this leaves a wish
+    # This CAS makes the hold. Release: whoever reads the word sees key and request. To die right after this leaves a request
     # that anybody may fulfil, or refuse.
     if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
         return AGAIN
     standing.hold = spare.hold
     standing.number = spare.number
-    standing.state = standing.wish = spare.state
+    standing.state = standing.announced = spare.state
     standing.value = value
     spare.hold = NULL
     return 0

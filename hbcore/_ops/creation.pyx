@@ -19,8 +19,9 @@ from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, REPEATED
 from hbcore._money.account cimport account_prefetch
 from hbcore._money.funding cimport CHILD_CLOSED, child_afford, child_find, child_insert, insufficient
-from hbcore._ops.wish cimport (
-    SEED_SIZE, Order, Wish, is_default_law, plain_order, plain_wish, text_of, wish_as_terms, wish_from, wish_of,
+from hbcore._ops.request cimport (
+    SEED_SIZE, BatchRequest, Request, is_default_law, plain_batch_request, plain_request, request_as_terms,
+    request_from, request_of, text_of,
 )
 from hbcore._split.law cimport Terms, strata_of
 from hbcore._split.stream cimport Stream, stream_init, stream_word
@@ -53,7 +54,7 @@ cdef object THREE = 3       # of concentration
 
 # ---- the protocol ---------------------------------------------------------------------------------------------------
 
-cdef void fill(const Name *name, const Wish *wish, uint64_t now_ms, hb_envelope *image) noexcept nogil:
+cdef void fill(const Name *name, const Request *request, uint64_t now_ms, hb_envelope *image) noexcept nogil:
     # An envelope as it is to be written; all but its check, and the state of its extent.
     memset(image, 0, sizeof(hb_envelope))
     image.extent.kind = HB_KIND_ENVELOPE
@@ -61,18 +62,18 @@ cdef void fill(const Name *name, const Wish *wish, uint64_t now_ms, hb_envelope 
     image.extent.name_offset = sizeof(hb_envelope)
     image.extent.parent = name.parent
     image.extent.created_at_ms = now_ms
-    image.total = wish.terms.total
-    image.packets = wish.terms.packets
-    image.min = wish.terms.min
-    image.max = wish.terms.max
-    image.law = wish.terms.law
-    image.concentration = wish.terms.concentration
-    image.expires_at_ms = wish.expires_at_ms
-    image.hold_ms = wish.hold_ms
-    image.per_user = wish.per_user
-    image.max_packets = wish.max_packets
-    image.open_count = image.cleared_count = wish.terms.packets
-    memcpy(image.seed, wish.terms.seed, SEED_SIZE)
+    image.total = request.terms.total
+    image.packets = request.terms.packets
+    image.min = request.terms.min
+    image.max = request.terms.max
+    image.law = request.terms.law
+    image.concentration = request.terms.concentration
+    image.expires_at_ms = request.expires_at_ms
+    image.hold_ms = request.hold_ms
+    image.per_user = request.per_user
+    image.max_packets = request.max_packets
+    image.open_count = image.cleared_count = request.terms.packets
+    memcpy(image.seed, request.terms.seed, SEED_SIZE)
 
 
 cdef int create(
@@ -98,16 +99,16 @@ cdef int create(
     return CLOSED if offset[0] == CHILD_CLOSED else INSUFFICIENT
 
 
-cdef bint is_as_wished(
+cdef bint is_as_requested(
     const Terms *terms, uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets,
-    const Wish *wish
+    const Request *request
 ) noexcept nogil:
     # Whether an envelope that exists has the terms that are asked for; any seed will do where none is given.
-    return (terms.total == wish.terms.total and terms.packets == wish.terms.packets and terms.law == wish.terms.law
-            and terms.min == wish.terms.min and terms.max == wish.terms.max
-            and terms.concentration == wish.terms.concentration and expires_at_ms == wish.expires_at_ms
-            and hold_ms == wish.hold_ms and per_user == wish.per_user and max_packets == wish.max_packets
-            and (not wish.has_seed or memcmp(terms.seed, wish.terms.seed, SEED_SIZE) == 0))
+    return (terms.total == request.terms.total and terms.packets == request.terms.packets and terms.law == request.terms.law
+            and terms.min == request.terms.min and terms.max == request.terms.max
+            and terms.concentration == request.terms.concentration and expires_at_ms == request.expires_at_ms
+            and hold_ms == request.hold_ms and per_user == request.per_user and max_packets == request.max_packets
+            and (not request.has_seed or memcmp(terms.seed, request.terms.seed, SEED_SIZE) == 0))
 
 
 cdef int fresh_seed(unsigned char *seed) except -1:
@@ -129,7 +130,7 @@ cdef object get_envelope(
     # Get or create an envelope of a budget, or of the engine if that is None.
     cdef Envelope envelope
     cdef Name place
-    cdef Wish wish
+    cdef Request request
     cdef hb_envelope image
     cdef unsigned char[TERMS_MESSAGE] message
     cdef UserKey check
@@ -154,33 +155,33 @@ cdef object get_envelope(
             raise NotFoundError(f"there is no envelope {name!r}; give total and packets to create it")
         return envelope_at(region, <uint64_t>offset, <str>name, budget)
     envelope = None if offset == 0 else envelope_at(region, <uint64_t>offset, <str>name, budget)
-    if not plain_wish(
-        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets, &wish
+    if not plain_request(
+        total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets, &request
     ):
         terms = envelope_terms(
             total, packets, law, min, max, concentration, seed, expires_at, per_user, hold_seconds, max_packets
         )
-        wish_from(terms, &wish)
+        request_from(terms, &request)
     if envelope is None:
-        if not wish.has_seed:
-            fresh_seed(wish.terms.seed)
-        fill(&place, &wish, hb_now_ms(), &image)
+        if not request.has_seed:
+            fresh_seed(request.terms.seed)
+        fill(&place, &request, hb_now_ms(), &image)
         siphash128(region.header.directory_key, message, terms_message(&image, text, length, message), &check)
         memcpy(image.check, &check, 16)
         status = create(region, budget, &place, &image, &offset, &available)
         if offset < 0:
-            raise insufficient(budget, f"envelope {name!r}", wish.terms.total, <int>offset, available)
+            raise insufficient(budget, f"envelope {name!r}", request.terms.total, <int>offset, available)
         if status == GRANTED_NOW:
             return envelope_from(
-                region, <uint64_t>offset, <str>name, budget, &place, &wish.terms, wish.expires_at_ms, wish.hold_ms,
-                wish.per_user, wish.max_packets,
+                region, <uint64_t>offset, <str>name, budget, &place, &request.terms, request.expires_at_ms, request.hold_ms,
+                request.per_user, request.max_packets,
             )
         envelope = envelope_at(region, <uint64_t>offset, <str>name, budget)
-    if not is_as_wished(
+    if not is_as_requested(
         &envelope.deck.first.terms, envelope.deck.expires_at_ms, envelope.deck.hold_ms, envelope.deck.per_user,
-        envelope.deck.max_packets, &wish,
+        envelope.deck.max_packets, &request,
     ):
-        check_same_terms(name, envelope_terms_of(envelope), wish_as_terms(&wish))
+        check_same_terms(name, envelope_terms_of(envelope), request_as_terms(&request))
     return envelope
 
 
@@ -191,23 +192,23 @@ cdef object create_envelopes(
     object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
 ):
     # Create many envelopes of a budget, or of the engine if that is None. Everything is checked before any is made.
-    cdef Wish common
-    cdef Order order
+    cdef Request common
+    cdef BatchRequest batch
     cdef Py_buffer view
     cdef Stream stream
     cdef unsigned char[SEED_SIZE] key
     region.check_open()
-    wish_from(common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets), &common)
-    order = plain_order(names, totals, packets, seeds, &common)
-    if order is None:
+    request_from(common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets), &common)
+    batch = plain_batch_request(names, totals, packets, seeds, &common)
+    if batch is None:
         plain = orders(
             names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets
         )
-        order = plain_order(plain.names, plain.totals, plain.packets, plain.seeds, &common)
-        if order is None:
+        batch = plain_batch_request(plain.names, plain.totals, plain.packets, plain.seeds, &common)
+        if batch is None:
             raise ValueError("the terms must not change while they are read")
-    common.has_seed = order.seeds is not None
-    statuses = np.empty(order.count, np.uint8)
+    common.has_seed = batch.seeds is not None
+    statuses = np.empty(batch.count, np.uint8)
     region.check_open()     # reading the names may have run any Python
     # Every envelope has a seed of its own from one key that the operating system has drawn for this call and nobody
     # keeps. ChaCha20 under an unknown key cannot be told from chance, so who learns some of the seeds, which a file
@@ -218,7 +219,7 @@ cdef object create_envelopes(
     PyObject_GetBuffer(statuses, &view, PyBUF_WRITABLE)
     try:
         with nogil:
-            create_rows(region, budget, order, &common, &stream, <uint8_t *>view.buf)
+            create_rows(region, budget, batch, &common, &stream, <uint8_t *>view.buf)
     finally:
         memset(&stream, 0, sizeof(stream))
         memset(key, 0, SEED_SIZE)
@@ -228,24 +229,24 @@ cdef object create_envelopes(
 
 cdef struct Making:         # one envelope of a group
     Name name
-    Wish wish
+    Request request
     int64_t offset          # where it was found; 0: it was not there
     hb_envelope image       # what is to be written if it was not
 
 
 cdef int create_rows(
-    Region region, Budget budget, Order order, const Wish *common, Stream *stream, uint8_t *statuses
+    Region region, Budget budget, BatchRequest batch, const Request *common, Stream *stream, uint8_t *statuses
 ) except -1 nogil:
     # Make each envelope in order, or look at the one that there is. An exception leaves those before it made.
     cdef Making[GROUP] group
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
     for i in range(GROUP):
-        group[i].wish = common[0]
-    while base < order.count:
-        size = min(order.count - base, <Py_ssize_t>GROUP)
-        find_group(region, budget, order, base, size, group)
-        fill_group(region, order, base, size, stream, group)
+        group[i].request = common[0]
+    while base < batch.count:
+        size = min(batch.count - base, <Py_ssize_t>GROUP)
+        find_group(region, budget, batch, base, size, group)
+        fill_group(region, batch, base, size, stream, group)
         for i in range(size):
             statuses[base + i] = <uint8_t>make_one(region, budget, group, i)
         base += size
@@ -253,9 +254,9 @@ cdef int create_rows(
 
 
 cdef int find_group(
-    Region region, Budget budget, Order order, Py_ssize_t base, Py_ssize_t size, Making *group
+    Region region, Budget budget, BatchRequest batch, Py_ssize_t base, Py_ssize_t size, Making *group
 ) except -1 nogil:
-    # Look for the envelopes base .. base + size - 1 of the order. All names are hashed, and what they lead to is
+    # Look for the envelopes base .. base + size - 1 of the batch. All names are hashed, and what they lead to is
     # fetched, before the first is looked for.
     cdef Message[GROUP] messages
     cdef UserKey[GROUP] keys
@@ -265,8 +266,8 @@ cdef int find_group(
         name = &group[i].name
         name.kind = HB_KIND_ENVELOPE
         name.parent = 0 if budget is None else budget.offset
-        name.text = order.texts[base + i]
-        name.length = order.lengths[base + i]
+        name.text = batch.texts[base + i]
+        name.length = batch.lengths[base + i]
         messages[i].size = name_message(name, messages[i].bytes)
     siphash128_group(region.header.directory_key, messages, size, keys)
     for i in range(size):
@@ -280,9 +281,9 @@ cdef int find_group(
 
 
 cdef void fill_group(
-    Region region, Order order, Py_ssize_t base, Py_ssize_t size, Stream *stream, Making *group
+    Region region, BatchRequest batch, Py_ssize_t base, Py_ssize_t size, Stream *stream, Making *group
 ) noexcept nogil:
-    # Work out the wishes of a group, and the images of what was not there, each with its check.
+    # Work out the requests of a group, and the images of what was not there, each with its check.
     cdef Message[GROUP] messages
     cdef UserKey[GROUP] checks
     cdef uint64_t now_ms = hb_now_ms()
@@ -291,11 +292,11 @@ cdef void fill_group(
     cdef Py_ssize_t count = 0
     for i in range(size):
         making = &group[i]
-        wish_of(order, base + i, &making.wish)
+        request_of(batch, base + i, &making.request)
         if making.offset == 0:
-            if not making.wish.has_seed:
-                draw_seed(stream, making.wish.terms.seed)
-            fill(&making.name, &making.wish, now_ms, &making.image)
+            if not making.request.has_seed:
+                draw_seed(stream, making.request.terms.seed)
+            fill(&making.name, &making.request, now_ms, &making.image)
             messages[count].size = terms_message(
                 &making.image, making.name.text, making.name.length, messages[count].bytes
             )
@@ -322,7 +323,7 @@ cdef int make_one(Region region, Budget budget, Making *group, Py_ssize_t place)
         status = create(region, budget, &making.name, &making.image, &making.offset, &available)
         if status != REPEATED:
             return status
-    return look_at(region, &making.name, <uint64_t>making.offset, &making.wish)
+    return look_at(region, &making.name, <uint64_t>making.offset, &making.request)
 
 
 cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:
@@ -334,8 +335,8 @@ cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:
         memcpy(seed + 4 * i, &word, 4)
 
 
-cdef int look_at(Region region, const Name *name, uint64_t offset, const Wish *wish) except -1 nogil:
-    # REPEATED if the envelope that exists is the one that is wished for, else CONFLICT.
+cdef int look_at(Region region, const Name *name, uint64_t offset, const Request *request) except -1 nogil:
+    # REPEATED if the envelope that exists is the one that is requested, else CONFLICT.
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] text
     cdef Terms terms
@@ -343,7 +344,7 @@ cdef int look_at(Region region, const Name *name, uint64_t offset, const Wish *w
     if wrong != NULL:
         with gil:
             raise_damaged(region, name.text[:name.length].decode(), wrong)
-    if is_as_wished(&terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets, wish):
+    if is_as_requested(&terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets, request):
         return REPEATED
     return CONFLICT
 

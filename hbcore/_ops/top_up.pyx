@@ -154,12 +154,12 @@ cdef int make_tranche(Envelope envelope, const UserKey *key, object shown, objec
             return REPEATED     # what has taken the money is the same top-up, by another call
         return CLOSED if is_closed else INSUFFICIENT
     offset = write_tranche(envelope, key, terms)
-    standing.wish = 0
+    standing.announced = 0
     try:
         answer = budget.put(key, FUNDING, offset, amount, &standing)
     except BaseException:
-        # Once it was wished for, it may be funded by now, or never: somebody who needs the space will find out.
-        if standing.wish == 0:
+        # Once it was requested, it may be funded by now, or never: somebody who needs the space will find out.
+        if standing.announced == 0:
             retire_extent(envelope.region, offset)
         raise
     if answer == GRANTED_NOW:

@@ -4,7 +4,7 @@ The account lies in a plain block of memory: its money, a first level of two wor
 the children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
 operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does.
 After each schedule the answers and the final state must be those of some order of the operations that respects what
-ended before what began; a wish of the dead may be fulfilled later, or never. And the money is counted: what is
+ended before what began; a request of the dead may be fulfilled later, or never. And the money is counted: what is
 available and what the holds say make the total, to the last unit.
 """
 from libc.stdint cimport uint64_t
@@ -528,10 +528,10 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
         accounts[i].is_readonly = operations[i].kind == LOOK or operations[i].kind == SCAN
 
 
-cdef fill(Operation *operation, wish, int process):
-    operation.kind = KINDS[wish[0]]
-    operation.key = wish[1] if len(wish) > 1 else 0
-    operation.amount = wish[2] if len(wish) > 2 else ALL_OF_IT
+cdef fill(Operation *operation, request, int process):
+    operation.kind = KINDS[request[0]]
+    operation.key = request[1] if len(request) > 1 else 0
+    operation.amount = request[2] if len(request) > 2 else ALL_OF_IT
     operation.process = process
 
 

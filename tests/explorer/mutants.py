@@ -397,7 +397,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    standing.hold = spare.hold\n    standing.number",
         ),
     ],
-    "a wish is written after its word": [
+    "a request is written after its word": [
         (
             "_money/hold_index.pxd",
             "        hb_store_release(&spare.hold.value, value)\n",
@@ -527,7 +527,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "                hb_store_relaxed(&account.money[0], own)\n",
         ),
     ],
-    "a wish is written by plain stores": [
+    "a request is written by plain stores": [
         (
             "_money/account.pyx",
             "    if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
@@ -548,15 +548,15 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "who is granted is told by the kind alone": [
         (
             "_money/account.pyx",
-            "    return standing.wish != 0 and is_granted(standing.state, hold_generation(standing.wish))\n",
-            "    return standing.wish != 0 and hold_kind(standing.state) == GRANTED\n",
+            "    return standing.announced != 0 and is_granted(standing.state, hold_generation(standing.announced))\n",
+            "    return standing.announced != 0 and hold_kind(standing.state) == GRANTED\n",
         ),
     ],
-    "who is asked again has forgotten what it wished": [
+    "who is asked again has forgotten what it requested": [
         (
             "_money/account.pyx",
             "    spare.hold = NULL\n    answer = reserve(",
-            "    spare.hold = NULL\n    standing.wish = 0\n    answer = reserve(",
+            "    spare.hold = NULL\n    standing.announced = 0\n    answer = reserve(",
         ),
     ],
     "absent without another look at the hold": [
@@ -567,7 +567,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "                    return NOT_FOUND\n",
         ),
     ],
-    "a find that is told of a wish": [
+    "a find that is told of a request": [
         (
             "_money/account.pyx",
             "                if operation != operation_of(standing):\n",

@@ -154,7 +154,7 @@ cdef int attach(Shared *shared, uint64_t *offsets, uint64_t *addresses, uint64_t
 cdef int put(Racer *racer, uint64_t key, int kind, uint64_t value, uint64_t amount, Standing *standing) noexcept nogil:
     cdef UserKey name = key_of(key)
     cdef int answer, _turn
-    standing.wish = 0
+    standing.announced = 0
     for _turn in range(SUPPLY_LIMIT):
         answer = account_reserve(&racer.account, &name, kind, value, amount, 5, standing)
         if 0 <= answer < LACKING:
@@ -169,7 +169,7 @@ cdef int put(Racer *racer, uint64_t key, int kind, uint64_t value, uint64_t amou
 cdef int finish(Racer *racer, uint64_t key, int kind, uint64_t spent, Standing *standing) noexcept nogil:
     cdef UserKey name = key_of(key)
     cdef int answer, _turn
-    standing.wish = 0
+    standing.announced = 0
     for _turn in range(SUPPLY_LIMIT):
         answer = account_finish(&racer.account, &name, kind, spent, standing)
         if 0 <= answer < LACKING:

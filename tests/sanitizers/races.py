@@ -483,7 +483,7 @@ SCENARIOS = {
     "ledger": race_with_the_living,
     "deaths": race_with_the_dead,
     "money": race_for_money,
-    "wishes": race_for_money_with_the_dead,
+    "requests": race_for_money_with_the_dead,
     "space": race_for_space,
     "memory": race_in_memory,
     "file": race_in_a_file,

@@ -1,4 +1,4 @@
-"""What is asked for: one envelope (a ``Wish``), or many (an ``Order``), read from what Python gives.
+"""What is asked for: one envelope (a ``Request``), or many (a ``BatchRequest``), read from what Python gives.
 
 What is plain (an ``int``, a ``str``, an array) is read here, without a call of Python code. Everything else, and every
 error, is left to ``terms.py`` and ``orders.py``, which the reference uses as well: nothing here says what is wrong.
@@ -81,16 +81,16 @@ cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, 
     return True
 
 
-cdef inline bint has_room(const Wish *wish) noexcept nogil:
-    return wish.terms.packets <= wish.max_packets < PACKET_LIMIT
+cdef inline bint has_room(const Request *request) noexcept nogil:
+    return request.terms.packets <= request.max_packets < PACKET_LIMIT
 
 
-cdef bint plain_wish(
+cdef bint plain_request(
     object total, object packets, object law, object min, object max, object concentration, object seed,
-    object expires_at, object per_user, object hold_seconds, object max_packets, Wish *wish
+    object expires_at, object per_user, object hold_seconds, object max_packets, Request *request
 ) except -1:
     # Read terms that are plain and sound. False: something is neither, or maybe not.
-    cdef Terms *terms = &wish.terms
+    cdef Terms *terms = &request.terms
     cdef uint64_t number = 0
     if not (plain_integer(total, &terms.total) and plain_integer(packets, &terms.packets)
             and plain_integer(min, &terms.min) and plain_integer(concentration, &number)):
@@ -113,51 +113,51 @@ cdef bint plain_wish(
         if terms.min > terms.total:
             return False
     if max_packets is None:
-        wish.max_packets = terms.packets
-    elif not plain_integer(max_packets, &wish.max_packets) or not has_room(wish):
+        request.max_packets = terms.packets
+    elif not plain_integer(max_packets, &request.max_packets) or not has_room(request):
         return False
-    wish.has_seed = seed is not None
-    if wish.has_seed:
+    request.has_seed = seed is not None
+    if request.has_seed:
         if type(seed) is not bytes or len(<bytes>seed) != SEED_SIZE:
             return False
         memcpy(terms.seed, <const unsigned char *><bytes>seed, SEED_SIZE)
-    if not plain_integer(per_user, &wish.per_user) or wish.per_user > PER_USER_LIMIT:
+    if not plain_integer(per_user, &request.per_user) or request.per_user > PER_USER_LIMIT:
         return False
-    return (plain_seconds(expires_at, EXPIRY_LIMIT, False, &wish.expires_at_ms)
-            and plain_seconds(hold_seconds, HOLD_LIMIT, True, &wish.hold_ms) and terms_valid(terms))
+    return (plain_seconds(expires_at, EXPIRY_LIMIT, False, &request.expires_at_ms)
+            and plain_seconds(hold_seconds, HOLD_LIMIT, True, &request.hold_ms) and terms_valid(terms))
 
 
-cdef int wish_from(object checked, Wish *wish) except -1:
+cdef int request_from(object checked, Request *request) except -1:
     # checked: hbcore.terms.Terms
-    wish.terms.total = checked.total
-    wish.terms.packets = checked.packets
-    wish.terms.law = checked.law
-    wish.terms.min = checked.min
-    wish.terms.max = checked.max
-    wish.terms.concentration = checked.concentration
-    wish.has_seed = checked.seed is not None
-    if wish.has_seed:
-        memcpy(wish.terms.seed, <const unsigned char *><bytes>checked.seed, SEED_SIZE)
-    wish.expires_at_ms = checked.expires_at_ms
-    wish.per_user = checked.per_user
-    wish.hold_ms = checked.hold_ms
-    wish.max_packets = checked.max_packets
+    request.terms.total = checked.total
+    request.terms.packets = checked.packets
+    request.terms.law = checked.law
+    request.terms.min = checked.min
+    request.terms.max = checked.max
+    request.terms.concentration = checked.concentration
+    request.has_seed = checked.seed is not None
+    if request.has_seed:
+        memcpy(request.terms.seed, <const unsigned char *><bytes>checked.seed, SEED_SIZE)
+    request.expires_at_ms = checked.expires_at_ms
+    request.per_user = checked.per_user
+    request.hold_ms = checked.hold_ms
+    request.max_packets = checked.max_packets
     return 0
 
 
-cdef object wish_as_terms(const Wish *wish):
+cdef object request_as_terms(const Request *request):
     return CheckedTerms(
-        total=wish.terms.total,
-        packets=wish.terms.packets,
-        law=wish.terms.law,
-        min=wish.terms.min,
-        max=wish.terms.max,
-        concentration=wish.terms.concentration,
-        seed=wish.terms.seed[:SEED_SIZE] if wish.has_seed else None,
-        expires_at_ms=wish.expires_at_ms,
-        per_user=wish.per_user,
-        hold_ms=wish.hold_ms,
-        max_packets=wish.max_packets,
+        total=request.terms.total,
+        packets=request.terms.packets,
+        law=request.terms.law,
+        min=request.terms.min,
+        max=request.terms.max,
+        concentration=request.terms.concentration,
+        seed=request.terms.seed[:SEED_SIZE] if request.has_seed else None,
+        expires_at_ms=request.expires_at_ms,
+        per_user=request.per_user,
+        hold_ms=request.hold_ms,
+        max_packets=request.max_packets,
     )
 
 
@@ -166,7 +166,7 @@ cdef object wish_as_terms(const Wish *wish):
 @cython.final
 @cython.auto_pickle(False)
 @cython.no_gc
-cdef class Order:
+cdef class BatchRequest:
     """The envelopes of one batch; what it points to lives as long as it does."""
 
     def __dealloc__(self):
@@ -184,64 +184,64 @@ cdef void *memory_for(Py_ssize_t count, size_t size) except NULL:
     return memory
 
 
-cdef bint plain_names(object names, Order order) except -1:
+cdef bint plain_names(object names, BatchRequest batch) except -1:
     # Read the names of a list, a tuple or an array of fixed-width strings. False: they are not that, or not names.
     cdef uint64_t length
     cdef Py_ssize_t i
     if type(names) is np.ndarray and names.ndim == 1 and names.dtype.kind == "U":
-        if names.dtype.isnative and 0 < names.dtype.itemsize <= 4 * NAME_LIMIT and ascii_names(names, order):
+        if names.dtype.isnative and 0 < names.dtype.itemsize <= 4 * NAME_LIMIT and ascii_names(names, batch):
             return True
         try:
-            order.names = tuple(names.tolist())
+            batch.names = tuple(names.tolist())
         except (SystemError, ValueError):       # NumPy's words for a character beyond the last of Unicode
             return False
     elif type(names) is list or type(names) is tuple:
-        order.names = tuple(names)      # which nobody can change
+        batch.names = tuple(names)      # which nobody can change
     else:
         return False
-    place_for(order, len(order.names))
-    for i in range(order.count):
-        name = order.names[i]
-        if type(name) is not str or not text_of(<str>name, &order.texts[i], &length):
+    place_for(batch, len(batch.names))
+    for i in range(batch.count):
+        name = batch.names[i]
+        if type(name) is not str or not text_of(<str>name, &batch.texts[i], &length):
             return False
-        order.lengths[i] = <unsigned char>length
+        batch.lengths[i] = <unsigned char>length
     return True
 
 
-cdef int place_for(Order order, Py_ssize_t count) except -1:
-    PyMem_RawFree(order.texts)      # of another try
-    PyMem_RawFree(order.lengths)
-    order.texts = NULL
-    order.lengths = NULL
-    order.texts = <const unsigned char **>memory_for(count, sizeof(char *))
-    order.lengths = <unsigned char *>memory_for(count, 1)
-    order.count = count
+cdef int place_for(BatchRequest batch, Py_ssize_t count) except -1:
+    PyMem_RawFree(batch.texts)      # of another try
+    PyMem_RawFree(batch.lengths)
+    batch.texts = NULL
+    batch.lengths = NULL
+    batch.texts = <const unsigned char **>memory_for(count, sizeof(char *))
+    batch.lengths = <unsigned char *>memory_for(count, 1)
+    batch.count = count
     return 0
 
 
-cdef bint ascii_names(object names, Order order) except -1:
+cdef bint ascii_names(object names, BatchRequest batch) except -1:
     # Copy the characters of an array, of 4 bytes each, without making a str of any. False: not all of them are ASCII.
     cdef Py_buffer view
     cdef Py_ssize_t width = names.dtype.itemsize // 4
     cdef bint is_ascii
-    place_for(order, len(names))
-    order.copies = <unsigned char *>memory_for(order.count, <size_t>width)
-    if order.count == 0:
+    place_for(batch, len(names))
+    batch.copies = <unsigned char *>memory_for(batch.count, <size_t>width)
+    if batch.count == 0:
         return True
     characters = np.ascontiguousarray(names).view(np.uint32)
     PyObject_GetBuffer(characters, &view, PyBUF_SIMPLE)
     with nogil:
-        is_ascii = copy_ascii(<const uint32_t *>view.buf, width, order)
+        is_ascii = copy_ascii(<const uint32_t *>view.buf, width, batch)
     PyBuffer_Release(&view)
     return is_ascii
 
 
-cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, Order order) noexcept nogil:
+cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, BatchRequest batch) noexcept nogil:
     # A name ends at its first NUL; one with more after that cannot be a name, nor an empty one.
-    cdef unsigned char *out = order.copies
+    cdef unsigned char *out = batch.copies
     cdef uint32_t all_bits, character
     cdef Py_ssize_t i, j, length
-    for i in range(order.count):
+    for i in range(batch.count):
         all_bits = 0
         length = 0
         for j in range(width):
@@ -254,8 +254,8 @@ cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, Order order) 
                 length = j + 1
         if all_bits >= 0x80 or length == 0:
             return False
-        order.texts[i] = out
-        order.lengths[i] = <unsigned char>length
+        batch.texts[i] = out
+        batch.lengths[i] = <unsigned char>length
         out += width
         characters += width
     return True
@@ -309,26 +309,26 @@ cdef bytes plain_seeds(object seeds, Py_ssize_t count):
     return b"".join(seeds)
 
 
-cdef Order plain_order(object names, object totals, object packets, object seeds, const Wish *common):
+cdef BatchRequest plain_batch_request(object names, object totals, object packets, object seeds, const Request *common):
     # Read a batch that is plain, and sound with the terms that all have in common; None if it is not.
-    cdef Order order = Order.__new__(Order)
-    cdef Wish wish = common[0]
+    cdef BatchRequest batch = BatchRequest.__new__(BatchRequest)
+    cdef Request request = common[0]
     cdef Py_ssize_t i
-    order.highest = common.terms.max
-    order.room = common.max_packets
-    if not plain_names(names, order):
+    batch.highest = common.terms.max
+    batch.room = common.max_packets
+    if not plain_names(names, batch):
         return None
-    order.totals = <int64_t *>memory_for(order.count, sizeof(int64_t))
-    order.packets = <int64_t *>memory_for(order.count, sizeof(int64_t))
-    if not (plain_integers(totals, order.count, order.totals) and plain_integers(packets, order.count, order.packets)):
+    batch.totals = <int64_t *>memory_for(batch.count, sizeof(int64_t))
+    batch.packets = <int64_t *>memory_for(batch.count, sizeof(int64_t))
+    if not (plain_integers(totals, batch.count, batch.totals) and plain_integers(packets, batch.count, batch.packets)):
         return None
-    for i in range(order.count):
-        wish_of(order, i, &wish)
-        if not terms_valid(&wish.terms) or not has_room(&wish):
+    for i in range(batch.count):
+        request_of(batch, i, &request)
+        if not terms_valid(&request.terms) or not has_room(&request):
             return None
     if seeds is not None:
-        order.seeds = plain_seeds(seeds, order.count)
-        if order.seeds is None:
+        batch.seeds = plain_seeds(seeds, batch.count)
+        if batch.seeds is None:
             return None
-        order.seed_bytes = <const unsigned char *>order.seeds
-    return order
+        batch.seed_bytes = <const unsigned char *>batch.seeds
+    return batch

@@ -8,7 +8,7 @@ cdef enum:
     SEED_SIZE = 32
 
 
-cdef struct Wish:           # what an envelope is to be
+cdef struct Request:           # what an envelope is to be
     Terms terms             # as far as they are given: nothing in it is derived, and the seed only if there is one
     uint64_t expires_at_ms
     uint64_t hold_ms
@@ -17,7 +17,7 @@ cdef struct Wish:           # what an envelope is to be
     bint has_seed
 
 
-cdef class Order:           # many envelopes that are to be, as pointers and counts
+cdef class BatchRequest:           # many envelopes that are to be, as pointers and counts
     cdef Py_ssize_t count
     cdef tuple names        # they own the texts, or:
     cdef unsigned char *copies
@@ -33,20 +33,20 @@ cdef class Order:           # many envelopes that are to be, as pointers and cou
 
 cdef bint text_of(str name, const unsigned char **text, uint64_t *length) except -1
 cdef bint is_default_law(object law) noexcept
-cdef bint plain_wish(
+cdef bint plain_request(
     object total, object packets, object law, object min, object max, object concentration, object seed,
-    object expires_at, object per_user, object hold_seconds, object max_packets, Wish *wish
+    object expires_at, object per_user, object hold_seconds, object max_packets, Request *request
 ) except -1
-cdef int wish_from(object checked, Wish *wish) except -1
-cdef object wish_as_terms(const Wish *wish)
-cdef Order plain_order(object names, object totals, object packets, object seeds, const Wish *common)
+cdef int request_from(object checked, Request *request) except -1
+cdef object request_as_terms(const Request *request)
+cdef BatchRequest plain_batch_request(object names, object totals, object packets, object seeds, const Request *common)
 
 
-cdef inline void wish_of(Order order, Py_ssize_t i, Wish *wish) noexcept nogil:
-    # Fill in what is an envelope's own. wish: of what all have in common, or of another of them.
-    wish.terms.total = <uint64_t>order.totals[i]
-    wish.terms.packets = <uint64_t>order.packets[i]
-    wish.terms.max = min(order.highest, wish.terms.total)
-    wish.max_packets = order.room if order.room != 0 else wish.terms.packets
-    if wish.has_seed:
-        memcpy(wish.terms.seed, order.seed_bytes + i * SEED_SIZE, SEED_SIZE)
+cdef inline void request_of(BatchRequest batch, Py_ssize_t i, Request *request) noexcept nogil:
+    # Fill in what is an envelope's own. request: of what all have in common, or of another of them.
+    request.terms.total = <uint64_t>batch.totals[i]
+    request.terms.packets = <uint64_t>batch.packets[i]
+    request.terms.max = min(batch.highest, request.terms.total)
+    request.max_packets = batch.room if batch.room != 0 else request.terms.packets
+    if request.has_seed:
+        memcpy(request.terms.seed, batch.seed_bytes + i * SEED_SIZE, SEED_SIZE)

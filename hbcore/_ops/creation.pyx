@@ -36,7 +36,7 @@ from os import urandom
 import numpy as np
 
 from hbcore.errors import NotFoundError
-from hbcore._ops.orders import common_terms, orders
+from hbcore._ops.checked_batch import common_terms, checked_batch
 from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -201,7 +201,7 @@ cdef object create_envelopes(
     request_from(common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets), &common)
     batch = plain_batch_request(names, totals, packets, seeds, &common)
     if batch is None:
-        plain = orders(
+        plain = checked_batch(
             names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets
         )
         batch = plain_batch_request(plain.names, plain.totals, plain.packets, plain.seeds, &common)

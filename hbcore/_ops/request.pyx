@@ -1,7 +1,7 @@
 """What is asked for: one envelope (a ``Request``), or many (a ``BatchRequest``), read from what Python gives.
 
 What is plain (an ``int``, a ``str``, an array) is read here, without a call of Python code. Everything else, and every
-error, is left to ``terms.py`` and ``orders.py``, which the reference uses as well: nothing here says what is wrong.
+error, is left to ``terms.py`` and ``batch_request.py``, which the reference uses as well: nothing here says what is wrong.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

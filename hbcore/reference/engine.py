@@ -7,7 +7,7 @@ from typing import NoReturn, Self
 
 import numpy as np
 
-from hbcore._ops.orders import orders
+from hbcore._ops.checked_batch import checked_batch
 from hbcore.errors import EngineClosedError, NotFoundError
 from hbcore.records import AuditReport, Status
 from hbcore.reference.budget import Budget
@@ -182,7 +182,7 @@ class Engine:
     ) -> np.ndarray:
         self._check_open()
         common = (expires_at, per_user, hold_seconds, max_packets)
-        plain = orders(names, totals, packets, law, min, max, concentration, seeds, *common)
+        plain = checked_batch(names, totals, packets, law, min, max, concentration, seeds, *common)
         self._check_open()
         statuses = np.empty(len(plain.names), np.uint8)
         for i, name in enumerate(plain.names):

@@ -24,7 +24,7 @@ from hbcore.terms import (
 )
 
 
-class Orders(NamedTuple):
+class CheckedBatch(NamedTuple):
     """Envelopes that are to be: one name, total, number of packets and seed (or no seeds) for each."""
 
     names: list[str]
@@ -61,7 +61,7 @@ def common_terms(
     return terms._replace(max=highest, max_packets=0 if max_packets is None else terms.max_packets)
 
 
-def orders(
+def checked_batch(
     names: Any,
     totals: Any,
     packets: Any,
@@ -74,7 +74,7 @@ def orders(
     per_user: object,
     hold_seconds: object,
     max_packets: object,
-) -> Orders:
+) -> CheckedBatch:
     """Check the arguments of ``create_many`` and return them in plain form.
 
     Raises:
@@ -83,7 +83,7 @@ def orders(
     common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets)
     name_list = names_of(names)
     count = len(name_list)
-    plain = Orders(
+    plain = CheckedBatch(
         name_list,
         integer_list("totals", totals, count, TOTAL_LIMIT - 1, "names"),
         integer_list("packets", packets, count, PACKET_LIMIT - 1, "names"),

@@ -35,7 +35,7 @@ from hbcore.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from hbcore.records import (
+from hbcore.types import (
     CLAIM_DTYPE,
     HOLD_DTYPE,
     HOLD_SNAPSHOT_DTYPE,

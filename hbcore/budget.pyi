@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hbcore._file.region import Region
 from hbcore._money.budget_base import BudgetBase
 from hbcore.envelope import Envelope, _User, _Users
-from hbcore.records import BudgetStats, State, Status
+from hbcore.types import BudgetStats, State, Status
 
 _Amounts: TypeAlias = SupportsIndex | NDArray[np.integer[Any] | np.object_] | Iterable[SupportsIndex]
 _Names: TypeAlias = NDArray[np.str_ | np.object_] | Iterable[str]

@@ -35,7 +35,7 @@ from hbcore._money.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, S
 import numpy as np
 
 from hbcore.errors import ConflictError, NotFoundError
-from hbcore.records import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
+from hbcore.types import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT, amount_list, check_same_total, index, integer, object_name
 
 cdef enum:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hbcore.budget import Budget, _Amounts, _Names, _Seeds
 from hbcore.envelope import Envelope, _User
-from hbcore.records import AuditReport, EngineInfo
+from hbcore.types import AuditReport, EngineInfo
 
 @final
 class Engine:

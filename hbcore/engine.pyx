@@ -19,7 +19,7 @@ from hbcore._file.directory import audit_directory
 from hbcore.budget import budget_get
 from hbcore._ops.top_up import finish_tranches
 from hbcore.errors import ConflictError, CorruptFileError
-from hbcore.records import AuditReport
+from hbcore.types import AuditReport
 from hbcore._ops.recovery import recover
 from hbcore._file.opening import open_region, open_regions
 from hbcore.terms import PER_USER_LIMIT, integer

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from hbcore._file.region import Region
 from hbcore.budget import Budget, Hold
-from hbcore.records import EnvelopeStats, Status
 from hbcore.terms import Terms
+from hbcore.types import EnvelopeStats, Status
 
 _User: TypeAlias = str | bytes | int | SupportsIndex
 _Users: TypeAlias = NDArray[np.integer[Any] | np.bytes_ | np.str_ | np.object_] | Iterable[_User]

@@ -34,7 +34,7 @@ import numpy as np
 
 from hbcore.budget import names_of
 from hbcore.errors import ConflictError, CorruptFileError
-from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
+from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
 from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, Terms as CheckedTerms, integer
 
 cdef tuple STATUSES = tuple(Status)

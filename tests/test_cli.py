@@ -28,8 +28,8 @@ import pytest
 import hbcore
 from hbcore.cli.crosscheck import cross_check
 from hbcore.cli.figures import BARS, FAIRNESS_MINIMUM, fairness, histogram
-from hbcore.records import Status
 from hbcore.terms import envelope_terms
+from hbcore.types import Status
 
 COMMAND = [sys.executable, "-m", "hbcore"]
 SEED = "5eed" * 16

@@ -40,7 +40,7 @@ from inspecting import (
 import hbcore
 from hbcore.cli.inspection import View, look
 from hbcore.cli.proof import check_agreement
-from hbcore.records import AuditReport
+from hbcore.types import AuditReport
 
 
 @pytest.fixture

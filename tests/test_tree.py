@@ -36,7 +36,7 @@ from hbcore.cli.findings import AnyEntry, BudgetEntry, Money, alike, chosen, fla
 from hbcore.cli.inspection import View, look
 from hbcore.cli.proof import check_agreement
 from hbcore.cli.tree import Row, folded, in_order
-from hbcore.records import AuditReport
+from hbcore.types import AuditReport
 
 
 def make_campaign(path: Path) -> None:

@@ -1,6 +1,6 @@
 from typing import final
 
-from hbcore.records import EngineInfo
+from hbcore.types import EngineInfo
 
 @final
 class Region:

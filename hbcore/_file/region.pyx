@@ -31,7 +31,7 @@ from hbcore.errors import (
     AuditError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, ReadOnlyError,
 )
 from hbcore._file.namespace import time_namespace
-from hbcore.records import EngineInfo, WorkerInfo
+from hbcore.types import EngineInfo, WorkerInfo
 
 cdef extern from "<sys/mman.h>" nogil:
     int munmap(void *address, size_t length)

@@ -23,7 +23,7 @@ from hbcore._money.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind, hol
 from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 
 from hbcore.errors import CorruptFileError, EngineFullError
-from hbcore.records import HOLD_SNAPSHOT_DTYPE
+from hbcore.types import HOLD_SNAPSHOT_DTYPE
 from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT
 
 cdef enum:

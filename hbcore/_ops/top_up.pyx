@@ -36,7 +36,7 @@ from os import urandom
 
 from hbcore.budget import Hold
 from hbcore.errors import CorruptFileError
-from hbcore.records import State
+from hbcore.types import State
 from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, check_room, check_same_top_up, top_up_terms
 
 cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import hbcore
 from hbcore.cli.figures import Check
-from hbcore.records import Status
 from hbcore.terms import LAWS, Terms
+from hbcore.types import Status
 
 Spans = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
 """For rows of the log: the process of each, when it was sent, and a time by which it was answered."""

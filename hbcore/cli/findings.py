@@ -13,8 +13,8 @@ from hbcore.budget import figures_of
 from hbcore.cli.layout import Part
 from hbcore.engine import survey
 from hbcore.errors import CorruptFileError
-from hbcore.records import EnvelopeStats
 from hbcore.terms import Terms
+from hbcore.types import EnvelopeStats
 
 LOOKS = 8
 """A top-up between two readings costs one."""

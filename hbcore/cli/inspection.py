@@ -48,8 +48,8 @@ from hbcore.cli.layout import (
 )
 from hbcore.cli.tree import BAR_LEAST, BAR_WIDTH, NAME_LEAST, NAME_WIDTH, rate_text, state_text, tree_table
 from hbcore.errors import CorruptFileError
-from hbcore.records import EngineInfo, WorkerInfo
 from hbcore.terms import LAWS
+from hbcore.types import EngineInfo, WorkerInfo
 
 WATCH_SECONDS = 1.0
 ROWS = 20

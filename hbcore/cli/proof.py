@@ -35,7 +35,7 @@ from hbcore.cli.inspection import (
 )
 from hbcore.cli.layout import Page, column, escaped, fitted, percentage, text_of, when
 from hbcore.errors import AuditError, CorruptFileError, EngineFullError
-from hbcore.records import AuditReport, EngineInfo
+from hbcore.types import AuditReport, EngineInfo
 
 BUDGET_FIELDS = ("budgets", "holds", "amount_budgeted", "amount_available", "amount_held", "amount_spent")
 

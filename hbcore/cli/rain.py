@@ -32,8 +32,8 @@ from hbcore.cli.display import REFRESH_SECONDS, Display, State
 from hbcore.cli.figures import Lucky, Pace, Phase
 from hbcore.cli.report import Report, audited, described
 from hbcore.errors import ConflictError, NotFoundError
-from hbcore.records import CLAIM_DTYPE, Status
 from hbcore.terms import LAWS, Terms
+from hbcore.types import CLAIM_DTYPE, Status
 
 ENVELOPE_NAME = "rain"
 SINGLE_SHARE = 0.2

@@ -26,8 +26,8 @@ from hbcore.cli.display import Display, Draw, State
 from hbcore.cli.figures import Check, Lucky, Pace, Phase
 from hbcore.cli.report import Report, audited, described
 from hbcore.errors import NotFoundError
-from hbcore.records import EnvelopeStats, Status
 from hbcore.terms import LAWS, Terms
+from hbcore.types import EnvelopeStats, Status
 
 CHUNK = 1000
 OUT_EXTENSIONS = (".csv", ".jsonl")

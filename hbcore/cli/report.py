@@ -17,8 +17,8 @@ from rich.text import Text
 import hbcore
 from hbcore.cli.figures import DECILES, Check, Fairness, Lucky, Pace, Phase, fairness, histogram
 from hbcore.errors import AuditError
-from hbcore.records import AuditReport, Status
 from hbcore.terms import LAWS, Terms
+from hbcore.types import AuditReport, Status
 
 USER_WIDTH = 48
 PROCESS_ROWS = 8

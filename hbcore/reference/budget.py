@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from hbcore.errors import AuditError, ConflictError, InsufficientBudgetError
-from hbcore.records import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 from hbcore.reference.envelope import Envelope
 from hbcore.reference.hold import Hold
 from hbcore.reference.user import user_identity, user_key, user_list
 from hbcore.terms import TOTAL_LIMIT, amount_list, integer
+from hbcore.types import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 
 if TYPE_CHECKING:
     from hbcore.reference.engine import Engine

@@ -9,7 +9,6 @@ import numpy as np
 
 from hbcore._ops.checked_batch import checked_batch
 from hbcore.errors import EngineClosedError, NotFoundError
-from hbcore.records import AuditReport, Status
 from hbcore.reference.budget import Budget
 from hbcore.reference.envelope import Envelope
 from hbcore.reference.user import user_identity, user_key
@@ -29,6 +28,7 @@ from hbcore.terms import (
     integer,
     object_name,
 )
+from hbcore.types import AuditReport, Status
 
 
 def now_ms() -> int:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from hbcore.errors import AuditError, ConflictError
-from hbcore.records import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, State, Status
 from hbcore.reference.hold import Hold
 from hbcore.reference.law import rotation, split_stratum, stratum_count, stratum_of, stratum_start
 from hbcore.reference.user import user_identity, user_key, user_list
 from hbcore.terms import SEED_SIZE, Terms, check_room, check_same_top_up, integer, top_up_terms
+from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, State, Status
 
 if TYPE_CHECKING:
     from hbcore.reference.budget import Budget

@@ -1,6 +1,6 @@
 """Holds in plain Python: the answer to whoever reserves money or adds some. The twin of ``Hold`` in ``budget.pyx``."""
 
-from hbcore.records import State, Status
+from hbcore.types import State, Status
 
 
 class Hold:

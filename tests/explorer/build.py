@@ -71,7 +71,7 @@ def replace_once(path: Path, old: str, new: str) -> None:
 
 def copy_sources(folder: Path) -> None:
     package = folder / "hbcore"
-    names = {f"{name}.pyx" for name in MODULES} | {"terms.py", "errors.py", "records.py", "_file/namespace.py"}
+    names = {f"{name}.pyx" for name in MODULES} | {"terms.py", "errors.py", "types.py", "_file/namespace.py"}
     for path in PACKAGE.rglob("*"):
         name = path.relative_to(PACKAGE)
         if path.suffix in (".pxd", ".h") or path.name == "__init__.py" or str(name) in names:

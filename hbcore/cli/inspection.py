@@ -2,7 +2,7 @@
 
 The file is opened for reading only: nothing is written to it, not even an entry among its workers, and nobody who works
 on it waits. What an envelope or a budget holds is counted from its slots, each slot once, so parts never sum to more
-than the total even while they move. What is found is in ``findings``, how the tree of budgets looks in ``tree``.
+than the total even while they move. What is found is in ``snapshot``, how the tree of budgets looks in ``tree``.
 """
 
 import os
@@ -19,19 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 import hbcore
-from hbcore.cli.findings import (
-    AnyEntry,
-    BudgetEntry,
-    Entry,
-    Node,
-    Reader,
-    chosen,
-    flat,
-    money_of,
-    planted,
-    rate_of,
-    sum_of,
-)
 from hbcore.cli.layout import (
     Column,
     Page,
@@ -45,6 +32,19 @@ from hbcore.cli.layout import (
     size,
     text_of,
     when,
+)
+from hbcore.cli.snapshot import (
+    AnyEntry,
+    BudgetEntry,
+    Entry,
+    Node,
+    Reader,
+    chosen,
+    flat,
+    money_of,
+    planted,
+    rate_of,
+    sum_of,
 )
 from hbcore.cli.tree import BAR_LEAST, BAR_WIDTH, NAME_LEAST, NAME_WIDTH, rate_text, state_text, tree_table
 from hbcore.errors import CorruptFileError

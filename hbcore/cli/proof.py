@@ -17,7 +17,6 @@ from rich.text import Text
 
 import hbcore
 from hbcore.cli.display import REFRESH_SECONDS, Display
-from hbcore.cli.findings import money_of, sum_of
 from hbcore.cli.inspection import (
     REPLACED,
     Inspection,
@@ -34,6 +33,7 @@ from hbcore.cli.inspection import (
     workers_as_json,
 )
 from hbcore.cli.layout import Page, column, escaped, fitted, percentage, text_of, when
+from hbcore.cli.snapshot import money_of, sum_of
 from hbcore.errors import AuditError, CorruptFileError, EngineFullError
 from hbcore.types import AuditReport, EngineInfo
 

@@ -27,7 +27,7 @@ import pytest
 
 import hbcore
 from hbcore.cli.crosscheck import cross_check
-from hbcore.cli.figures import BARS, FAIRNESS_MINIMUM, fairness, histogram
+from hbcore.cli.summary import BARS, FAIRNESS_MINIMUM, fairness, histogram
 from hbcore.terms import envelope_terms
 from hbcore.types import Status
 

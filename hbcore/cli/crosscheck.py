@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hbcore
-from hbcore.cli.figures import Check
+from hbcore.cli.summary import Check
 from hbcore.terms import LAWS, Terms
 from hbcore.types import Status
 

@@ -29,8 +29,8 @@ from rich.console import Console
 import hbcore
 from hbcore.cli.crosscheck import cross_check
 from hbcore.cli.display import REFRESH_SECONDS, Display, State
-from hbcore.cli.figures import Lucky, Pace, Phase
 from hbcore.cli.report import Report, audited, described
+from hbcore.cli.summary import Lucky, Pace, Phase
 from hbcore.errors import ConflictError, NotFoundError
 from hbcore.terms import LAWS, Terms
 from hbcore.types import CLAIM_DTYPE, Status

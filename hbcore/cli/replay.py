@@ -23,8 +23,8 @@ from rich.console import Console
 import hbcore
 from hbcore.cli.arrivals import Arrival, BadLine, Lines, arrivals
 from hbcore.cli.display import Display, Draw, State
-from hbcore.cli.figures import Check, Lucky, Pace, Phase
 from hbcore.cli.report import Report, audited, described
+from hbcore.cli.summary import Check, Lucky, Pace, Phase
 from hbcore.errors import NotFoundError
 from hbcore.terms import LAWS, Terms
 from hbcore.types import EnvelopeStats, Status

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 import hbcore
-from hbcore.cli.figures import DECILES, Check, Fairness, Lucky, Pace, Phase, fairness, histogram
+from hbcore.cli.summary import DECILES, Check, Fairness, Lucky, Pace, Phase, fairness, histogram
 from hbcore.errors import AuditError
 from hbcore.terms import LAWS, Terms
 from hbcore.types import AuditReport, Status

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 import hbcore
-from hbcore.cli.crosscheck import cross_check
+from hbcore.cli.checker import cross_check
 from hbcore.cli.summary import BARS, FAIRNESS_MINIMUM, fairness, histogram
 from hbcore.terms import envelope_terms
 from hbcore.types import Status

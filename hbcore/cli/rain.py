@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import hbcore
-from hbcore.cli.crosscheck import cross_check
+from hbcore.cli.checker import cross_check
 from hbcore.cli.display import REFRESH_SECONDS, Display, State
 from hbcore.cli.report import Report, audited, described
 from hbcore.cli.summary import Lucky, Pace, Phase

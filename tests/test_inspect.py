@@ -38,7 +38,7 @@ from inspecting import (
 )
 
 import hbcore
-from hbcore.cli.inspection import View, look
+from hbcore.cli.inspect import View, look
 from hbcore.cli.proof import check_agreement
 from hbcore.types import AuditReport
 

@@ -32,7 +32,7 @@ from inspecting import (
 from rich.cells import cell_len
 
 import hbcore
-from hbcore.cli.inspection import View, look
+from hbcore.cli.inspect import View, look
 from hbcore.cli.proof import check_agreement
 from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Money, alike, chosen, flat, planted
 from hbcore.cli.tree import Row, folded, in_order

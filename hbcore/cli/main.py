@@ -2,7 +2,7 @@
 
 This room reads the arguments, checks them before anything is created, and turns every expected failure into one line
 on standard error and an exit status. What the commands do is in ``rain`` and ``replay``, and what these print in
-``report``; ``inspection`` and ``proof`` are the other two.
+``report``; ``inspect`` and ``proof`` are the other two.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich.console import Console
 import hbcore
 from hbcore.cli import inspection, proof, rain, replay
 from hbcore.cli.arrivals import EXTENSIONS, FORMATS, BadLine
-from hbcore.cli.inspection import View
+from hbcore.cli.inspect import View
 from hbcore.cli.layout import escaped, new_console
 from hbcore.cli.report import as_json, as_text
 from hbcore.cli.snapshot import alike, chosen, planted

@@ -17,7 +17,7 @@ from rich.text import Text
 
 import hbcore
 from hbcore.cli.display import REFRESH_SECONDS, Display
-from hbcore.cli.inspection import (
+from hbcore.cli.inspect import (
     REPLACED,
     Inspection,
     View,

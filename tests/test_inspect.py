@@ -38,8 +38,8 @@ from inspecting import (
 )
 
 import hbcore
+from hbcore.cli.audit import check_agreement
 from hbcore.cli.inspect import View, look
-from hbcore.cli.proof import check_agreement
 from hbcore.types import AuditReport
 
 

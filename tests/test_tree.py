@@ -32,8 +32,8 @@ from inspecting import (
 from rich.cells import cell_len
 
 import hbcore
+from hbcore.cli.audit import check_agreement
 from hbcore.cli.inspect import View, look
-from hbcore.cli.proof import check_agreement
 from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Money, alike, chosen, flat, planted
 from hbcore.cli.tree import Row, folded, in_order
 from hbcore.types import AuditReport

@@ -2,7 +2,7 @@
 
 This room reads the arguments, checks them before anything is created, and turns every expected failure into one line
 on standard error and an exit status. What the commands do is in ``rain`` and ``replay``, and what these print in
-``report``; ``inspect`` and ``proof`` are the other two.
+``report``; ``inspect`` and ``audit`` are the other two.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import hbcore
-from hbcore.cli.layout import Column, Page, cells_of, column, fitted, percentage, size, when
+from hbcore.cli.terminal import Column, Page, cells_of, column, fitted, percentage, size, when
 
 # ---- terminals --------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ from hbcore.cli.inspect import (
     sums_as_json,
     workers_as_json,
 )
-from hbcore.cli.layout import Page, column, escaped, fitted, percentage, text_of, when
 from hbcore.cli.snapshot import money_of, sum_of
+from hbcore.cli.terminal import Page, column, escaped, fitted, percentage, text_of, when
 from hbcore.errors import AuditError, CorruptFileError, EngineFullError
 from hbcore.types import AuditReport, EngineInfo
 

@@ -19,20 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 import hbcore
-from hbcore.cli.layout import (
-    Column,
-    Page,
-    bar,
-    column,
-    cut,
-    escaped,
-    fitted,
-    percentage,
-    plain,
-    size,
-    text_of,
-    when,
-)
 from hbcore.cli.snapshot import (
     AnyEntry,
     BudgetEntry,
@@ -45,6 +31,20 @@ from hbcore.cli.snapshot import (
     planted,
     rate_of,
     sum_of,
+)
+from hbcore.cli.terminal import (
+    Column,
+    Page,
+    bar,
+    column,
+    cut,
+    escaped,
+    fitted,
+    percentage,
+    plain,
+    size,
+    text_of,
+    when,
 )
 from hbcore.cli.tree import BAR_LEAST, BAR_WIDTH, NAME_LEAST, NAME_WIDTH, rate_text, state_text, tree_table
 from hbcore.errors import CorruptFileError

@@ -22,9 +22,9 @@ import hbcore
 from hbcore.cli import inspection, proof, rain, replay
 from hbcore.cli.arrivals import EXTENSIONS, FORMATS, BadLine
 from hbcore.cli.inspect import View
-from hbcore.cli.layout import escaped, new_console
 from hbcore.cli.report import as_json, as_text
 from hbcore.cli.snapshot import alike, chosen, planted
+from hbcore.cli.terminal import escaped, new_console
 from hbcore.errors import HbcoreError
 from hbcore.terms import (
     KEY_SIZE,

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import hbcore
 from hbcore.budget import figures_of
-from hbcore.cli.layout import Part
+from hbcore.cli.terminal import Part
 from hbcore.engine import survey
 from hbcore.errors import CorruptFileError
 from hbcore.terms import Terms

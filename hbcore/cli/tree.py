@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from hbcore.cli.layout import Column, Page, bar, column, cut, fitted, percentage, plain, when_shortly
 from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Entry, Money, flat, money_of, rate_of
+from hbcore.cli.terminal import Column, Page, bar, column, cut, fitted, percentage, plain, when_shortly
 
 NAME_WIDTH, NAME_LEAST = 40, 12
 BAR_WIDTH, BAR_LEAST = 30, 8

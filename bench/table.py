@@ -31,7 +31,7 @@ import sizes
 from measuring import TIMES, WALL, Finding, Scale, beside, faster, machine
 from rich.console import Console
 
-from hbcore.cli.display import Display
+from hbcore.cli.progress import Display
 
 
 def beside_peers(scale: Scale) -> list[Finding]:

@@ -42,7 +42,7 @@ from rich.console import Console
 import hbcore
 import hbcore.reference
 from hbcore import State, Status
-from hbcore.cli.display import Display
+from hbcore.cli.progress import Display
 
 HANG_SECONDS = 120
 LIBC = ctypes.CDLL(None, use_errno=True)

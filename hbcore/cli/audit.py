@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 import hbcore
-from hbcore.cli.display import REFRESH_SECONDS, Display
 from hbcore.cli.inspect import (
     REPLACED,
     Inspection,
@@ -32,6 +31,7 @@ from hbcore.cli.inspect import (
     sums_as_json,
     workers_as_json,
 )
+from hbcore.cli.progress import REFRESH_SECONDS, Display
 from hbcore.cli.snapshot import money_of, sum_of
 from hbcore.cli.terminal import Page, column, escaped, fitted, percentage, text_of, when
 from hbcore.errors import AuditError, CorruptFileError, EngineFullError

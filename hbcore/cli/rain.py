@@ -28,7 +28,7 @@ from rich.console import Console
 
 import hbcore
 from hbcore.cli.checker import cross_check
-from hbcore.cli.display import REFRESH_SECONDS, Display, State
+from hbcore.cli.progress import REFRESH_SECONDS, Display, State
 from hbcore.cli.report import Report, audited, described
 from hbcore.cli.summary import Lucky, Pace, Phase
 from hbcore.errors import ConflictError, NotFoundError

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import hbcore
 from hbcore.cli.arrivals import Arrival, BadLine, Lines, arrivals
-from hbcore.cli.display import Display, Draw, State
+from hbcore.cli.progress import Display, Draw, State
 from hbcore.cli.report import Report, audited, described
 from hbcore.cli.summary import Check, Lucky, Pace, Phase
 from hbcore.errors import NotFoundError

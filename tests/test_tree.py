@@ -402,7 +402,7 @@ def test_what_a_damaged_file_puts_below_itself_is_shown_at_the_top(path: Path) -
         second = first.budget("second", 50)
         second.budget("third", 5)
     with hbcore.Engine(path, readonly=True) as engine:
-        offsets = {node.name: node.offset for root in planted(engine) for node in root.all()}
+        offsets = {node.name: node.offset for root in build_tree(engine) for node in root.all()}
     content = bytearray(path.read_bytes())
     parent = offsets["second"].to_bytes(8, "little")  # whose third is: make it first's parent as well
     at = content.index(offsets["first"].to_bytes(8, "little"), offsets["second"])
@@ -613,7 +613,7 @@ def test_paths_name_what_is_where_it_is() -> None:
     engine = hbcore.Engine()
     engine.budget("a", 100).budget("b", 50).envelope("c", 10, 1)
     engine.budget("a/b", 100).envelope("c", 10, 1)
-    roots = planted(engine)
+    roots = build_tree(engine)
     assert [node.path for node in chosen(roots, "a/b/c")] == [("a", "b", "c"), ("a/b", "c")]
     assert [node.path for node in chosen(roots, "a/b")] == [("a", "b"), ("a/b",)]
     assert chosen(roots, "b") == chosen(roots, "") == []

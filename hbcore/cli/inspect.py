@@ -25,10 +25,10 @@ from hbcore.cli.snapshot import (
     Entry,
     Node,
     Reader,
+    build_tree,
     chosen,
     flat,
     money_of,
-    planted,
     rate_of,
     sum_of,
 )
@@ -189,7 +189,7 @@ def checked_info(engine: hbcore.Engine) -> EngineInfo:
 def look(engine: hbcore.Engine, name: str | None, view: View, last: "Inspection | None" = None) -> Inspection:
     """Read what is in the engine, or in what has that path in it. ``last``: the look before, for the rates."""
     info = checked_info(engine)
-    nodes: list[Node] = chosen(planted(engine), name)
+    nodes: list[Node] = chosen(build_tree(engine), name)
     now, clock = time.time(), time.monotonic()
     seconds = None if last is None else max(clock - last.clock, 1e-9)
     before = {} if last is None else {entry.offset: entry.given for entry in last.entries}

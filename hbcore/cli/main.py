@@ -23,7 +23,7 @@ from hbcore.cli import inspection, proof, rain, replay
 from hbcore.cli.arrivals import EXTENSIONS, FORMATS, BadLine
 from hbcore.cli.inspect import View
 from hbcore.cli.report import as_json, as_text
-from hbcore.cli.snapshot import alike, chosen, planted
+from hbcore.cli.snapshot import alike, build_tree, chosen
 from hbcore.cli.terminal import escaped, new_console
 from hbcore.errors import HbcoreError
 from hbcore.terms import (
@@ -512,7 +512,7 @@ def run_inspect(arguments: argparse.Namespace) -> bool:
 def check_name(engine: hbcore.Engine, name: str) -> None:
     """Raise UsageError if nothing in the engine has that path."""
     inspection.checked_info(engine)
-    roots = planted(engine)
+    roots = build_tree(engine)
     if not chosen(roots, name):
         paths = alike(roots, name)
         hint = f"; there is {' and '.join(map(repr, paths[:SUGGESTIONS]))}" if paths else ""

@@ -197,7 +197,7 @@ class Node:
             yield from child.all()
 
 
-def planted(engine: hbcore.Engine) -> list[Node]:
+def build_tree(engine: hbcore.Engine) -> list[Node]:
     """Return what belongs to no budget, each with what is below it, in the order of their making: budgets first.
 
     What a damaged file puts below itself, or below what is not there, belongs to nobody.

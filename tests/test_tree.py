@@ -34,7 +34,7 @@ from rich.cells import cell_len
 import hbcore
 from hbcore.cli.audit import check_agreement
 from hbcore.cli.inspect import View, look
-from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Money, alike, chosen, flat, planted
+from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Money, alike, chosen, flat, build_tree
 from hbcore.cli.tree import Row, folded, in_order
 from hbcore.types import AuditReport
 

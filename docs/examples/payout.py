@@ -27,7 +27,7 @@ def pay(user: str, amount: int, key: str) -> bool:
 
 
 @app.post("/claims/{user}")
-def claim(user: str) -> dict[str, str | int]:
+def tap(user: str) -> dict[str, str | int]:
     claim = envelope.claim(user)
     if not claim:
         return {"status": claim.status.name}  # SOLD_OUT or CLOSED

@@ -151,8 +151,8 @@ def test_event_loop(run: Run) -> None:
 
 def test_rain_from_eight_to_five_past(run: Run) -> None:
     lines = run(EXAMPLES / "rain.py", 0.5, 0.5).splitlines()
-    assert lines[:4] == ["before: NOT_YET", "during: GRANTED", "again: REPEATED", "after: CLOSED"]
-    back = int(lines[4].removeprefix("back in the campaign: "))
+    assert lines[:3] + lines[4:] == ["before: NOT_YET", "during: GRANTED", "again: REPEATED", "after: CLOSED"]
+    back = int(lines[3].removeprefix("back in the campaign: "))
     assert 3_000_000 - 200_000 < back < 3_000_000  # all but the one packet that was claimed
 
 
@@ -168,13 +168,10 @@ def test_coupon_codes(run: Run) -> None:
 
 
 def test_prizes(run: Run) -> None:
-    for _ in range(2):  # the second time everything was given before, and stays what it was
-        lines = run(EXAMPLES / "prizes.py").splitlines()
-        assert lines == [
-            "the same ticket again: True",
-            "[('bubble tea', 50), ('free order', 3), ('nothing', 947)]",
-            "too late: None",
-        ]
+    first = run(EXAMPLES / "prizes.py")
+    assert first.splitlines()[0] == "the same ticket again: True"
+    assert first.splitlines()[2:] == ["[('bubble tea', 50), ('free order', 3), ('nothing', 947)]", "too late: None"]
+    assert run(EXAMPLES / "prizes.py") == first  # everything was given before, and stays what it was
 
 
 def test_a_payout_worker_pays_what_a_server_left(run: Run) -> None:

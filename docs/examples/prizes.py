@@ -40,6 +40,8 @@ def spin(user: str | int) -> str | None:
 
 print("the same ticket again:", spin("user-42") == spin("user-42"))
 packets = tickets.claim_many(np.arange(TICKETS - 1))["packet"]
+winners = [user for user, packet in enumerate(packets) if prizes[packet] == "free order"]
+print("free orders go to the users", winners)
 given = Counter(prizes[packet] for packet in packets) + Counter([spin("user-42")])
 print(sorted(given.items()))
 print("too late:", spin("user-43"))

@@ -95,9 +95,13 @@ def test_the_commands_of_the_command_line_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", *DOCUMENTS], ids=lambda path: path.name)
 def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
-        if "://" not in target and Path(target).name != "api.md":  # which is written when the reference is built
-            assert (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)", document.read_text()):
+        if "://" in target or Path(target).name == "api.md":  # which is written when the reference is built
+            continue
+        assert (document.parent / target).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (document.parent / target).read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-")) for heading in headings]
 
 
 def test_the_readme_is_short() -> None:

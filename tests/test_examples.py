@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(program: Path, *arguments: object) -> str:
         process = subprocess.run(
-            [sys.executable, "-W", "error", str(program), *map(str, arguments)],
+            [sys.executable, str(program), *map(str, arguments)],
             cwd=tmp_path,
             env=environment(),
             capture_output=True,

@@ -1,24 +1,23 @@
 """Prints hbcore beside its reference in plain Python, and beside a lock and a dictionary: nanoseconds and ratios.
 
-    python bench/compare.py [--quick] [--json]
-
 All implementations take turns in one run, on a fresh engine each time; every figure is the median over the turns and
 includes what is paid once for an envelope: its memory is touched for the first time, its packets are split. With the
-law ``equal`` the split costs next to nothing in Python as well, so those rows compare the claims alone. Times are those
+law `equal` the split costs next to nothing in Python as well, so those rows compare the claims alone. Times are those
 of the thread: nothing here waits, and what other processes take from it is not counted.
 
-Exits 1 if a bar is missed, except with ``--quick``, whose rounds are too short to judge.
+Exits 1 if a bar is missed, except with --quick, whose rounds are too short to judge.
 """
 
 import argparse
 import json
 import statistics
-import sys
 from typing import Any, NamedTuple
 
-import operations
-from measuring import machine, timed, without_garbage
-from operations import IMPLEMENTATIONS
+from bench.measure import operations
+from bench.measure.machine import machine
+from bench.measure.operations import IMPLEMENTATIONS
+from bench.measure.progress import progress
+from bench.measure.turns import timed, without_garbage
 
 ALL = tuple(IMPLEMENTATIONS)
 PAIR = ALL[:2]  # what a lock and a dict has no equivalent of
@@ -65,10 +64,12 @@ def measure(operation: Any, implementation: str, count: int) -> float:
 def measure_row(row: Row, turns: int, shrink: int) -> dict[str, list[float]]:
     """Let the implementations take turns, so that what else the machine does meets them all."""
     figures: dict[str, list[float]] = {name: [] for name in row.implementations}
-    for _ in range(turns):
-        for name in row.implementations:
-            count = row.count if name == "native" else row.reference_count
-            figures[name].append(measure(row.operation, name, max(1, count // shrink)))
+    with progress(row.name, turns * len(row.implementations)) as bar:
+        for _ in range(turns):
+            for name in row.implementations:
+                bar.next(name)
+                count = row.count if name == "native" else row.reference_count
+                figures[name].append(measure(row.operation, name, max(1, count // shrink)))
     return figures
 
 
@@ -124,29 +125,25 @@ def print_verdicts(verdicts: list[dict[str, Any]], quick: bool) -> None:
         print(f"at least {verdict['bar']} are asked for: {said}")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="hbcore beside its reference and beside a lock and a dict")
-    parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--turns", type=int, help="rounds of each implementation (5; quick: 2)")
-    arguments = parser.parse_args()
-    turns = arguments.turns or (2 if arguments.quick else 5)
+
+
+def run(options: argparse.Namespace) -> int:
+    turns = options.turns or (2 if options.quick else 5)
     facts = machine()
-    if not arguments.json:
+    if not options.json:
         print_head(facts, turns)
     answers = []
     for row in ROWS:
-        answers.append(result(row, measure_row(row, turns, 20 if arguments.quick else 1)))
-        if not arguments.json:
+        answers.append(result(row, measure_row(row, turns, 20 if options.quick else 1)))
+        if not options.json:
             print(line(answers[-1]), flush=True)
     verdicts = judge(answers)
-    if arguments.json:
-        report = {"machine": facts, "turns": turns, "quick": arguments.quick, "rows": answers, "bars": verdicts}
+    if options.json:
+        report = {"machine": facts, "turns": turns, "quick": options.quick, "rows": answers, "bars": verdicts}
         print(json.dumps(report, indent=2))
     else:
-        print_verdicts(verdicts, arguments.quick)
-    return 0 if arguments.quick or all(verdict["met"] for verdict in verdicts) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print_verdicts(verdicts, options.quick)
+    return 0 if options.quick or all(verdict["met"] for verdict in verdicts) else 1

@@ -1,11 +1,9 @@
 """Counts the instructions of a claim with callgrind: a figure that does not depend on what else the machine does.
 
-    python bench/instructions.py [--record]
-
-Runs this script once under ``valgrind --tool=callgrind``, and divides what was executed inside a method, callees
-included, by the calls, or by the users of a batch. Exits 1 if one of the figures has grown by more than a tenth over
-``instructions.json``; ``--record`` writes that file anew. The figures belong to one version of Python and of the
-compiler: of another, they are printed and not judged.
+Runs itself once under `valgrind --tool=callgrind`, and divides what was executed inside a method, callees included, by
+the calls, or by the users of a batch. Exits 1 if one of the figures has grown by more than a tenth over
+`bench/instructions.json`; --record writes that file anew. The figures belong to one version of Python and of the
+compiler: of another, they are printed and not judged. --quick changes nothing: it is short.
 """
 
 import argparse
@@ -23,25 +21,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from operations import for_each, for_each_hold, integers, texts
+
+import hbcore
+from bench.installed import environment_of_a_bench
+from bench.measure.operations import for_each, for_each_hold, integers, texts
+from bench.measure.progress import progress
 
 RECORD = Path(__file__).with_name("instructions.json")
 GROWTH = 1.10
+LOOK_SECONDS = 0.2
 SCALAR, BATCH, FEW = 2_000, 20_000, 200
 
 
 class Phase(NamedTuple):
     """One kind of call: the method that is counted, how many operations they are, and the calls."""
 
-    method: str
+    method: str  # as in `Engine.envelope`
     count: int
     run: Callable[[], object]
 
 
 def phases() -> dict[str, Phase]:
     """Prepare what is counted, in the order in which it is to be done. Every page is touched before."""
-    import hbcore
-
     # Valgrind has little address space; and a key of its own puts the users where they are in every run.
     engine = hbcore.Engine(capacity=1 << 28, key=bytes(range(32)))
 
@@ -61,19 +62,21 @@ def phases() -> dict[str, Phase]:
     made = [f"envelope {number}" for number in range(FEW)]
     first.find(0)
     return {
-        "claim": Phase("claim", SCALAR, for_each(first.claim, numbers)),
-        "claim of a str": Phase("claim", SCALAR, for_each(second.claim, names)),
-        "claim, repeated": Phase("claim", SCALAR, for_each(first.claim, numbers)),
-        "claim, sold out": Phase("claim", SCALAR, for_each(first.claim, others)),
-        "claim_many": Phase("claim_many", BATCH, lambda: third.claim_many(batch)),
-        "claim_many, repeated": Phase("claim_many", BATCH, lambda: third.claim_many(batch)),
-        "claim_many, sold out": Phase("claim_many", BATCH, lambda: third.claim_many(batch + BATCH)),
-        "find": Phase("find", SCALAR, for_each(first.find, numbers)),
-        "settle": Phase("settle", SCALAR, for_each(first.settle, numbers)),
-        "release": Phase("release", SCALAR, for_each(second.release, names)),
-        "reserve": Phase("reserve", SCALAR, for_each_hold(budget.reserve, numbers)),
-        "reserve_many": Phase("reserve_many", BATCH, lambda: budget.reserve_many(batch + 2 * BATCH, 1)),
-        "envelope of 10 packets": Phase("envelope", FEW, lambda: [engine.envelope(name, 1_000, 10) for name in made]),
+        "claim": Phase("Envelope.claim", SCALAR, for_each(first.claim, numbers)),
+        "claim of a str": Phase("Envelope.claim", SCALAR, for_each(second.claim, names)),
+        "claim, repeated": Phase("Envelope.claim", SCALAR, for_each(first.claim, numbers)),
+        "claim, sold out": Phase("Envelope.claim", SCALAR, for_each(first.claim, others)),
+        "claim_many": Phase("Envelope.claim_many", BATCH, lambda: third.claim_many(batch)),
+        "claim_many, repeated": Phase("Envelope.claim_many", BATCH, lambda: third.claim_many(batch)),
+        "claim_many, sold out": Phase("Envelope.claim_many", BATCH, lambda: third.claim_many(batch + BATCH)),
+        "find": Phase("Envelope.find", SCALAR, for_each(first.find, numbers)),
+        "settle": Phase("Envelope.settle", SCALAR, for_each(first.settle, numbers)),
+        "release": Phase("Envelope.release", SCALAR, for_each(second.release, names)),
+        "reserve": Phase("Budget.reserve", SCALAR, for_each_hold(budget.reserve, numbers)),
+        "reserve_many": Phase("Budget.reserve_many", BATCH, lambda: budget.reserve_many(batch + 2 * BATCH, 1)),
+        "envelope of 10 packets": Phase(
+            "Engine.envelope", FEW, lambda: [engine.envelope(name, 1_000, 10) for name in made]
+        ),
     }
 
 
@@ -93,30 +96,57 @@ def work() -> None:
     print(json.dumps({name: [phase.method, phase.count] for name, phase in prepared.items()}))
 
 
-def inclusive(dump: Path, method: str) -> int:
-    """Return what callgrind_annotate says of a method of a class of hbcore, callees included."""
-    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", dump]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for line in output.splitlines():
-        found = re.match(rf"\s*([\d,]+) .*__pyx_pw_6hbcore_\d\w*?_\d+{method}(?: |$|\[)", line)
+def inclusive(annotated: str, method: str) -> int:
+    """Return what callgrind_annotate says of a method of a class of hbcore, callees included.
+
+    Cython names its function after package, module and class, each behind its length: the module may be any.
+    """
+    owner, name = method.split(".")
+    symbol = rf"__pyx_pw_6hbcore_(?:\w+_)?{len(owner)}{owner}_\d+{name}"
+    for line in annotated.splitlines():
+        found = re.match(rf"\s*([\d,]+) .*\b{symbol}(?!\w)", line)
         if found:
             return int(found[1].replace(",", ""))
-    raise SystemExit(f"callgrind has not seen {method}")
+    raise SystemExit(f"bench instructions: callgrind has not seen {method}")
+
+
+def annotated(dump: Path) -> str:
+    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", dump]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def run_in_callgrind(out: Path) -> dict[str, tuple[str, int]]:
+    """Count everything, with a dump of each phase beside ``out``; return the phases, their methods and operations."""
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--instr-atstart=no"]
+    command += [sys.executable, "-m", "bench", "instructions", "--work"]
+    environment = {**environment_of_a_bench(), "OPENBLAS_NUM_THREADS": "1"}
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process,
+        progress("under callgrind", None) as bar,
+    ):
+        while True:
+            try:
+                output, errors = process.communicate(timeout=LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                bar.tell(f"{len(list(out.parent.glob(f'{out.name}.*')))} phases counted")
+    if process.returncode:
+        raise SystemExit(f"bench instructions: the run under valgrind has failed:\n{errors[-2000:]}")
+    phases: dict[str, tuple[str, int]] = json.loads(output)
+    return phases
 
 
 def count() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--instr-atstart=no"]
-        command += [sys.executable, __file__, "--work"]
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if result.returncode:
-            raise SystemExit(result.stderr[-2000:])
-        return {
-            name: round(inclusive(Path(f"{out}.{number}"), method) / operations, 1)
-            for number, (name, (method, operations)) in enumerate(json.loads(result.stdout).items(), 1)
-        }
+        counted, figures = run_in_callgrind(out), {}
+        with progress("reading", len(counted)) as bar:
+            for number, (name, (method, operations)) in enumerate(counted.items(), 1):
+                bar.next(name)
+                figures[name] = round(inclusive(annotated(Path(f"{out}.{number}")), method) / operations, 1)
+        return figures
 
 
 def where() -> str:
@@ -124,21 +154,21 @@ def where() -> str:
     return f"{platform.machine()}, CPython {platform.python_version()}, gcc {compiler}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="instructions of a claim, counted with callgrind")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", action="store_true", help="write the figures down as what they should be")
-    parser.add_argument("--quick", action="store_true", help="the same: it is short")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.work:
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.work:
         work()
         return 0
     if not shutil.which("valgrind"):
-        print("instructions.py: valgrind is not installed: nothing counted")
+        print("bench instructions: valgrind is not installed: nothing counted")
         return 0
     figures, here = count(), where()
     records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    if arguments.record:
+    if options.record:
         RECORD.write_text(json.dumps({**records, here: figures}, indent=2) + "\n")
     known = records.get(here, {})
     print(f"instructions an operation, callees included ({here})")
@@ -149,8 +179,4 @@ def main() -> int:
         grown = grown or is_worse
         said = "not judged here" if before is None else f"recorded {before:,.1f}" + (": GROWN" if is_worse else "")
         print(f"  {name:<24}{figure:>10,.1f}   {said}")
-    return 1 if grown and not arguments.record else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 1 if grown and not options.record else 0

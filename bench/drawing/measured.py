@@ -1,15 +1,30 @@
-"""Draws what ``table.py`` has measured: docs/throughput.png, docs/cost.png, docs/latency.png."""
+"""Draws what the rows of the table have measured: throughput.png, cost.png and latency.png."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from processes import PERCENTILES
-from style import BLUE, BROWN, FAINT, GREEN, GREY, INK, RED, SOFT, headline, label_axes, plain_axes, save, title_axes
+
+from bench.drawing.style import (
+    BLUE,
+    BROWN,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    RED,
+    SOFT,
+    headline,
+    label_axes,
+    plain_axes,
+    save,
+    title_axes,
+)
+from bench.rows import peers
+from bench.rows.latency import PERCENTILES
 
 SERIES = (BLUE, RED, GREEN, BROWN, GREY)
 SHOWN_PEERS = {
@@ -142,7 +157,7 @@ def draw_latency(pictured: dict[str, Any], path: Path, title: str, machine: str)
     figure.subplots_adjust(left=0.09, right=0.95, top=0.74, bottom=0.11)
     for percent in PERCENTILES.values():
         axes.axhline(1 - percent / 100, color=FAINT, linewidth=0.8)
-    for name, times in pictured["latency"].items():
+    for name, times in pictured["tail"].items():
         label, colour, is_left = LATENCIES[name]
         ordered = np.sort(times)
         longer = 1 - np.arange(1, len(ordered) + 1) / (len(ordered) + 1)
@@ -186,10 +201,10 @@ def draw_latency(pictured: dict[str, Any], path: Path, title: str, machine: str)
 
 
 PICTURES = {
-    # file: how it is drawn, of what, and its title
+    # file: how it is drawn, of which sections of the table, and its title
     "throughput.png": (draw_throughput, {"throughput", "peers"}, "Claims a second on one envelope"),
     "cost.png": (draw_cost, {"curve"}, "What a claim costs, by the size of its envelope"),
-    "latency.png": (draw_latency, {"latency"}, "How long a claim takes, and the slowest"),
+    "latency.png": (draw_latency, {"tail"}, "How long a claim takes, and the slowest"),
 }
 
 

@@ -1,4 +1,4 @@
-"""How the pictures of the README look."""
+"""How the pictures of the documents look."""
 
 from pathlib import Path
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measuring import Run
-from operations import FIRST_USER
+
+from bench.measure.operations import FIRST_USER
+from bench.measure.turns import Run
 
 
 @functools.cache

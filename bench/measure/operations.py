@@ -2,8 +2,8 @@
 
 An operation takes an implementation and a count, makes everything afresh, and returns a call without arguments that
 does the operation ``count`` times and nothing else. Loops run in Python, as in a service: each turn costs the loop as
-well (``compare.py`` prints how much). Users are integers and texts as they come from a database: 64-bit ids in order,
-and 16-character strings.
+well (``python -m bench compare`` prints how much). Users are integers and texts as they come from a database: 64-bit
+ids in order, and 16-character strings.
 """
 
 import random
@@ -12,15 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pages
 
 import hbcore
+from bench.measure import pages
+from bench.measure.turns import Run
 from hbcore import law, reference
 
 FIRST_USER = 10_000_000_000
 MEAN = 100  # minor units a packet
-
-Run = Callable[[], object]
 
 
 class LockAndDict:

@@ -1,4 +1,4 @@
-"""What the benches measure with: clocks, turns, the findings they print, and the facts of the machine.
+"""How the benches measure: clocks, cases that take turns, and what is made of the turns.
 
 Machines are noisy. So whatever is compared takes turns, in slices of some milliseconds, each on something that is
 prepared afresh outside the clock.
@@ -10,26 +10,17 @@ prepared afresh outside the clock.
 """
 
 import gc
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
-
-import hbcore
-
 Run = Callable[[], object]
 Clock = Callable[[], int]
 
 PROCESSOR: Clock = time.thread_time_ns
 WALL: Clock = time.perf_counter_ns
-
-NANOSECONDS = "{:,.1f} ns"
-TIMES = "{:,.2f} times"
 
 
 class Case(NamedTuple):
@@ -94,56 +85,3 @@ class Scale:
                     times[name].append(timed(run, case.count, clock))
                 del run  # and its engine, whose pages the next case may want
         return Times(times, clock is WALL)
-
-
-class Finding(NamedTuple):
-    """One line of a table: what was measured, how much it was, what is asked for, whether it is met, and what of."""
-
-    what: str
-    measured: str
-    bar: str = ""
-    met: bool | None = None  # None where nothing is asked for
-    figures: str = ""
-
-
-def at_most(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
-    """``form`` has one place for a number, as in ``"{:,.0f} ns"``."""
-    return Finding(what, form.format(value), f"at most {bar:,.9g}{form.partition('}')[2]}", value <= bar, figures)
-
-
-def at_least(what: str, value: float, bar: float, form: str, figures: str = "") -> Finding:
-    return Finding(what, form.format(value), f"at least {bar:,.9g}{form.partition('}')[2]}", value >= bar, figures)
-
-
-def beside(times: Times, name: str, other: str) -> str:
-    return f"{times.figure(name):,.1f} and {times.figure(other):,.1f} ns"
-
-
-def slower(what: str, times: Times, name: str, other: str, bar: float) -> Finding:
-    """The bar is how many times as long as the other it may take."""
-    return at_most(what, times.ratio(name, other), bar, TIMES, beside(times, name, other))
-
-
-def faster(what: str, times: Times, name: str, other: str, bar: float) -> Finding:
-    """The bar is how many times as fast as the other it must be."""
-    return at_least(what, times.ratio(other, name), bar, TIMES, beside(times, name, other))
-
-
-def available_bytes() -> int:
-    """Return how much memory the machine could still give."""
-    with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
-
-
-def machine() -> dict[str, Any]:
-    with open("/proc/cpuinfo") as file:
-        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": models[0] if models else platform.machine(),
-        "kernel": platform.release(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "numpy": np.__version__,
-        "hbcore": hbcore.__version__,
-        "load_at_start": round(os.getloadavg()[0], 2),
-    }

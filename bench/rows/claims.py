@@ -1,4 +1,4 @@
-"""The rows of the table that one thread answers: claims one by one and in batches, their answers, creation, the laws.
+"""The rows of the table that one thread answers one by one: claims, and the answers that grant nothing.
 
 *Fresh* is a claim with all that a new envelope costs: its memory is touched for the first time, its packets are split
 by ``double_mean``. *Touched* is the claim alone: pages that are there, and the law ``equal``, which splits for next to
@@ -9,40 +9,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import operations
-from limit import bare_loop, library
-from measuring import NANOSECONDS, Case, Finding, Run, Scale, at_least, at_most, faster, slower
-from operations import FIRST_USER, MEAN, for_each, integers, texts
-from pages import new_engine, survives_without_writing, touched_envelope
 
 import hbcore
+from bench.measure import operations
+from bench.measure.findings import NANOSECONDS, Finding, at_most, faster, slower
+from bench.measure.operations import FIRST_USER, MEAN, for_each, integers, texts
+from bench.measure.pages import survives_without_writing, touched_envelope
+from bench.measure.turns import Case, Run, Scale
+from bench.rows.batches import touched_batch
 from hbcore import reference
-
-RATE = "{:,.0f} a second"
-BATCH = 100_000
-"""The users of one call of ``claim_many``."""
 
 
 def touched_scalar(users: list[Any]) -> Run:
     return for_each(touched_envelope(len(users)).claim, users)
-
-
-def claimed_in_batches(envelope: Any, count: int) -> Run:
-    users = np.arange(FIRST_USER, FIRST_USER + count)
-
-    def run() -> None:
-        for start in range(0, count, BATCH):
-            envelope.claim_many(users[start : start + BATCH])
-
-    return run
-
-
-def touched_batch(count: int) -> Run:
-    return claimed_in_batches(touched_envelope(count), count)
-
-
-def fresh_batch(count: int, law: str = "double_mean") -> Run:
-    return claimed_in_batches(operations.new_envelope(hbcore, count, law), count)
 
 
 def scalar(scale: Scale) -> list[Finding]:
@@ -63,42 +42,6 @@ def scalar(scale: Scale) -> list[Finding]:
         faster("claim of an int, fresh, beside the reference, law equal", times, "alone, fresh", "reference", 8),
         slower("claim of a 16-character str, touched, beside an int", times, "text, touched", "touched", 1.25),
     ]
-
-
-def batch(scale: Scale) -> list[Finding]:
-    count = scale.choose(100_000, 10_000)
-    cases = {
-        "touched": Case(lambda: touched_batch(count), count),
-        "fresh": Case(lambda: fresh_batch(count), count),
-        "alone, fresh": Case(lambda: fresh_batch(count, "equal"), count),
-        "reference": Case(lambda: operations.claim_many_alone(reference, count), count),
-    }
-    if library() is not None:
-        cases["bare"] = Case(lambda: bare_loop(count), count)
-    times = scale.take_turns(cases, scale.choose(25, 2))
-    what = f"claim_many of {count:,} int64, "
-    found = [
-        faster(what + "touched, beside the reference, law equal", times, "touched", "reference", 40),
-        faster(what + "fresh, beside the reference, law equal", times, "alone, fresh", "reference", 40),
-    ]
-    if "bare" in cases:
-        found.append(faster(what + "touched, beside the bare C loop", times, "touched", "bare", 0.5))
-        found.append(faster(what + "fresh, beside the bare C loop", times, "fresh", "bare", 0.5))
-    return found
-
-
-def large_batch(scale: Scale) -> list[Finding]:
-    if library() is None:
-        return [Finding("claim_many in memory, beside the bare C loop", "not measured: there is no C compiler")]
-    count = scale.choose(5_000_000, 100_000)
-    cases = {
-        "touched": Case(lambda: touched_batch(count), count),
-        "fresh": Case(lambda: fresh_batch(count), count),
-        "bare": Case(lambda: bare_loop(count), count),
-    }
-    times = scale.take_turns(cases, scale.choose(9, 1))
-    what = f"claim_many, {count:,} packets, "
-    return [faster(what + f"{case}, beside the bare C loop", times, case, "bare", 0.5) for case in ("touched", "fresh")]
 
 
 def answered_again(count: int, form: str, sold_out: bool) -> Run:
@@ -149,35 +92,3 @@ def writes_nothing(scale: Scale) -> Finding:
     survived = survives_without_writing(register, ask)
     what = f"{2 * count:,} answers SOLD_OUT where a write to the engine is a fault"
     return Finding(what, "no fault" if survived else "a fault", "writes nothing shared", survived)
-
-
-def create_many(count: int) -> Run:
-    engine: Any = new_engine()
-    names = [f"envelope {number}" for number in range(count)]
-    totals, packets = np.full(count, 10 * MEAN), np.full(count, 10)
-    return lambda: engine.create_many(names, totals, packets)
-
-
-def creation(scale: Scale) -> list[Finding]:
-    count = scale.choose(10_000, 1_000)
-    cases = {
-        "envelope": Case(lambda: operations.create_small(hbcore, count), count),
-        "create_many": Case(lambda: create_many(10 * count), 10 * count),
-    }
-    times = scale.take_turns(cases, scale.choose(15, 2))
-    return [
-        at_least("engine.envelope(...) of 10 packets", 1e9 / times.figure("envelope"), 500_000, RATE),
-        at_least("engine.create_many(...), 10 packets each", 1e9 / times.figure("create_many"), 2_000_000, RATE),
-    ]
-
-
-def laws(scale: Scale) -> list[Finding]:
-    count = scale.choose(1_024_000, 10_240)
-    bars = {"equal": 5, "double_mean": 15, "dirichlet": 40}
-    cases = {law: Case(partial(operations.split, hbcore, count, law), count) for law in bars}
-    times = scale.take_turns(cases, scale.choose(15, 2))
-    notes = {"dirichlet": ", c = 3"}
-    return [
-        at_most(f"law {law}{notes.get(law, '')}, per packet", times.figure(law), bar, NANOSECONDS)
-        for law, bar in bars.items()
-    ]

@@ -1,26 +1,21 @@
-"""Prints what it costs to make envelopes of 10 packets, one by one and many at once.
+"""What it costs to make envelopes: two rows of the table, and all those of ``python -m bench creating``.
 
-    python bench/creating.py [--quick]
-
-Processor time of one thread, in nanoseconds an envelope: the median over the turns, and the least; all rows take turns
-in one run. *Fresh* is with all that new space costs: each envelope takes 1,280 bytes that nobody has touched before.
-*Touched* is without: the pages are there already. What the pages alone cost, without any envelope on them, is a row of
-its own; it belongs to the machine and its kernel. Exits 1 if ``envelope`` makes fewer than 500,000 a second or
-``create_many`` fewer than 2,000,000, except with ``--quick``.
+*Fresh* is with all that new space costs: each envelope takes 1,280 bytes that nobody has touched before. *Touched* is
+without: the pages are there already. What the pages alone cost is a row of its own.
 """
 
-import argparse
-import os
 import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from measuring import timed
-from pages import mappings, populate
 
 import hbcore
+from bench.measure import operations
+from bench.measure.findings import Finding, at_least
+from bench.measure.operations import MEAN
+from bench.measure.pages import mappings, new_engine, populate
+from bench.measure.turns import Case, Run, Scale, timed
 from hbcore import reference
 
 PACKETS, TOTAL = 10, 1_000
@@ -28,6 +23,27 @@ SPACE = 1_280  # bytes of an envelope of 10 packets
 BATCH = 1_000
 AHEAD = BATCH * SPACE * 2
 RICH = 1 << 61
+RATE = "{:,.0f} a second"
+
+
+def create_many(count: int) -> Run:
+    engine: Any = new_engine()
+    names = [f"envelope {number}" for number in range(count)]
+    totals, packets = np.full(count, 10 * MEAN), np.full(count, 10)
+    return lambda: engine.create_many(names, totals, packets)
+
+
+def creation(scale: Scale) -> list[Finding]:
+    count = scale.choose(10_000, 1_000)
+    cases = {
+        "envelope": Case(lambda: operations.create_small(hbcore, count), count),
+        "create_many": Case(lambda: create_many(10 * count), 10 * count),
+    }
+    times = scale.take_turns(cases, scale.choose(15, 2))
+    return [
+        at_least("engine.envelope(...) of 10 packets", 1e9 / times.figure("envelope"), 500_000, RATE),
+        at_least("engine.create_many(...), 10 packets each", 1e9 / times.figure("create_many"), 2_000_000, RATE),
+    ]
 
 
 def touch(engine: hbcore.Engine, first: int, size: int) -> None:
@@ -112,31 +128,3 @@ ROWS: dict[str, tuple[Callable[[list[str]], float], float | None]] = {
     "envelope by the reference": (lambda names: by_reference(one_by_one, names), None),
     "create_many by the reference": (lambda names: by_reference(at_once, names), None),
 }
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="what it costs to make envelopes")
-    parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
-    arguments = parser.parse_args()
-    count, turns = (4_000, 2) if arguments.quick else (100_000, 9)
-    names = [f"envelope {number}" for number in range(count)]
-    times: dict[str, list[float]] = {name: [] for name in ROWS}
-    for _ in range(turns):
-        for name, (measure, _) in ROWS.items():
-            times[name].append(measure(names))
-    cores = len(os.sched_getaffinity(0))
-    print(f"{cores} cores, {count:,} envelopes of {PACKETS} packets, {turns} turns; ns of processor time an envelope")
-    print(f"{'operation':40} {'median':>8} {'least':>8} {'a second':>12}")
-    missed = 0
-    for name, (_, bar) in ROWS.items():
-        median = statistics.median(times[name])
-        text = "" if bar is None else f"  bar {1e9 / bar:,.0f}" + (": MISSED" if median > bar else "")
-        missed += text.endswith("MISSED")
-        print(f"{name:40} {median:8,.0f} {min(times[name]):8,.0f} {1e9 / median:12,.0f}{text}")
-    fresh, pages = statistics.median(times["create_many, fresh"]), statistics.median(times[next(iter(ROWS))])
-    print(f"of create_many on fresh space, pages are {100 * pages / fresh:.0f} %")
-    return 1 if missed and not arguments.quick else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,29 +1,20 @@
-"""Prints what holds cost: reserve beside claim, batches, settle and release, and what is below a budget.
+"""What holds cost beside claims: the rows of ``python -m bench budgets``.
 
-    python bench/budgets.py [--quick] [--huge-pages]
-
-Processor time of one thread, so that other load on the machine counts as little as it can, in nanoseconds an operation:
-the median over the turns, and the least. *Fresh* is with all that a new budget or envelope costs: its memory is touched
-for the first time, and levels are made as they fill. *Touched* is without: the pages are there, but nothing was ever
-written to them. A reserve and a claim take turns in one run. Exits 1 if a reserve costs more than 1.5 times a claim, or
-a hold of ``reserve_many`` more than 100 ns, touched or fresh, except with ``--quick``.
+*Fresh* is with all that a new budget or envelope costs: its memory is touched for the first time, and levels are made
+as they fill. *Touched* is without: the pages are there, but nothing was ever written to them.
 """
 
-import argparse
 import mmap
-import os
 import resource
 import statistics
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import numpy as np
-import operations
-from measuring import timed
-from pages import new_engine, on_huge_pages, touch, touched_envelope
 
 import hbcore
+from bench.measure import operations
+from bench.measure.pages import new_engine, touch, touched_envelope
+from bench.measure.turns import timed
 
 RATIO_BAR = 1.5
 BATCH_BAR_NS = 100
@@ -153,42 +144,3 @@ def bytes_of_holds(counts: tuple[int, ...]) -> str:
         budget.reserve_many(np.arange(count), 1)
         found.append(f"{(engine.info().used - before) / count:,.0f} at {count:,}")
     return ", ".join(found)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="what holds cost, beside claims")
-    parser.add_argument("--quick", action="store_true", help="short rounds, to see that it runs; judges nothing")
-    parser.add_argument("--huge-pages", action="store_true", help="ask for huge pages (Engine(huge_pages=True))")
-    arguments = parser.parse_args()
-    with on_huge_pages() if arguments.huge_pages else nullcontext():
-        return report(arguments.quick)
-
-
-def report(quick: bool) -> int:
-    """Measure and print everything; return the exit status."""
-    count, turns = (5_000, 3) if quick else (100_000, 15)
-    users = np.array(operations.integers(count))
-    times: dict[str, list[float]] = {name: [] for name in ROWS}
-    for _ in range(turns):
-        for name, (measure, _) in ROWS.items():
-            times[name].append(measure(users[: count // 20] if name in CREATIONS else users))
-    print(f"{len(os.sched_getaffinity(0))} cores, {count:,} keys, {turns} turns; ns of processor time an operation")
-    print(f"{'operation':42} {'median':>8} {'least':>8}  beside")
-    met = True
-    for name, (_, other) in ROWS.items():
-        text, bar = "", ""
-        if other:
-            ratio = statistics.median(mine / its for mine, its in zip(times[name], times[other], strict=True))
-            text = f"{ratio:.2f} times {other.split(' (')[0]}"
-            if name in RATIOS:
-                bar, met = f", bar {RATIOS[name]}", met and ratio <= RATIOS[name]
-        median = statistics.median(times[name])
-        if name in NANOSECONDS:
-            text, met = f"{text}{', ' if text else ''}bar {NANOSECONDS[name]} ns", met and median <= NANOSECONDS[name]
-        print(f"{name:42} {median:8,.0f} {min(times[name]):8,.0f}  {text}{bar}".rstrip())
-    print(f"bytes of space a hold: {bytes_of_holds((100, 1_000, 10_000, count))}")
-    return 0 if met or quick else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,4 @@
-"""Prints how fast ``resplit`` (hbcore/reference_law.py) comes to the capped Dirichlet law: why it makes 48 rounds.
-
-    python bench/mixing.py
+"""How fast ``resplit`` (hbcore/reference_law.py) comes to the capped Dirichlet law, for ``python -m bench mixing``.
 
 First the rate: what is left, after one more round, of the slowest deviation in a large envelope, where pairs meet at
 random. It is twice the third-largest eigenvalue of the operator "re-split a share with a random other one" (the two
@@ -16,7 +14,7 @@ import numpy as np
 CONCENTRATIONS = (1, 2, 3, 8, 64)
 CAPS = (1.02, 1.1, 1.3, 1.5, 2.0, 3.0, 4.0)  # times the mean
 GRID = 200
-SMALL = [(2, 20), (3, 15), (4, 12), (5, 10)]  # packets, units
+SMALL = ((2, 20), (3, 15), (4, 12), (5, 10))  # packets, units
 ROUNDS = (8, 16, 32, 48)
 
 
@@ -90,21 +88,3 @@ def distances(packets: int, units: int, cap: int, concentration: int) -> list[fl
         if done in ROUNDS:
             found.append(abs(chances - law).sum() / 2)
     return found
-
-
-def main() -> None:
-    print("what a round leaves of the slowest deviation, many packets; cap in times the mean\n")
-    print("  cap" + "".join(f"{f'c = {concentration}':>9}" for concentration in CONCENTRATIONS))
-    for cap in CAPS:
-        print(f"{cap:5}" + "".join(f"{rate(concentration, cap):9.3f}" for concentration in CONCENTRATIONS))
-    print("\ndistance from the law (total variation) after so many rounds\n")
-    print("packets  units  cap    c" + "".join(f"{done:10}" for done in ROUNDS))
-    for packets, units in SMALL:
-        for concentration in (1, 3):
-            for cap in sorted({-(-units // packets) + 1, 3 * units // (2 * packets), units}):
-                found = "".join(f"{distance:10.1e}" for distance in distances(packets, units, cap, concentration))
-                print(f"{packets:7}{units:7}{cap:5}{concentration:5}{found}")
-
-
-if __name__ == "__main__":
-    main()

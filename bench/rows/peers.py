@@ -1,21 +1,14 @@
-"""Prints hbcore beside what people use today, on the same machine in the same run: claims a second, and ratios.
+"""What people use today, and hbcore beside it: the cases of ``python -m bench peers``, and their rows of the table.
 
-    python bench/peers.py [--quick] [--turns N]
-
-- A Valkey server (the BSD-licensed Redis), which this script starts and stops itself, with the claim as people write it
-  in Lua: a list of amounts, filled beforehand, and a hash of who has got what. One by one, and in pipelines of 100.
+- A Valkey server (the BSD-licensed Redis), started here and stopped again, with the claim as people write it in Lua: a
+  list of amounts, filled beforehand, and a hash of who has got what. One by one, and in pipelines of 100.
 - SQLite in WAL mode: one row a packet, one transaction a claim.
-- A lock and a dictionary; the reference; and, as the limit, a bare loop in C (``bare.c``).
+- A lock and a dictionary; the reference; and, as the limit, a bare loop in C (``measure/bare.c``).
 
-Every peer gives 100 minor units on average to users who come once. All take turns; a figure is the most claims a second
-in any of them, by the clock on the wall, as a server works beside its client. Nothing else should be running.
-hbcore's own figures contain all that a fresh envelope costs; *touched* is with the law ``equal`` in memory whose
-pages were touched: the claims alone, as with the list that was filled for the server, and the tables of the bare loop.
+Every peer gives 100 minor units on average to users who come once.
 """
 
-import argparse
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import operations
-from limit import bare_loop, library
-from measuring import WALL, Case, Scale, Times, machine
-from operations import MEAN, for_each, integers, new_envelope
-from pages import touched_envelope
 
 import hbcore
+from bench.measure import operations
+from bench.measure.findings import TIMES, Finding, beside, faster
+from bench.measure.limit import bare_loop, library
+from bench.measure.operations import MEAN, for_each, integers, new_envelope
+from bench.measure.pages import touched_envelope
+from bench.measure.turns import WALL, Case, Scale
 from hbcore import reference
 
 PIPELINE = 100
@@ -164,30 +158,21 @@ def peers(stack: ExitStack, quick: bool) -> dict[str, Case]:
     }
 
 
-def print_rates(times: Times, turns: int) -> None:
-    print(f"best of {turns} turns\n\n{'':<44}{'claims/s':>12}{'claim is':>12}{'claim_many is':>16}")
-    for name in times.turns:
-        single, many = times.ratio(name, CLAIM), times.ratio(name, MANY)
-        print(f"{name:<44}{1e9 / times.figure(name):>12,.0f}{single:>10,.1f} x{many:>14,.1f} x")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="hbcore beside what people use today")
-    parser.add_argument("--quick", action="store_true", help="short turns, to see that it runs")
-    parser.add_argument("--turns", type=int, help="turns of each peer (7; quick: 2)")
-    arguments = parser.parse_args()
-    turns = arguments.turns or (2 if arguments.quick else 7)
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+def beside_peers(scale: Scale) -> list[Finding]:
     with ExitStack() as stack:
         try:
-            cases = peers(stack, arguments.quick)
+            cases = peers(stack, scale.quick)
         except ImportError as error:
-            print(f"peers.py: {error}; pip install '.[bench]'", file=sys.stderr)
-            return 2
-        times = Scale(arguments.quick).take_turns(cases, turns, WALL)
-    print_rates(times, turns)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            return [Finding("beside a Valkey server", f"not measured: {error}", "at least 300, at least 200")]
+        times = scale.take_turns(cases, scale.choose(9, 1), WALL)
+    found = []
+    for rival, bar, names in (
+        (SINGLE, 300, (CLAIM_TOUCHED, CLAIM)),
+        (PIPELINED, 200, (MANY_TOUCHED, MANY, SMALL_BATCHES_TOUCHED, SMALL_BATCHES)),
+    ):
+        found += [faster(f"{name} beside {rival}", times, name, rival, bar) for name in names]
+    for rival in (SQLITE, LOCK_AND_DICT, REFERENCE):
+        ratio = TIMES.format(times.ratio(rival, CLAIM))
+        found.append(Finding(f"{CLAIM} beside {rival}", ratio, figures=beside(times, CLAIM, rival)))
+    scale.pictured["peers"] = {name: 1e9 / times.figure(name) for name in cases}
+    return found

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import BATCH
-from limit import bare_loop, library
-from measuring import Finding, Scale, at_most, available_bytes, timed, without_garbage
-from operations import FIRST_USER, MEAN
-from pages import allocated_bytes, descriptors, libc, new_engine, touch
 
 import hbcore
+from bench.measure.findings import Finding, at_most
+from bench.measure.limit import bare_loop, library
+from bench.measure.machine import available_bytes
+from bench.measure.operations import FIRST_USER, MEAN
+from bench.measure.pages import allocated_bytes, descriptors, libc, new_engine, touch
+from bench.measure.turns import Scale, timed, without_garbage
+from bench.rows.batches import BATCH
 
 GIANT = 10**9
 CLAIMS_AT_LEAST = 200_000

@@ -1,14 +1,17 @@
-"""Each operation of an engine as a pytest-benchmark group, native and reference: ``pytest bench --benchmark-only``.
+"""Each operation of an engine as a pytest-benchmark group, native and reference.
+
+    python -m pytest bench --benchmark-only
 
 A round is ``COUNT`` operations on a fresh engine, prepared outside the clock. ``--benchmark-json`` also stores
-``ns_per_operation``, the median round divided by that count. ``compare.py`` prints ratios from one run.
+``ns_per_operation``, the median round divided by that count. ``python -m bench compare`` prints ratios from one run.
 """
 
 from typing import Any
 
-import operations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.measure import operations
 
 COUNT = 10_000
 OPERATIONS = {

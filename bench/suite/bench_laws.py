@@ -1,4 +1,6 @@
-"""What a law costs: whole envelopes split, native and reference: ``pytest bench/bench_laws.py --benchmark-only``.
+"""What a law costs: whole envelopes split, native and reference.
+
+    python -m pytest bench/suite/bench_laws.py --benchmark-only
 
 A round is one call of ``split``. ``--benchmark-json`` also stores ``ns_per_packet``, the median round divided by its
 packets. The arguments are checked in Python once a split, in about two microseconds: next to nothing in 10,240

@@ -1,0 +1,1 @@
+"""What is measured: each room has the rows of one subject."""

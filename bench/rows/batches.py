@@ -1,0 +1,74 @@
+"""The rows of the table that one thread answers in batches, beside the reference and beside the bare C loop.
+
+``rows/claims.py`` says what *fresh* and *touched* mean.
+"""
+
+from typing import Any
+
+import numpy as np
+
+import hbcore
+from bench.measure import operations
+from bench.measure.findings import Finding, faster
+from bench.measure.limit import bare_loop, library
+from bench.measure.operations import FIRST_USER
+from bench.measure.pages import touched_envelope
+from bench.measure.turns import Case, Run, Scale
+from hbcore import reference
+
+BATCH = 100_000
+"""The users of one call of ``claim_many``."""
+
+
+def claimed_in_batches(envelope: Any, count: int) -> Run:
+    users = np.arange(FIRST_USER, FIRST_USER + count)
+
+    def run() -> None:
+        for start in range(0, count, BATCH):
+            envelope.claim_many(users[start : start + BATCH])
+
+    return run
+
+
+def touched_batch(count: int) -> Run:
+    return claimed_in_batches(touched_envelope(count), count)
+
+
+def fresh_batch(count: int, law: str = "double_mean") -> Run:
+    return claimed_in_batches(operations.new_envelope(hbcore, count, law), count)
+
+
+def batch(scale: Scale) -> list[Finding]:
+    count = scale.choose(100_000, 10_000)
+    cases = {
+        "touched": Case(lambda: touched_batch(count), count),
+        "fresh": Case(lambda: fresh_batch(count), count),
+        "alone, fresh": Case(lambda: fresh_batch(count, "equal"), count),
+        "reference": Case(lambda: operations.claim_many_alone(reference, count), count),
+    }
+    if library() is not None:
+        cases["bare"] = Case(lambda: bare_loop(count), count)
+    times = scale.take_turns(cases, scale.choose(25, 2))
+    what = f"claim_many of {count:,} int64, "
+    found = [
+        faster(what + "touched, beside the reference, law equal", times, "touched", "reference", 40),
+        faster(what + "fresh, beside the reference, law equal", times, "alone, fresh", "reference", 40),
+    ]
+    if "bare" in cases:
+        found.append(faster(what + "touched, beside the bare C loop", times, "touched", "bare", 0.5))
+        found.append(faster(what + "fresh, beside the bare C loop", times, "fresh", "bare", 0.5))
+    return found
+
+
+def large_batch(scale: Scale) -> list[Finding]:
+    if library() is None:
+        return [Finding("claim_many in memory, beside the bare C loop", "not measured: there is no C compiler")]
+    count = scale.choose(5_000_000, 100_000)
+    cases = {
+        "touched": Case(lambda: touched_batch(count), count),
+        "fresh": Case(lambda: fresh_batch(count), count),
+        "bare": Case(lambda: bare_loop(count), count),
+    }
+    times = scale.take_turns(cases, scale.choose(9, 1))
+    what = f"claim_many, {count:,} packets, "
+    return [faster(what + f"{case}, beside the bare C loop", times, case, "bare", 0.5) for case in ("touched", "fresh")]

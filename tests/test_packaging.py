@@ -139,7 +139,7 @@ def test_the_sdist_carries_the_sources_and_nothing_generated(distribution: Distr
     assert {member for member in members if member.startswith("hbcore/")} == SOURCES
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "conftest.py"} <= members
     assert {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")} <= members
-    assert {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")} <= members
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.py")} <= members
     assert not {member for member in members if member.startswith("build/") or Path(member).suffix in {".so", ".pyc"}}
 
 

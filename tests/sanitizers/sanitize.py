@@ -56,7 +56,8 @@ def run_with_a_bar(title: str, name: str, folder: Path, arguments: Sequence[obje
 
 def run_suite(name: str, folder: Path) -> bool:
     """Run the tests of the tree against the folder's hbcore."""
-    shutil.copytree(ROOT / "tests", folder / "tests", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("tests", "bench"):  # conftest.py asks the benches which hbcore to take
+        shutil.copytree(ROOT / room, folder / room, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / file, folder)
     tests = [f"tests/{file}" for file in SUITE[name]]

@@ -111,7 +111,7 @@ def inclusive(annotated: str, method: str) -> int:
 
 
 def annotated(dump: Path) -> str:
-    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", dump]
+    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(dump)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -18,7 +18,7 @@ CLASSIC = "double mean, not shuffled"
 FAIR = ("double_mean", "dirichlet, c = 3")
 
 
-def native_envelopes(count: int, family: int, arguments: dict) -> np.ndarray:
+def native_envelopes(count: int, family: int, arguments: dict[str, Any]) -> np.ndarray:
     """``count`` envelopes, one a row, by the amounts of their packets."""
     rows = np.empty((count, PACKETS), np.int64)
     for number in range(count):

@@ -14,7 +14,7 @@ import numpy as np
 import hbcore
 from bench.measure import operations
 from bench.measure.pages import new_engine, touch, touched_envelope
-from bench.measure.turns import timed
+from bench.measure.turns import Run, timed
 
 RATIO_BAR = 1.5
 BATCH_BAR_NS = 100
@@ -107,7 +107,7 @@ def claim_many_fresh(users: np.ndarray) -> float:
     return timed(operations.claim_many_alone(hbcore, len(users)), len(users))
 
 
-def of_operation(operation: Callable[..., operations.Run]) -> Callable[[np.ndarray], float]:
+def of_operation(operation: Callable[..., Run]) -> Callable[[np.ndarray], float]:
     return lambda users: timed(operation(hbcore, len(users)), len(users))
 
 

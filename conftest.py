@@ -1,3 +1,6 @@
-"""Tests and benches run against the hbcore that is installed, unless this tree was built in place."""
+"""Tests and benches run against the hbcore that is installed, unless this tree was built in place.
 
-import bench  # noqa: F401  (importing it is all: bench/installed.py)
+``bench/installed.py`` decides that when ``bench`` is imported, for ``python -m bench`` as well.
+"""
+
+import bench  # noqa: F401

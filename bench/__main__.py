@@ -28,8 +28,8 @@ COMMANDS = {
 }
 
 EPILOG = """\
-`python -m bench COMMAND --help` says what a command measures, and how. Every command has --quick, which shows in
-a few seconds that it runs, and judges nothing. Nothing else should be running meanwhile.
+`python -m bench COMMAND --help` says what a command measures, and how. Every command has --quick,
+which shows in some seconds that it runs, and judges nothing. No other work should be running meanwhile.
 
 Scalar and batch operations and the laws, native beside reference, are also a pytest-benchmark suite:
 

@@ -22,7 +22,8 @@ def prefer_installed() -> None:
         return
     sys.path[:] = elsewhere
     os.environ["PYTHONSAFEPATH"] = "1"
-    import_module("hbcore")  # for good: pytest puts the root in front again for each package that it finds tests in
+    # Import it now: for tests that stand in a package, pytest may put the root in front again.
+    import_module("hbcore")
 
 
 def environment_of_a_bench() -> dict[str, str]:

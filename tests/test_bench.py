@@ -159,11 +159,20 @@ def test_a_command_that_there_is_not_is_refused() -> None:
 
 
 def test_a_command_runs_from_the_root() -> None:
-    asked = run_bench("table", "--quick", "--only", "laws", "throughput", "--json")
+    asked = run_bench("table", "--quick", "--only", "laws", "processes", "--json")
     assert asked.returncode == 0, asked.stderr
     found = json.loads(asked.stdout)["rows"]
     assert [row["what"].partition(",")[0] for row in found["laws"]] == ["law equal", "law double_mean", "law dirichlet"]
-    assert found["throughput"][0]["measured"].endswith(" million")
+    assert found["processes"][0]["what"].startswith("two processes beside one")
+
+
+def test_the_document_gets_what_is_printed(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
+    asked = run_bench("table", "--quick", "--only", "laws", "--into", document)
+    assert asked.returncode == 0, asked.stderr
+    assert "| law equal, per packet " in asked.stdout
+    assert document.read_text() == f"before\n{table.BEGIN}\n{asked.stdout}{table.END}\nafter\n"
 
 
 def test_a_bench_and_its_children_measure_the_hbcore_under_test() -> None:

@@ -1,4 +1,4 @@
-"""A bar on the terminal of stderr that says how far a bench is; where stderr is something else, nothing is written."""
+"""A bar on stderr that shows how far a bench is. If stderr is not a terminal, nothing is written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from hbcore.cli.progress import Display
 
 
 class Progress:
-    """Steps of a work: how many are behind, and what is being done now."""
+    """Counts the steps of a bench that are done, and shows what is being done now."""
 
     def __init__(self, display: Display, title: str, total: int | None) -> None:
         self.begun = self.finished = 0
@@ -17,7 +17,7 @@ class Progress:
         self.draw = display.bar(title, total, lambda seconds: (self.finished, self.text))
 
     def next(self, text: str) -> None:
-        """Begin the next step; the one before is behind."""
+        """Begin the next step; the one before is done."""
         self.finished = self.begun
         self.begun += 1
         self.tell(text)
@@ -30,9 +30,9 @@ class Progress:
 
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Progress]:
-    """Show a bar of ``total`` steps, or of nobody knows how many. It is gone at the end.
+    """Show a bar of ``total`` steps until the end of the block. ``total=None``: their number is unknown.
 
-    Nothing should be printed in here: on a terminal, the bar would send it to stderr.
+    Print nothing within the block: while a bar is shown, rich sends what goes to stdout to stderr.
     """
     terminal = Console(stderr=True)
     with Display(terminal if terminal.is_terminal else None) as display:

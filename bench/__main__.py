@@ -15,16 +15,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "table": Command("how fast hbcore is, row by row beside what is asked of it", "TODO"),
-    "compare": Command("every operation beside the reference and beside a lock and a dict", "TODO"),
+    "table": Command("how fast hbcore is, row by row beside what is asked of it", "10 to 20 minutes"),
+    "compare": Command("every operation beside the reference and beside a lock and a dict", "3 minutes"),
     "peers": Command("claims beside Valkey, SQLite, a lock and a dict, and a bare loop in C", "1 minute"),
     "instructions": Command("instructions of the hot paths, counted by callgrind", "30 seconds"),
-    "pictures": Command("what docs/throughput.png, cost.png and latency.png show, and draw them", "TODO"),
-    "fairness": Command("what a packet's number says about its amount; docs/laws.png, fairness.png", "TODO"),
-    "budgets": Command("holds beside claims: reserve, settle, release, and what is below a budget", "TODO"),
-    "creating": Command("the making of envelopes, one by one and many at once", "TODO"),
-    "files": Command("a claim in a file beside a claim in memory", "TODO"),
-    "mixing": Command("how fast the re-splits of a capped Dirichlet law come to it", "TODO"),
+    "pictures": Command("what docs/throughput.png, cost.png and latency.png show, and draw them", "5 to 10 minutes"),
+    "fairness": Command("what a packet's number says about its amount; docs/laws.png, fairness.png", "30 seconds"),
+    "budgets": Command("holds beside claims: reserve, settle, release, and what is below a budget", "20 seconds"),
+    "creating": Command("the making of envelopes, one by one and many at once", "1 minute"),
+    "files": Command("a claim in a file beside a claim in memory", "10 seconds"),
+    "mixing": Command("how fast the re-splits of a capped Dirichlet law come to it", "10 seconds"),
 }
 
 EPILOG = """\

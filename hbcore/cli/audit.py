@@ -5,6 +5,7 @@ workers have left is finished or given back before it is counted; where it is no
 so. A file that is not there is not made.
 """
 
+import argparse
 import os
 import threading
 import time
@@ -31,6 +32,7 @@ from hbcore.cli.inspect import (
     sums_as_json,
     workers_as_json,
 )
+from hbcore.cli.options import Parser, add_command, add_key, display_console, engine_errors, key_of, say
 from hbcore.cli.progress import REFRESH_SECONDS, Display
 from hbcore.cli.snapshot import money_of, sum_of
 from hbcore.cli.terminal import Page, column, escaped, fitted, percentage, text_of, when
@@ -55,6 +57,13 @@ keys of the JSON object (one object on standard output; amounts in minor units, 
   budgets        as of hbcore inspect, right after the audit; empty if anything is wrong
   envelopes      as of hbcore inspect, right after the audit; empty if anything is wrong
   sums           as of hbcore inspect; null if anything is wrong
+"""
+AUDIT_STATUS = """\
+exit status:
+  0    the audit holds
+  1    it does not: the report names the first thing that is wrong
+  2    a bad argument or an unusable file
+  130  interrupted
 """
 
 
@@ -275,3 +284,28 @@ def rendered(proof: Proof, page: Page) -> Group:
 def as_text(proof: Proof) -> str:
     """Return the proof as text for standard output."""
     return text_of(lambda page: rendered(proof, page))
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def add_audit(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore audit``."""
+    summary = "prove from the slots of a file that nothing was given twice and nothing is missing"
+    more = (
+        "Exact once no worker is alive; of a file at work, what is under way is left out. The file is opened\n"
+        "for writing, and what dead workers have left is finished or given back; where that may not be, it is read."
+    )
+    command = add_command(commands, "audit", summary, more, AUDIT_STATUS, JSON_KEYS)
+    command.add_argument("file", metavar="FILE", help="the file of the engine")
+    command.add_argument("--readonly", action="store_true", help="never write to the file")
+    add_key(command)
+    command.set_defaults(run=run_audit)
+
+
+def run_audit(arguments: argparse.Namespace) -> bool:
+    """Prove the file."""
+    key = key_of(arguments)
+    with engine_errors():
+        found = audit(arguments.file, key, arguments.readonly, display_console(arguments))
+    return say(arguments, found, as_json, as_text)

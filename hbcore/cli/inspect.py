@@ -5,13 +5,16 @@ on it waits. What an envelope or a budget holds is counted from its slots, each 
 than the total even while they move. What is found is in ``snapshot``, how the tree of budgets looks in ``tree``.
 """
 
+import argparse
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,12 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 import hbcore
+from hbcore.cli.options import Parser, UsageError, add_command, add_key, engine_errors, key_of, say
 from hbcore.cli.snapshot import (
     AnyEntry,
     BudgetEntry,
     Entry,
     Node,
     Reader,
+    alike,
     build_tree,
     chosen,
     flat,
@@ -40,6 +45,7 @@ from hbcore.cli.terminal import (
     cut,
     escaped,
     fitted,
+    new_console,
     percentage,
     plain,
     size,
@@ -82,6 +88,15 @@ seconds since 1970):
   sums           of the envelopes that are not damaged: envelopes, packets, total, counts, amounts, grants_per_second;
                  of the budgets: budgets, and of those that belong to no other, budgeted (their totals) and money
                  (settled, held, available)
+"""
+SUGGESTIONS = 3
+
+INSPECT_STATUS = """\
+exit status:
+  0    what is in the file was shown; --watch was interrupted
+  1    a budget or an envelope is damaged; the others were shown
+  2    a bad argument or an unusable file
+  130  interrupted
 """
 
 
@@ -513,3 +528,66 @@ def watch_in_lines(looks: Iterator[Inspection], write: Callable[[Inspection], ob
             last = next(looks)
     except KeyboardInterrupt:
         return last
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def add_inspect(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore inspect``."""
+    summary = "show what is in the file of an engine: its workers, budgets and envelopes, and what became of the money"
+    more = "The file is only read: workers that run on it notice nothing, and you need no right to write to it."
+    command = add_command(commands, "inspect", summary, more, INSPECT_STATUS, JSON_KEYS)
+    command.add_argument("file", metavar="FILE", help="the file of the engine")
+    command.add_argument(
+        "--name",
+        metavar="PATH",
+        help="show one budget with what is below it, or one envelope: its name after those of the budgets above it, as "
+        "gala/taobao/20:00",
+    )
+    command.add_argument(
+        "--all",
+        action="store_true",
+        help=f"show all budgets and envelopes, not some {ROWS} of them with the latest; JSON has all",
+    )
+    command.add_argument("--largest", action="store_true", help="show the largest first, not the latest")
+    command.add_argument(
+        "--workers", action="store_true", help="show each worker: the living, and the dead (killed, or just ended)"
+    )
+    command.add_argument(
+        "--watch",
+        action="store_true",
+        help="look again each second, with the packets given a second, until interrupted (which is then no error)",
+    )
+    add_key(command)
+    command.set_defaults(run=run_inspect)
+
+
+def run_inspect(arguments: argparse.Namespace) -> bool:
+    """Look into the file, once or again and again."""
+    if arguments.name == "":
+        raise UsageError("--name must be the path of a budget or an envelope, as gala/taobao/20:00, and is empty")
+    view = View(all=arguments.all, largest=arguments.largest, workers=arguments.workers)
+    with engine_errors():
+        engine = hbcore.Engine(arguments.file, readonly=True, key=key_of(arguments))
+    say_it = partial(say, arguments, json_of=as_json, text_of=as_text)
+    with engine:
+        if arguments.name is not None:
+            check_name(engine, arguments.name)
+        if not arguments.watch:
+            return say_it(look(engine, arguments.name, view))
+        looks = watch(engine, arguments.name, view)
+        if arguments.json or not sys.stdout.isatty():
+            return watch_in_lines(looks, say_it).holds
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal must be put back as it was
+        return say_it(watch_on_terminal(looks, new_console()))
+
+
+def check_name(engine: hbcore.Engine, name: str) -> None:
+    """Raise UsageError if nothing in the engine has that path."""
+    checked_info(engine)
+    roots = build_tree(engine)
+    if not chosen(roots, name):
+        paths = alike(roots, name)
+        hint = f"; there is {' and '.join(map(repr, paths[:SUGGESTIONS]))}" if paths else ""
+        raise UsageError(f"--name: there is no budget or envelope {name!r} in {engine.path!r}{hint}")

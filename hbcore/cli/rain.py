@@ -10,9 +10,11 @@ A worker that dies is noticed by the end of its pipe. Nothing here waits for a l
 hold.
 """
 
+import argparse
 import gc
 import mmap
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -28,8 +30,21 @@ from rich.console import Console
 
 import hbcore
 from hbcore.cli.checker import cross_check
+from hbcore.cli.options import (
+    DUPLICATES_LIMIT,
+    Parser,
+    UsageError,
+    add_command,
+    add_terms,
+    display_console,
+    grouped_integer,
+    say,
+    share,
+    terms_of,
+    within,
+)
 from hbcore.cli.progress import REFRESH_SECONDS, Display, State
-from hbcore.cli.report import Report, audited, described
+from hbcore.cli.report import Report, as_json, as_text, audited, described
 from hbcore.cli.summary import Lucky, Pace, Phase
 from hbcore.errors import ConflictError, NotFoundError
 from hbcore.terms import LAWS, Terms
@@ -46,6 +61,13 @@ PREPARE_ROWS = 1 << 16
 UNANSWERED = 255
 COUNTER_STRIDE = 16
 """Counters of two workers are 128 bytes apart, so that telling one's progress slows down nobody."""
+RAIN_PACKETS = 3_000_000
+USERS_PER_PACKET = 1.25
+BATCH = 1000
+DUPLICATES = 0.2
+USER_LIMIT = 1 << 40
+PROCESS_LIMIT = 256
+BATCH_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -434,3 +456,59 @@ def rain(plan: Plan, console: Console | None) -> Report:
             f"seed {plan.terms.seed.hex()}",
         ],
     )
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def add_rain(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore rain``."""
+    summary = "let processes race for the packets of one shared envelope, and prove that nothing was given twice"
+    more = "A fifth of the requests goes one by one, the rest in batches; some users come again."
+    command = add_command(commands, "rain", summary, more)
+    add_terms(command, RAIN_PACKETS)
+    command.add_argument(
+        "--users", type=grouped_integer, metavar="N", help=f"users (default: {USERS_PER_PACKET} times the packets)"
+    )
+    command.add_argument(
+        "--processes", type=grouped_integer, metavar="N", help="processes (default: one a core, at least 2)"
+    )
+    command.add_argument(
+        "--batch", type=grouped_integer, default=BATCH, metavar="N", help=f"users a batch (default: {BATCH:,})"
+    )
+    command.add_argument(
+        "--duplicates",
+        type=share,
+        default=DUPLICATES,
+        metavar="SHARE",
+        help=f"the share of requests that come again, 0 .. {DUPLICATES_LIMIT} (default: {DUPLICATES})",
+    )
+    command.add_argument("--file", metavar="PATH", help="rain into a new envelope of this file (default: in memory)")
+    command.set_defaults(run=run_rain)
+
+
+def run_rain(arguments: argparse.Namespace) -> bool:
+    """Check the arguments of the rain, then let it"""
+    users = arguments.users
+    if users is not None:
+        within("--users", users, 1, USER_LIMIT)
+    default_packets = RAIN_PACKETS if users is None else max(1, round(users / USERS_PER_PACKET))
+    terms = terms_of(arguments, default_packets)
+    cores = len(os.sched_getaffinity(0))
+    plan = Plan(
+        users=max(1, round(terms.packets * USERS_PER_PACKET)) if users is None else users,
+        terms=terms,
+        processes=max(2, cores)
+        if arguments.processes is None
+        else within("--processes", arguments.processes, 1, PROCESS_LIMIT),
+        batch=within("--batch", arguments.batch, 1, BATCH_LIMIT),
+        duplicates=arguments.duplicates,
+        file=arguments.file,
+    )
+    needed, memory = memory_needed(plan), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UsageError(
+            f"--users and --packets must be smaller: {plan.users:,} users and {terms.packets:,} packets need about "
+            f"{needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f}"
+        )
+    return say(arguments, rain(plan, display_console(arguments)), as_json, as_text)

@@ -5,6 +5,7 @@ order, and its answers are on disk before the next is read. So a bad line in the
 the answers of all that came before.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -21,18 +22,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import hbcore
-from hbcore.cli.arrivals import Arrival, BadLine, Lines, arrivals
+from hbcore.cli.arrivals import EXTENSIONS, FORMATS, Arrival, BadLine, Lines, arrivals
+from hbcore.cli.options import Parser, UsageError, add_command, add_terms, display_console, say, terms_of
 from hbcore.cli.progress import Display, Draw, State
-from hbcore.cli.report import Report, audited, described
+from hbcore.cli.report import Report, as_json, as_text, audited, described
 from hbcore.cli.summary import Check, Lucky, Pace, Phase
 from hbcore.errors import NotFoundError
-from hbcore.terms import LAWS, Terms
+from hbcore.terms import LAWS, Terms, object_name
 from hbcore.types import EnvelopeStats, Status
 
 CHUNK = 1000
 OUT_EXTENSIONS = (".csv", ".jsonl")
 OUT_FIELDS = ("line", "user", "status", "amount", "packet")
 STATUS_NAMES = {int(status): status.name for status in Status}
+REPLAY_PACKETS = 10_000
 
 
 @dataclass(frozen=True)
@@ -262,3 +265,59 @@ def replay(plan: Plan, console: Console | None) -> Report:
         audit=audit,
         notes=notes,
     )
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def add_replay(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``hbcore replay``."""
+    summary = "let the users of an arrival log claim in order, and write down every answer"
+    more = "The log is UTF-8, one user a line; in a CSV or JSON-lines log --column names the user."
+    command = add_command(commands, "replay", summary, more)
+    command.add_argument("log", metavar="FILE", help="the arrival log; - is standard input")
+    command.add_argument("--format", choices=FORMATS, help="the log's format (default: by extension, else text)")
+    command.add_argument(
+        "--column", metavar="NAME", help="the column of a CSV, or the key of JSON lines, that is the user"
+    )
+    extensions = " or ".join(OUT_EXTENSIONS)
+    command.add_argument("--out", metavar="FILE", help=f"write every answer to this new file, {extensions}")
+    add_terms(command, REPLAY_PACKETS)
+    command.add_argument("--engine", metavar="PATH", help="the file of the engine (default: in memory)")
+    command.add_argument(
+        "--name",
+        default="replay",
+        help="the envelope's name (default: replay); one that --engine holds already is used as it is where no other "
+        "option of the envelope is given",
+    )
+    command.set_defaults(run=run_replay)
+
+
+def run_replay(arguments: argparse.Namespace) -> bool:
+    """Check the arguments of the replay, then replay."""
+    form = arguments.format or EXTENSIONS.get(os.path.splitext(arguments.log)[1].lower(), "text")
+    if form == "text" and arguments.column is not None:
+        raise UsageError("--column is for a CSV or JSON-lines log: give --format csv or jsonl too, or leave it out")
+    if form != "text" and arguments.column is None:
+        raise UsageError(f"--column must name the user in a {form} log (or give --format text)")
+    if arguments.out is not None:
+        if not arguments.out.endswith(OUT_EXTENSIONS):
+            raise UsageError(f"--out must end in {' or '.join(OUT_EXTENSIONS)}, not {arguments.out!r}")
+        if os.path.lexists(arguments.out):
+            raise UsageError(f"--out must be a new file: {arguments.out!r} exists")
+    try:
+        object_name(arguments.name)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    options = ("packets", "total", "law", "min", "max", "concentration", "seed")
+    plan = Plan(
+        log=arguments.log,
+        form=form,
+        column=arguments.column,
+        out=arguments.out,
+        engine=arguments.engine,
+        name=arguments.name,
+        terms=terms_of(arguments, REPLAY_PACKETS),
+        adopt=all(getattr(arguments, option) is None for option in options),
+    )
+    return say(arguments, replay(plan, display_console(arguments)), as_json, as_text)

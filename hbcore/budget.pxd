@@ -34,6 +34,11 @@ ctypedef object (*create_function)(
     Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
     object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
 )
+# What was spent of the envelope at an offset.
+ctypedef uint64_t (*settled_function)(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF
+
 cdef void budget_set_envelopes(get_function get, create_function create) noexcept
+cdef void budget_set_settled(settled_function function) noexcept
+cdef void budget_set_reopen(object function) noexcept
 cdef Budget budget_at(Region region, uint64_t offset)
 cdef Budget parent_of(Region region, uint64_t offset)

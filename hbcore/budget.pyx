@@ -12,19 +12,20 @@ from libc.string cimport memcpy
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, directory_allocate, name_set
 from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_budget, hb_extent
-from hbcore._file.region cimport Region, worker_of
+from hbcore._file.record cimport BUDGET_TERMS, record_seal
+from hbcore._file.region cimport Region, engine_name, worker_of
 from hbcore._keys.batch cimport GROUP, Batch, Users, batch_group, users_of
 from hbcore._keys.user cimport UserKey, user_key, usual_integer_key
 from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_fetch_add_relaxed
 from hbcore._lib.integers cimport hb_read_integer
+from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.account cimport (
     Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
 )
 from hbcore._money.account_scan cimport Sums
 from hbcore._money.budget_base cimport (
-    DEPTH_LIMIT, SUPPLY_LIMIT, BudgetBase, HoldSnapshotRow, budget_base_from, budget_check, budget_size, depth_of,
-    engine_name,
+    DEPTH_LIMIT, BudgetBase, HoldSnapshotRow, Supply, budget_base_from, budget_size, depth_of,
 )
 from hbcore._money.funding cimport (
     check_limit, child_afford, child_find, child_insert, fund_top_up, insufficient, pledge, refund_upwards,
@@ -36,7 +37,7 @@ import numpy as np
 
 from hbcore.errors import ConflictError, NotFoundError
 from hbcore.types import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
-from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT, amount_list, check_same_total, index, integer, object_name
+from hbcore.terms import amount_list, check_same_total, index, integer, object_name
 
 cdef enum:
     ALL_OF_IT = -1              # to account_finish, as an unsigned number
@@ -49,7 +50,6 @@ if sizeof(HoldRow) != HOLD_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
 
 cdef tuple STATUSES = tuple(Status)
-cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
 
 
 @cython.final
@@ -224,8 +224,8 @@ cdef class Budget(BudgetBase):
         cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
         cdef Standing standing
-        cdef uint64_t stamp
-        cdef int answer, _turn
+        cdef Supply ask
+        cdef int answer
         cdef const int64_t *each
         self.region.check_writable()
         try:
@@ -240,14 +240,14 @@ cdef class Budget(BudgetBase):
         standing.announced = 0
         try:
             self.region.check_writable()    # reading the keys may have run any Python
+            ask = self.first_ask()
             while done < batch.count:
-                # each turn supplies what the one before lacked; levels and the file are few
-                stamp = self.stamp()
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
                                           <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
-                    self.supply(answer, stamp)
+                    ask.turns = 0       # a batch is long: meanwhile others may have made more than one request can need
+                    self.supply(answer, &ask)
         finally:
             PyBuffer_Release(&amount_view)
             PyBuffer_Release(&view)
@@ -321,18 +321,16 @@ cdef class Budget(BudgetBase):
         return hold_of(REPEATED, &standing)
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
-        cdef uint64_t stamp
-        cdef int answer, _turn
+        cdef Supply ask = self.first_ask()
+        cdef int answer
         standing.announced = 0
-        for _turn in range(SUPPLY_LIMIT):
-            stamp = self.stamp()
+        while True:
             answer = account_finish(&self.account, key, kind, spent, standing)
             if 0 <= answer < LACKING:
                 if answer == GRANTED_NOW:
                     refund_upwards(self)
                 return answer
-            self.supply(answer, stamp)
-        self.raise_corrupt()
+            self.supply(answer, &ask)
 
     def holds(self):
         """Return every key that was ever granted as a ``HOLD_SNAPSHOT_DTYPE`` array, in no particular order.
@@ -528,7 +526,6 @@ cdef class Budget(BudgetBase):
                 f"budget {self.name!r} lives in a memory engine, which other processes cannot open; use a file "
                 "(hbcore.Engine(path)) to pickle it, or fork"
             )
-        from hbcore.engine import reopen_budget
         return reopen_budget, (self.region.path, self.region.engine_id(), names_of(self), bool(self.region.is_readonly))
 
 
@@ -612,7 +609,6 @@ def budget_get(Region region not None, Budget parent, name, total):
     cdef Budget budget = None
     cdef hb_budget *shared
     cdef int64_t offset
-    cdef UserKey check
     cdef Name place
     cdef bytes encoded
     cdef uint64_t available
@@ -642,8 +638,7 @@ def budget_get(Region region not None, Budget parent, name, total):
         shared.total = wanted
         shared.money[1] = wanted
         memcpy(<char *>shared + sizeof(hb_budget), <const char *>encoded, len(encoded))
-        budget_check(region, shared, <const unsigned char *>shared + sizeof(hb_budget), <uint64_t>len(encoded), &check)
-        memcpy(shared.check, &check, 16)
+        record_seal(region, &shared.extent, BUDGET_TERMS, <const unsigned char *><const char *>encoded, <size_t>len(encoded))
         offset = child_insert(region, parent, &place, <uint64_t>offset, wanted, &available)
     if offset < 0:
         raise insufficient(parent, f"budget {name!r}", wanted, <int>offset, available)
@@ -653,9 +648,11 @@ def budget_get(Region region not None, Budget parent, name, total):
     return budget
 
 
-# What makes envelopes lies above this module.
+# What lies above this module and is needed here is registered when that is imported.
 cdef get_function get_envelope = NULL
 cdef create_function create_envelopes = NULL
+cdef settled_function settled_within = NULL
+cdef object reopen_budget = None
 
 
 cdef void budget_set_envelopes(get_function get, create_function create) noexcept:
@@ -664,10 +661,14 @@ cdef void budget_set_envelopes(get_function get, create_function create) noexcep
     create_envelopes = create
 
 
-def envelopes():
-    """Return the module of the envelopes, which lies above this one."""
-    from hbcore import envelope
-    return envelope
+cdef void budget_set_settled(settled_function function) noexcept:
+    global settled_within
+    settled_within = function
+
+
+cdef void budget_set_reopen(object function) noexcept:
+    global reopen_budget
+    reopen_budget = function
 
 
 cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
@@ -683,4 +684,4 @@ cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFF
         budget.raise_corrupt()
     if extent.kind == HB_KIND_BUDGET:
         return budget_at(region, offset).stats().settled
-    return envelopes().settled_within(region, offset)
+    return settled_within(region, offset)

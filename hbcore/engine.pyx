@@ -4,14 +4,15 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from hbcore._file.directory cimport extent_name, is_named, publish_extent
 from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
-from hbcore._file.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore._file.region cimport CHAIN_BROKEN, CHAIN_EXTENT, Region, extent_phase
 from hbcore._keys.batch cimport nth_key
 from hbcore._keys.user cimport UserKey, bytes_from_user_key, user_key
-from hbcore._lib.atomics cimport hb_load_acquire
-from hbcore._money.funding cimport finish_top_ups, refund_upwards
+from hbcore._lib.limits cimport PER_USER_LIMIT
+from hbcore._money.funding cimport refund_upwards
 from hbcore._ops.creation cimport create_envelopes, get_envelope
-from hbcore.budget cimport Budget, budget_at
-from hbcore.envelope cimport envelope_at, envelope_sweep
+from hbcore._ops.top_up cimport finish_top_ups
+from hbcore.budget cimport Budget, budget_at, budget_set_reopen
+from hbcore.envelope cimport envelope_at, envelope_set_reopen, envelope_sweep
 
 from hbcore._ops.audit_budget import audit_budgets
 from hbcore._ops.audit_envelope import audit_envelopes
@@ -22,7 +23,7 @@ from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.types import AuditReport
 from hbcore._ops.recovery import recover
 from hbcore._file.opening import open_region, open_regions
-from hbcore.terms import PER_USER_LIMIT, integer
+from hbcore.terms import integer
 
 
 @cython.final
@@ -169,38 +170,31 @@ cdef class Engine:
     cdef list objects(self, uint32_t kind):
         # The offset and the name of every object of a kind.
         cdef Region region = self.region
-        cdef uint64_t offset = FIRST_EXTENT
-        cdef hb_extent *extent
+        cdef uint64_t offset = 0
         cdef uint64_t state
         cdef bint is_made
+        cdef int step
         region.check_open()
         found = []
-        while True:     # each turn passes one extent; the capacity bounds their number
-            if not region.contains(offset, sizeof(hb_extent)):
-                break
-            extent = <hb_extent *>(region.base + offset)
-            state = hb_load_acquire(&extent.state)
-            if state == 0:
-                if offset >= hb_load_acquire(&region.header.frontier):
-                    return found
-                if hb_load_acquire(&extent.state) == 0:
-                    break
-                continue        # it was added meanwhile
-            if extent_size(state) < sizeof(hb_extent) or not region.contains(offset, extent_size(state)):
-                break
+        step = region.next_extent(&offset, &state)
+        while step == CHAIN_EXTENT:
             is_made = extent_phase(state) == HB_PHASE_LIVE
             if not is_made and is_named(region, offset):
                 if extent_phase(state) != HB_PHASE_MAKING:
+                    step = CHAIN_BROKEN
                     break
                 publish_extent(region, offset)      # its maker is about to do this, or has died
                 is_made = True
-            if is_made and extent.kind == kind:
+            if is_made and (<hb_extent *>(region.base + offset)).kind == kind:
                 raw = extent_name(region, offset)
                 if raw is None:
+                    step = CHAIN_BROKEN
                     break
                 found.append((offset, raw.decode(errors="backslashreplace")))
-            offset += extent_size(state)
-        raise CorruptFileError(f"the chain of extents is damaged at byte {offset} of {self!r}")
+            step = region.next_extent(&offset, &state)
+        if step == CHAIN_BROKEN:
+            raise CorruptFileError(f"the chain of extents is damaged at byte {offset} of {self!r}")
+        return found
 
     def sweep(self):
         """End what is due: close envelopes that have expired, give back claims that were not settled in time,
@@ -339,3 +333,6 @@ def reopen_envelope(path, engine_id, names, readonly=False):
     for parent in above:
         budget = budget_get(region, budget, parent, None)
     return get_envelope(region, budget, name, None, None, "double_mean", 1, None, 3, None, None, 1, None, None)
+
+budget_set_reopen(reopen_budget)
+envelope_set_reopen(reopen_envelope)

@@ -7,6 +7,7 @@ from hbcore._file.directory cimport Name
 from hbcore._file.format cimport hb_envelope
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
+from hbcore._lib.limits cimport NAME_LIMIT
 from hbcore._split.law cimport Terms
 from hbcore.budget cimport Budget
 
@@ -37,14 +38,6 @@ cdef class Envelope:
     cdef object raise_for(self, int answer)
     cdef Claim answer(self, int status, const Found *found)
 
-cdef enum:
-    NAME_LIMIT = 255
-    TERMS_SIZE = 104        # from the total to the seed
-    TERMS_MESSAGE = 16 + TERMS_SIZE + NAME_LIMIT
-
-cdef size_t terms_message(
-    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
-) noexcept nogil
 cdef const char *envelope_read(
     Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms
 ) noexcept nogil
@@ -56,3 +49,9 @@ cdef Envelope envelope_from(
 )
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)
+
+# Envelope.top_up, whose steps need claims and money together.
+ctypedef object (*top_up_function)(Envelope envelope, object key, object amount, object packets, object seed)
+
+cdef void envelope_set_top_up(top_up_function function) noexcept
+cdef void envelope_set_reopen(object function) noexcept

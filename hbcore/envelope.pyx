@@ -7,38 +7,39 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
-from hbcore._claims.ledger cimport Found, ledger_find, ledger_prefetch, ledger_scan
+from hbcore._claims.ledger cimport Found
 from hbcore._claims.packets cimport (
     COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
-    deck_count, deck_expire, deck_snapshot, envelope_size, memory_offset,
+    deck_count, deck_expire, deck_find, deck_look, deck_prefetch, deck_release, deck_scan, deck_settle, deck_snapshot,
+    envelope_size, memory_offset,
 )
-from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_join, tranche_prepare, tranches_free
-from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
+from hbcore._claims.tranche cimport Tranche, tranche_join, tranche_prepare, tranches_free
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, extent_name, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
-from hbcore._file.region cimport Region, extent_size, worker_of
+from hbcore._file.record cimport ENVELOPE_TERMS, TRANCHE_TERMS, record_is_sound
+from hbcore._file.region cimport Region, engine_name, extent_size, worker_of
 from hbcore._keys.batch cimport Users, nth_key, users_of
-from hbcore._keys.user cimport UserKey, siphash128, user_key
+from hbcore._keys.user cimport UserKey, user_key
 from hbcore._lib.answers cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT,
 )
 from hbcore._lib.atomics cimport hb_load_acquire, hb_store_release
+from hbcore._lib.limits cimport NAME_LIMIT, PACKET_LIMIT, TOP_UP_LIMIT
 from hbcore._money.funding cimport refund_from
 from hbcore._split.law cimport Terms, strata_of, terms_valid
-from hbcore.budget cimport Budget, parent_of
+from hbcore.budget cimport Budget, budget_set_settled, parent_of
 
 import numpy as np
 
 from hbcore.budget import names_of
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, Terms as CheckedTerms, integer
+from hbcore.terms import Terms as CheckedTerms, integer
 
 cdef tuple STATUSES = tuple(Status)
-cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
@@ -158,7 +159,7 @@ cdef class Envelope:
         cdef int status
         key_of(self, user, nth, &key)
         worker = worker_of(self.region)
-        ledger_prefetch(&self.deck.ledger, &key)    # half of the time is that one look, so the clock is read meanwhile
+        deck_prefetch(&self.deck, &key)    # half of the time is that one look, so the clock is read meanwhile
         status = deck_claim(&self.deck, worker, &key, hb_now_ms(), &found)
         if status == GRANTED_NOW:
             return self.answer(status, &found)
@@ -213,12 +214,12 @@ cdef class Envelope:
         cdef int answer
         self.region.check_key()
         key_of(self, user, nth, &key)
-        answer = ledger_find(&self.deck.ledger, &key, &found)
+        answer = deck_find(&self.deck, &key, &found)
         if answer == BUSY:
             with nogil:
-                answer = ledger_scan(&self.deck.ledger, &key, &found)
+                answer = deck_scan(&self.deck, &key, &found)
         if answer == EXPIRED and not self.region.is_readonly:
-            answer = ledger_look(&self.deck.ledger, worker_of(self.region), &key, &found)
+            answer = deck_look(&self.deck, worker_of(self.region), &key, &found)
             self.pass_on()
         if answer == REPEATED:
             return self.answer(REPEATED, &found)
@@ -237,7 +238,7 @@ cdef class Envelope:
         cdef int answer
         self.region.check_writable()
         key_of(self, user, nth, &key)
-        answer = ledger_settle(&self.deck.ledger, worker_of(self.region), &key, &found)
+        answer = deck_settle(&self.deck, worker_of(self.region), &key, &found)
         if self.budget is not None:
             self.pass_on()
         if answer == REPEATED:
@@ -260,7 +261,7 @@ cdef class Envelope:
         cdef int answer
         self.region.check_writable()
         key_of(self, user, nth, &key)
-        answer = ledger_release(&self.deck.ledger, worker_of(self.region), &key, &found)
+        answer = deck_release(&self.deck, worker_of(self.region), &key, &found)
         if self.budget is not None:
             self.pass_on()
         if answer == REPEATED:
@@ -373,8 +374,7 @@ cdef class Envelope:
             TypeError, ValueError: a bad argument, no room for so many packets, or a total of 2**62 or more.
             EngineFullError, EngineClosedError, CorruptFileError, MemoryError: asking again finishes what was begun.
         """
-        from hbcore._ops.top_up import envelope_top_up
-        return envelope_top_up(self, key, amount, packets, seed)
+        return top_up_envelope(self, key, amount, packets, seed)
 
     cdef bint is_over(self) noexcept:
         return hb_load_acquire(self.deck.ledger.closed) != 0 or self.has_expired()
@@ -437,22 +437,19 @@ cdef class Envelope:
                 f"envelope {self.name!r} lives in a memory engine, which other processes cannot open; use a file "
                 "(hbcore.Engine(path)) to pickle it, or fork"
             )
-        from hbcore.engine import reopen_envelope
         names = (self.name,) if self.budget is None else (*names_of(self.budget), self.name)
         return reopen_envelope, (self.region.path, self.region.engine_id(), names, bool(self.region.is_readonly))
 
 
-cdef object engine_name(Region region):
-    return "in memory" if region.path is None else repr(region.path)
-
-
 # ---- finding --------------------------------------------------------------------------------------------------------
 
-def settled_within(Region region not None, offset):
-    """Return what was settled of the envelope at an offset, for the statistics of its budget."""
+cdef uint64_t settled_within(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
+    # What was settled of the envelope at an offset, for the statistics of its budget.
     raw = extent_name(region, offset)
     name = f"at byte {offset}" if raw is None else raw.decode(errors="backslashreplace")
     return envelope_at(region, offset, name).stats().amounts.settled
+
+budget_set_settled(settled_within)
 
 
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
@@ -483,16 +480,6 @@ cdef object envelope_terms_of(Envelope envelope):
     )
 
 
-cdef size_t terms_message(
-    const hb_envelope *terms, const unsigned char *name, uint64_t name_length, unsigned char *message
-) noexcept nogil:
-    # What an envelope is: its kind and parent, its terms, its name; its check is a keyed hash of it. Returns the size.
-    memcpy(message, &terms.extent.kind, 16)
-    memcpy(message + 16, &terms.total, TERMS_SIZE)
-    memcpy(message + 16 + TERMS_SIZE, name, name_length)
-    return 16 + TERMS_SIZE + name_length
-
-
 cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     # Of Deck.attach. Once for a tranche and a handle, so that the GIL does no harm.
     cdef Envelope envelope = <Envelope>owner
@@ -500,13 +487,12 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     cdef hb_tranche *shared = <hb_tranche *>envelope.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef Terms *first = &envelope.deck.first.terms
     cdef hb_tranche copy
-    cdef UserKey check
     cdef Tranche *next
     # Racing top-ups may exceed the limit by a few; a chain that is longer leads round in a circle.
     if shared == NULL or tranche.number > 2 * TOP_UP_LIMIT:
         return CORRUPT
     memcpy(&copy, shared, sizeof(hb_tranche))
-    if (not tranche_check(envelope.region, &copy, &check) or copy.extent.parent != envelope.offset
+    if (not record_is_sound(envelope.region, &copy.extent, TRANCHE_TERMS, NULL, 0) or copy.extent.parent != envelope.offset
             or copy.packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets):
         return CORRUPT
     next = <Tranche *>malloc(sizeof(Tranche))
@@ -539,9 +525,7 @@ cdef const char *envelope_read(
     # The envelope whose extent is at an offset that was read from the mapping: everything that is used later is copied
     # and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
-    cdef unsigned char[TERMS_MESSAGE] message
     cdef uint64_t size
-    cdef UserKey check
     if shared == NULL:
         return "is damaged"
     size = extent_size(hb_load_acquire(&shared.extent.state))
@@ -550,9 +534,6 @@ cdef const char *envelope_read(
             or size < memory_offset(copy.extent.name_length)):
         return "has an impossible size"
     memcpy(name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
-    siphash128(
-        region.header.directory_key, message, terms_message(copy, name, copy.extent.name_length, message), &check
-    )
     terms.total = copy.total
     terms.packets = copy.packets
     terms.min = copy.min
@@ -560,8 +541,9 @@ cdef const char *envelope_read(
     terms.law = copy.law
     terms.concentration = copy.concentration
     memcpy(terms.seed, copy.seed, 32)
-    if (memcmp(&check, copy.check, 16) != 0 or not terms_valid(terms)
-            or not terms.packets <= copy.max_packets < <uint64_t>1 << 40):
+    if (not record_is_sound(region, &copy.extent, ENVELOPE_TERMS, name, copy.extent.name_length)
+            or not terms_valid(terms)
+            or not terms.packets <= copy.max_packets < PACKET_LIMIT):
         return "has impossible terms"
     if size < envelope_size(copy.extent.name_length, strata_of(terms.packets), copy.max_packets):
         return "has an impossible size"
@@ -619,3 +601,20 @@ cdef Envelope envelope_from(
         region.is_stale,
     )
     return envelope
+
+
+# ---- what lies above ------------------------------------------------------------------------------------------------
+
+# It is registered when the module that has it is imported.
+cdef top_up_function top_up_envelope = NULL
+cdef object reopen_envelope = None
+
+
+cdef void envelope_set_top_up(top_up_function function) noexcept:
+    global top_up_envelope
+    top_up_envelope = function
+
+
+cdef void envelope_set_reopen(object function) noexcept:
+    global reopen_envelope
+    reopen_envelope = function

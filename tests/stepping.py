@@ -124,10 +124,10 @@ def code_of(module: str) -> tuple[int, int]:
     """Return where the code of an extension module of hbcore lies, in this process and in all that it forks."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         bounds, rights, *_, path = line.split(maxsplit=5)
-        if "x" in rights and f"/hbcore/{module}." in path:
+        if "x" in rights and re.search(rf"/hbcore/(\w+/)?{module}\.", path):
             low, high = bounds.split("-")
             return int(low, 16), int(high, 16)
-    raise AssertionError(f"the code of hbcore.{module} is not loaded")
+    raise AssertionError(f"the code of the module {module} is not loaded")
 
 
 def instructions_of(path: Path, work: Work, module: str) -> list[tuple[int, int]]:

@@ -139,7 +139,7 @@ def test_an_audit_that_is_paused_finds_nothing_wrong_with_a_top_up(tmp_path: Pat
     with hbcore.Engine(fresh, capacity=1 << 20) as engine:
         engine.budget("b", TOTAL).envelope("e", 1000, 10, max_packets=30).top_up("first", 100, 10)
     shutil.copyfile(fresh, path)
-    points = instructions_of(path, lambda engine: engine.audit, "part")
+    points = instructions_of(path, lambda engine: engine.audit, "tranche")
     assert len(points) > 20
     for point in points[len(points) // 2 :: 4]:  # the envelope itself was looked at before
         shutil.copyfile(fresh, path)

@@ -488,7 +488,7 @@ def test_who_is_overtaken_by_its_own_key_is_told_so(path: Path, is_funded: bool,
 
         return operation
 
-    instructions = instructions_of(path, work, "growth")
+    instructions = instructions_of(path, work, "top_up")
     stopped = 0
     for address, time in instructions[:: len(instructions) // 20]:
         path.write_bytes(before)

@@ -19,14 +19,10 @@ from hbcore._claims.free_map cimport free_map_attach, free_map_size, open_slots
 from hbcore._claims.index cimport PHASE_BITS, home_of, index_attach, index_help, index_word_count
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, SETTLED, slot_kind, slot_payload, slot_state
 from hbcore._file.clock cimport hb_now_ms
-from hbcore._file.format cimport HB_UNIT, hb_slot
+from hbcore._file.format cimport hb_slot, whole_units
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_load_acquire, hb_load_relaxed, hb_prefetch_write
-
-
-cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
-    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
 
 
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:

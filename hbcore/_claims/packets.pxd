@@ -2,9 +2,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore._claims.claim cimport ledger_claim
-from hbcore._claims.ledger cimport Found, Ledger, ledger_size
+from hbcore._claims.ledger cimport Found, Ledger, ledger_find, ledger_prefetch, ledger_scan, ledger_size
 from hbcore._claims.tranche cimport Tranche, attach_function, tranche_with
-from hbcore._file.format cimport HB_UNIT, hb_envelope
+from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
+from hbcore._file.format cimport hb_envelope, whole_units
 from hbcore._file.process cimport hb_file
 from hbcore._keys.batch cimport Batch
 from hbcore._keys.user cimport UserKey
@@ -69,10 +70,6 @@ cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
 
-cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
-    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
-
-
 cdef inline uint64_t memory_offset(uint64_t name_length) noexcept nogil:
     return sizeof(hb_envelope) + whole_units(name_length)
 
@@ -89,6 +86,30 @@ cdef inline int deck_claim(
     Deck *deck, uint64_t worker, const UserKey *key, uint64_t now_ms, Found *found
 ) noexcept nogil:
     return ledger_claim(&deck.ledger, worker, key, now_ms, is_closed(deck, now_ms), found)
+
+
+cdef inline int deck_find(Deck *deck, const UserKey *key, Found *found) noexcept nogil:
+    return ledger_find(&deck.ledger, key, found)
+
+
+cdef inline int deck_scan(Deck *deck, const UserKey *key, Found *found) noexcept nogil:
+    return ledger_scan(&deck.ledger, key, found)
+
+
+cdef inline int deck_look(Deck *deck, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    return ledger_look(&deck.ledger, worker, key, found)
+
+
+cdef inline int deck_settle(Deck *deck, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    return ledger_settle(&deck.ledger, worker, key, found)
+
+
+cdef inline int deck_release(Deck *deck, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
+    return ledger_release(&deck.ledger, worker, key, found)
+
+
+cdef inline void deck_prefetch(const Deck *deck, const UserKey *key) noexcept nogil:
+    ledger_prefetch(&deck.ledger, key)
 
 
 cdef inline Tranche *tranche_of(Deck *deck, uint64_t packet) noexcept nogil:

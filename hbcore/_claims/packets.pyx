@@ -15,7 +15,7 @@ from hbcore._claims.tranche cimport (
 )
 from hbcore._claims.transitions cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore._file.clock cimport hb_now_ms
-from hbcore._file.format cimport hb_envelope
+from hbcore._file.format cimport hb_envelope, whole_units
 from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was
 from hbcore._keys.batch cimport GROUP, Batch, batch_group
 from hbcore._keys.user cimport UserKey

@@ -1,8 +1,6 @@
 # The tranches of an envelope: what it was made with, and what each top-up has added.
 from libc.stdint cimport int64_t, uint64_t
 
-from hbcore._file.format cimport hb_tranche
-from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
 from hbcore._split.law cimport Terms, packet_at, position_of
 
@@ -30,7 +28,6 @@ cdef struct Tranche:
 ctypedef int (*attach_function)(void *owner, Tranche *tranche) noexcept nogil
 
 
-cdef bint tranche_check(Region region, const hb_tranche *record, UserKey *out) except -1
 cdef void tranche_prepare(Tranche *tranche) noexcept nogil
 cdef bint tranche_join(Tranche *tranche, Tranche *next) noexcept nogil
 cdef void tranches_free(Tranche *first) noexcept nogil

@@ -6,26 +6,9 @@ a packet of a tranche beyond it. Safe in any thread of any process.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy
 
-from hbcore._file.format cimport hb_tranche
-from hbcore._file.region cimport Region
-from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
 from hbcore._split.law cimport terms_prepare
-
-cdef enum:
-    CHECKED_SIZE = 64   # of a record: from the total to the seed
-
-
-cdef bint tranche_check(Region region, const hb_tranche *record, UserKey *out) except -1:
-    # A keyed hash of what a tranche is; whether that is the one it was made with.
-    cdef unsigned char[16 + CHECKED_SIZE] message
-    memcpy(message, &record.extent.kind, 16)
-    memcpy(message + 16, &record.total, CHECKED_SIZE)
-    siphash128(region.header.directory_key, message, 16 + CHECKED_SIZE, out)
-    return memcmp(out, record.check, 16) == 0
-
 
 cdef void tranche_prepare(Tranche *tranche) noexcept nogil:
     # Derive everything from the terms.

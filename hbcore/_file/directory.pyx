@@ -13,10 +13,11 @@ from hbcore._file.format cimport (
     HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore._file.region cimport (
-    DIRECTORY_OFFSET, FIRST_EXTENT, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
+    CHAIN_BROKEN, CHAIN_EXTENT, DIRECTORY_OFFSET, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
 )
 from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_prefetch_read
+from hbcore._lib.limits cimport NAME_LIMIT
 from hbcore._lib.wide cimport hb_multiply
 
 from hbcore.errors import AuditError, CorruptFileError, EngineClosedError, EngineFullError
@@ -26,7 +27,6 @@ cdef enum:
     FIRST_BUCKETS = 512
     GROWTH_BITS = 3             # each level has 8 times the buckets of the one before
     OFFSET_BITS = 36
-    NAME_LIMIT = 255
     RESERVED = 64               # a level is an extent; its buckets begin after the header
     # what walk says where there is no offset to say
     NO_ROOM = -2                # the bucket of the last level is full as well
@@ -137,20 +137,13 @@ cdef int64_t space_elsewhere(
 cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
     # Take over the first extent that is large enough and nobody's: retired, or half made by a worker who died before it
     # was named. -1: there is none. Several may try; the CAS that takes it decides.
-    cdef uint64_t offset = FIRST_EXTENT
+    cdef uint64_t offset = 0
     cdef uint64_t state, taken
-    cdef hb_extent *extent
-    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
-        extent = <hb_extent *>(region.base + offset)
-        state = hb_load_acquire(&extent.state)
-        if state == 0 or extent_size(state) == 0:
-            return -1
-        if (extent_size(state) >= size and region.contains(offset, extent_size(state)) and region.is_nobodys(state)
-                and not is_named(region, offset)):
+    while region.next_extent(&offset, &state) == CHAIN_EXTENT:
+        if extent_size(state) >= size and region.is_nobodys(state) and not is_named(region, offset):
             taken = state >> 28 << 28 | (worker & 0xFFFFFF) << 4 | HB_PHASE_MAKING
-            if hb_cas(&extent.state, state, taken):
+            if hb_cas(&(<hb_extent *>(region.base + offset)).state, state, taken):
                 return <int64_t>offset
-        offset += extent_size(state)
     return -1
 
 
@@ -380,11 +373,10 @@ cdef int name_on(Region region, const Name *name, uint64_t offset, int64_t statu
 
 def audit_directory(Region region):
     """Raise AuditError unless the chain of extents and the directory have the same objects."""
-    cdef uint64_t offset = FIRST_EXTENT
+    cdef uint64_t offset = 0
     cdef uint64_t *words
     cdef uint64_t state, base, at, end, data_end, i, word
-    cdef hb_extent *extent
-    cdef int level
+    cdef int level, step
     named = {}      # the directory first: whatever it names stands in the chain, also if it is made meanwhile
     for level in range(HB_DIRECTORY_LEVELS):
         if not level_buckets(region, level, &words):
@@ -402,19 +394,16 @@ def audit_directory(Region region):
                 if word:
                     named[offset_of(word)] = f"word {i} of level {level} of the directory"
             at = region.next_data(data_end, end, &data_end)
-    while region.contains(offset, sizeof(hb_extent)):       # each turn passes one extent
-        extent = <hb_extent *>(region.base + offset)
-        state = hb_load_acquire(&extent.state)
-        if state == 0:
-            break
-        if extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
-            raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
+    step = region.next_extent(&offset, &state)
+    while step == CHAIN_EXTENT:
         if extent_phase(state) not in (HB_PHASE_MAKING, HB_PHASE_LIVE, HB_PHASE_RETIRED):
             raise AuditError(f"the extent at byte {offset} has the impossible phase {extent_phase(state)}")
         if extent_phase(state) != HB_PHASE_RETIRED:
             where = named.pop(offset, None)
             if (where or extent_phase(state) == HB_PHASE_LIVE) and not is_named(region, offset):
                 raise AuditError(f"the object at byte {offset} is damaged, or the directory does not lead to it")
-        offset += extent_size(state)
+        step = region.next_extent(&offset, &state)
+    if step == CHAIN_BROKEN:
+        raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
     for offset, where in named.items():
         raise AuditError(f"{where} leads to byte {offset}, where no object is")

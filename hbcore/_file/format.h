@@ -208,10 +208,13 @@ static_assert(sizeof(struct hb_slot) == 32, "slot size");
 static_assert(sizeof(struct hb_hold) == 64, "hold size");
 static_assert(sizeof(struct hb_budget) == 640, "budget size");
 static_assert(offsetof(struct hb_budget, total) == 64, "total of a budget");
+static_assert(offsetof(struct hb_budget, check) == 64 + 8, "check of a budget");
 static_assert(offsetof(struct hb_budget, levels) == 128, "levels");
 static_assert(offsetof(struct hb_budget, segments) == 256, "segments");
 static_assert(offsetof(struct hb_budget, money) == 512, "money");
 static_assert(sizeof(struct hb_top_up) == 128, "size of a top-up");
 static_assert(offsetof(struct hb_top_up, total) == 64, "total of a top-up");
+static_assert(offsetof(struct hb_top_up, check) == 64 + 24, "check of a top-up");
+static_assert(offsetof(struct hb_tranche, total) == 64, "total of a tranche");
 
 #endif

@@ -119,3 +119,7 @@ cdef extern from "format.h" nogil:
         uint64_t state
         uint64_t user[2]
         uint64_t amount
+
+
+cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
+    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT

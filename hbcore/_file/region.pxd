@@ -14,6 +14,9 @@ cdef enum:
     SPACE_DISK = -2         # allocate: the disk is full, or an error of the file system (errno)
     SPACE_CORRUPT = -3      # allocate: the chain of extents makes no sense
     SPACE_CLOSED = -4       # allocate: the process has closed the file's descriptor
+    CHAIN_END = 0           # next_extent: there is no other
+    CHAIN_EXTENT = 1        # next_extent: here is one
+    CHAIN_BROKEN = -1       # next_extent: the chain of extents makes no sense
 
 
 cdef class Region:
@@ -50,10 +53,12 @@ cdef class Region:
     cdef bint is_whole(self) except -1
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil
+    cdef int next_extent(self, uint64_t *offset, uint64_t *state) noexcept nogil
 
 
 cdef void presence_add(hb_presence *presence) noexcept
 cdef void presence_remove(hb_presence *presence) noexcept
+cdef str engine_name(Region region)
 
 
 cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:

@@ -211,6 +211,23 @@ cdef class Region:
             return NULL
         return extent
 
+    cdef int next_extent(self, uint64_t *offset, uint64_t *state) noexcept nogil:
+        # Walk the chain of extents: from the extent at *offset, whose state was *state, to the next; from an offset of 0
+        # to the first. Every step passes one extent, so the capacity bounds a walk. Whoever stops at CHAIN_END has
+        # seen every extent that was there when the walk began.
+        offset[0] = FIRST_EXTENT if offset[0] == 0 else offset[0] + extent_size(state[0])
+        if not self.contains(offset[0], sizeof(hb_extent)):
+            return CHAIN_BROKEN     # the header after the last extent has its disk space as well, see allocate
+        state[0] = hb_load_acquire(&(<hb_extent *>(self.base + offset[0])).state)
+        if state[0] == 0:
+            # The frontier is never beyond the end of the chain, so this is the end, or an extent was added meanwhile.
+            if offset[0] >= hb_load_acquire(&self.header.frontier):
+                return CHAIN_END
+            state[0] = hb_load_acquire(&(<hb_extent *>(self.base + offset[0])).state)
+        if extent_size(state[0]) < sizeof(hb_extent) or not self.contains(offset[0], extent_size(state[0])):
+            return CHAIN_BROKEN
+        return CHAIN_EXTENT
+
     cdef int grow(self, uint64_t end) noexcept nogil:
         # Make sure that the file has disk space up to `end`, which is at most the capacity. Returns 0, SPACE_DISK with
         # errno, or SPACE_CLOSED.
@@ -403,3 +420,8 @@ cdef void presence_add(hb_presence *presence) noexcept:
 
 cdef void presence_remove(hb_presence *presence) noexcept:
     hb_presence_remove(presence)
+
+
+cdef str engine_name(Region region):
+    # As an error speaks of it: the path, never the key.
+    return "in memory" if region.path is None else repr(region.path)

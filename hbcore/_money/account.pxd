@@ -5,9 +5,6 @@ from hbcore._keys.user cimport UserKey
 from hbcore._money.hold cimport Standing
 from hbcore._money.hold_index cimport HoldIndex
 
-cdef enum:
-    TOTAL_BITS = 62
-
 cdef extern from *:
     # Of the available money, its highest bit: the account is closed.
     """

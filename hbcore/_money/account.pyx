@@ -35,6 +35,7 @@ from hbcore._lib.answers cimport (
 from hbcore._lib.atomics cimport (
     hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
 )
+from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.hold cimport (
     ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, READ_LIMIT, REFUNDING, RELEASED, RELEASING, SETTLED, SETTLING,
     UNUSED, Standing, hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
@@ -49,7 +50,6 @@ cdef enum:
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
 cdef uint64_t FAIL = <uint64_t>1 << 59
-cdef uint64_t AMOUNT_LIMIT = <uint64_t>1 << TOTAL_BITS
 
 
 cdef void account_attach(
@@ -122,7 +122,7 @@ cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *t
     if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE):
         return CORRUPT
     total[0] = (<const hb_budget *>extent).total
-    return 0 if 0 < total[0] < AMOUNT_LIMIT else CORRUPT
+    return 0 if 0 < total[0] < <uint64_t>TOTAL_LIMIT else CORRUPT
 
 
 cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **refund) noexcept nogil:
@@ -263,7 +263,7 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
         if (kind == SETTLING or kind == RELEASING) and amount > hb_load_relaxed(&hold.amount):
             return CORRUPT      # more than was ever taken
         # Below the bit of a closed account: totals end at 2**62, and top-ups that race for the last of it pass that.
-        if amount >= AMOUNT_LIMIT or (available & ~MONEY_CLOSED) + amount >= MONEY_CLOSED:
+        if amount >= <uint64_t>TOTAL_LIMIT or (available & ~MONEY_CLOSED) + amount >= MONEY_CLOSED:
             return CORRUPT
         if hb_cas_pair(account.money, operation, available, own, available + amount):
             return complete(account, own)
@@ -301,7 +301,7 @@ cdef inline bint is_sound(const Account *account, const UserKey *key, const Stan
     # Of a hold that was granted: the amount is what it was, and no more has come back than that. Without the latter a
     # damaged value would be spent or given back as money that nobody ever took, and all sums would agree with it.
     cdef int kind = hold_kind(standing.state)
-    if standing.amount >= AMOUNT_LIMIT or standing.link != sealed_amount(account, key, standing.amount):
+    if standing.amount >= <uint64_t>TOTAL_LIMIT or standing.link != sealed_amount(account, key, standing.amount):
         return False
     if kind == GRANTED or kind == ADDED:
         return standing.value == 0
@@ -566,7 +566,7 @@ cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target
         answer = account_find(account, wanted, &standing)
         if answer != REPEATED:
             return answer
-        if hold_kind(standing.state) != FUNDED or target >= AMOUNT_LIMIT:
+        if hold_kind(standing.state) != FUNDED or target >= <uint64_t>TOTAL_LIMIT:
             return CORRUPT
         if standing.value >= target:
             return REPEATED

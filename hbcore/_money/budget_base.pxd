@@ -21,6 +21,11 @@ cdef struct HoldSnapshotRow:    # hbcore.HOLD_SNAPSHOT_DTYPE
     int64_t granted_at_ms
 
 
+cdef struct Supply:         # of one request of an account, which may be asked several times
+    uint64_t stamp          # what this process knew when the account was asked
+    int turns               # how often it has lacked something
+
+
 cdef struct Run:        # holds first .. end - 1 of a segment
     uint64_t segment
     uint64_t first
@@ -39,7 +44,8 @@ cdef class BudgetBase:
     cdef readonly BudgetBase parent
 
     cdef uint64_t stamp(self) noexcept nogil
-    cdef int supply(self, int answer, uint64_t stamp) except -1
+    cdef Supply first_ask(self) noexcept nogil
+    cdef int supply(self, int answer, Supply *ask) except -1 with gil
     cdef int attach_levels(self) except -1
     cdef int attach(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
     cdef int make_next(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1
@@ -54,11 +60,7 @@ cdef class BudgetBase:
     cdef object raise_corrupt(self)
 
 
-cdef object engine_name(Region region)
 cdef uint64_t budget_size(uint64_t name_length) noexcept nogil
-cdef int budget_check(
-    Region region, const hb_budget *terms, const unsigned char *name, uint64_t name_length, UserKey *out
-) except -1
 cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int depth)
 cdef BudgetBase budget_base_at(Region region, uint64_t offset)
 cdef int depth_of(BudgetBase base)

@@ -6,17 +6,19 @@ budget, but not its public methods, asks for a budget base.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport directory_allocate, name_hash, publish_extent, retire_extent
 from hbcore._file.format cimport (
-    HB_GRAIN, HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent, hb_hold,
+    HB_GRAIN, HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent, hb_hold, whole_units,
 )
-from hbcore._file.region cimport Region, extent_size
-from hbcore._keys.user cimport UserKey, siphash128
+from hbcore._file.record cimport BUDGET_TERMS, record_is_sound
+from hbcore._file.region cimport Region, engine_name, extent_size
+from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CROWDED, FULL, LACKING, NOT_FOUND, REPEATED, UNSEEN
 from hbcore._lib.atomics cimport hb_cas, hb_fetch_add_relaxed, hb_load_acquire, hb_load_private, hb_store_private
+from hbcore._lib.limits cimport NAME_LIMIT, TOTAL_LIMIT
 from hbcore._money.account cimport account_attach, account_find, account_read, account_reserve
 from hbcore._money.account_scan cimport Sums, account_count
 from hbcore._money.hold cimport ADDED, FUNDED, SETTLED, Standing, hold_kind, hold_time
@@ -24,16 +26,13 @@ from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 
 from hbcore.errors import CorruptFileError, EngineFullError
 from hbcore.types import HOLD_SNAPSHOT_DTYPE
-from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT
 
 cdef enum:
-    NAME_LIMIT = 255
     LEVEL_HEADER = 64           # a level is an extent; its holds begin after the header
 
 if sizeof(HoldSnapshotRow) != HOLD_SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
 
-cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
 cdef Region NO_REGION = Region()    # closed for ever: of a Budget that Budget.__new__ alone has made
 
 
@@ -58,26 +57,38 @@ cdef class BudgetBase:
         # is asked.
         return hb_load_private(&self.region.known_size) + hb_load_private(&self.attached)
 
-    cdef int supply(self, int answer, uint64_t stamp) except -1:
+    cdef Supply first_ask(self) noexcept nogil:
+        # Every request of the account is a loop: ask; if the answer is one for the caller, stop; else supply, and ask
+        # again. This begins it.
+        cdef Supply ask
+        ask.stamp = self.stamp()
+        ask.turns = 0
+        return ask
+
+    cdef int supply(self, int answer, Supply *ask) except -1 with gil:
         # Do what an account cannot do without Python; the caller asks it again. Other threads that share this handle
         # may have been told the same: whoever comes after the first of them only asks again. Without that look the
         # second would make one more level, the next and larger.
+        ask.turns += 1
+        if ask.turns > SUPPLY_LIMIT:
+            self.raise_corrupt()
         if answer == LACKING:
             # That nothing is left to attach is no damage: another thread may have done it since. Whatever the file
             # names is attached now, so that an account lacks something only as often as something is made.
             self.attach_levels()
         elif answer == UNSEEN:
             self.region.contains(0, self.region.capacity)
-            if self.stamp() // HB_GRAIN == stamp // HB_GRAIN:
+            if self.stamp() // HB_GRAIN == ask.stamp // HB_GRAIN:
                 self.raise_corrupt()
         elif answer != CROWDED and answer != FULL:
             self.raise_corrupt()
-        elif self.stamp() % HB_GRAIN != stamp % HB_GRAIN:
-            return 0        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
+        elif self.stamp() % HB_GRAIN != ask.stamp % HB_GRAIN:
+            pass        # at most once for every level and segment that there can be: fewer than SUPPLY_LIMIT
         elif answer == CROWDED:
             self.make_next(self.account.index.level_offsets, self.account.index.levels, HB_LEVELS, True)
         else:
             self.make_next(self.account.index.segment_offsets, self.account.index.segments, HB_SEGMENTS, False)
+        ask.stamp = self.stamp()        # before the account is asked again
         return 0
 
     cdef int attach_levels(self) except -1:
@@ -130,30 +141,24 @@ cdef class BudgetBase:
 
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
         # REPEATED or NOT_FOUND
-        cdef uint64_t stamp
-        cdef int answer, _turn
-        for _turn in range(SUPPLY_LIMIT):
-            stamp = self.stamp()
+        cdef Supply ask = self.first_ask()
+        cdef int answer
+        while True:
             answer = account_find(&self.account, key, standing)
             if answer == REPEATED or answer == NOT_FOUND:
                 return answer
-            with gil:
-                self.supply(answer, stamp)
-        with gil:
-            self.raise_corrupt()
+            self.supply(answer, &ask)
 
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
         # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
-        cdef uint64_t stamp
-        cdef int answer, _turn
+        cdef Supply ask = self.first_ask()
+        cdef int answer
         standing.announced = 0
-        for _turn in range(SUPPLY_LIMIT):
-            stamp = self.stamp()
+        while True:
             answer = account_reserve(&self.account, key, kind, value, amount, hb_now_ms(), standing)
             if 0 <= answer < LACKING:
                 return answer
-            self.supply(answer, stamp)
-        self.raise_corrupt()
+            self.supply(answer, &ask)
 
     # ---- reading all of it
 
@@ -174,13 +179,13 @@ cdef class BudgetBase:
 
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
         # REPEATED or NOT_FOUND
-        cdef uint64_t stamp = self.stamp()
-        cdef int answer = account_read(&self.account, number, key, standing)
-        while answer != REPEATED and answer != NOT_FOUND:
-            self.supply(answer, stamp)
-            stamp = self.stamp()
+        cdef Supply ask = self.first_ask()
+        cdef int answer
+        while True:
             answer = account_read(&self.account, number, key, standing)
-        return answer
+            if answer == REPEATED or answer == NOT_FOUND:
+                return answer
+            self.supply(answer, &ask)
 
     cdef int64_t snapshot(self, HoldSnapshotRow *rows, uint64_t limit) except -1:
         cdef uint64_t at, count = 0
@@ -211,21 +216,22 @@ cdef class BudgetBase:
         # All holds, once.
         cdef Sums before
         cdef Run run
-        cdef uint64_t stamp
+        cdef Supply ask
         cdef int answer
         run.segment = run.end = 0
         sums.count = sums.taken = sums.added = sums.settled = sums.digest = 0
         self.attach_levels()
         while self.next_run(&run):
-            answer = LACKING
-            while answer != 0:
-                before = sums[0]
-                stamp = self.stamp()
+            ask = self.first_ask()
+            before = sums[0]
+            while True:
                 with nogil:
                     answer = account_count(&self.account, run.first, run.end, sums)
-                if answer != 0:
-                    sums[0] = before
-                    self.supply(answer, stamp)
+                if answer == 0:
+                    break
+                sums[0] = before
+                ask.turns = 0       # a run is long: meanwhile others may have made more than one request can need
+                self.supply(answer, &ask)
         return 0
 
     cdef list children(self):
@@ -252,14 +258,6 @@ cdef class BudgetBase:
 
 # ---- making ---------------------------------------------------------------------------------------------------------
 
-cdef object engine_name(Region region):
-    return "in memory" if region.path is None else repr(region.path)
-
-
-cdef inline uint64_t whole_units(uint64_t size) noexcept nogil:
-    return (size + HB_UNIT - 1) // HB_UNIT * HB_UNIT
-
-
 cdef uint64_t budget_size(uint64_t name_length) noexcept nogil:
     return sizeof(hb_budget) + whole_units(name_length) + 8 * level_size(0) + segment_size(0) * sizeof(hb_hold)
 
@@ -267,18 +265,6 @@ cdef uint64_t budget_size(uint64_t name_length) noexcept nogil:
 cdef inline uint64_t extent_size_of(uint64_t i, bint is_level) noexcept nogil:
     # The extent of a level or a segment.
     return LEVEL_HEADER + (8 * level_size(i) if is_level else segment_size(i) * sizeof(hb_hold))
-
-
-cdef int budget_check(
-    Region region, const hb_budget *terms, const unsigned char *name, uint64_t name_length, UserKey *out
-) except -1:
-    # A keyed hash of what a budget is: its kind and parent, its total, its name.
-    cdef unsigned char[24 + NAME_LIMIT] message
-    memcpy(message, &terms.extent.kind, 16)
-    memcpy(message + 16, &terms.total, 8)
-    memcpy(message + 24, name, name_length)
-    siphash128(region.header.directory_key, message, 24 + name_length, out)
-    return 0
 
 
 cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int depth):
@@ -290,7 +276,6 @@ cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int 
     cdef unsigned char[NAME_LIMIT] name
     cdef char *level
     cdef uint64_t size, length
-    cdef UserKey check
     where = f"the budget at byte {offset} of the engine {engine_name(region)}"
     if shared == NULL:
         raise CorruptFileError(f"{where} is damaged")
@@ -300,8 +285,7 @@ cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int 
     if copy.extent.name_offset != sizeof(hb_budget) or not 1 <= length <= NAME_LIMIT or size < budget_size(length):
         raise CorruptFileError(f"{where} has an impossible size")
     memcpy(name, <char *>shared + sizeof(hb_budget), length)
-    budget_check(region, &copy, name, length, &check)
-    if memcmp(&check, copy.check, 16) != 0 or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
+    if not record_is_sound(region, &copy.extent, BUDGET_TERMS, name, length) or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
         raise CorruptFileError(f"{where} has impossible terms")
     encoded = name[:length]
     base.name = encoded.decode(errors="backslashreplace")

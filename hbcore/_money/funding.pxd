@@ -26,4 +26,3 @@ cdef str top_up_conflict(BudgetBase budget, object key, uint64_t present, uint64
 cdef int pledge(BudgetBase budget, uint64_t amount) except -1
 cdef int check_limit(BudgetBase budget, uint64_t amount) except -1
 cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) except -1
-cdef int finish_top_ups(BudgetBase budget) except -1

@@ -6,9 +6,8 @@ what a closed child gives back is told to the parent as a sum of all refunds so 
 twice.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
-from hbcore._claims.tranche cimport tranche_check
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport (
     Name, directory_allocate, directory_find, directory_insert, directory_name, directory_set_funded, extent_name,
@@ -17,19 +16,17 @@ from hbcore._file.directory cimport (
 from hbcore._file.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_extent, hb_top_up, hb_tranche,
 )
+from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_is_sound, record_seal
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey, siphash128
-from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED, UNSEEN
+from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
+from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.account cimport account_available, account_decide, account_find, account_refund, account_reserve
-from hbcore._money.budget_base cimport SUPPLY_LIMIT, BudgetBase, budget_base_at
-from hbcore._money.hold cimport ADDING, FUNDED, FUNDING, Standing, hold_kind
+from hbcore._money.budget_base cimport BudgetBase, Supply, budget_base_at
+from hbcore._money.hold cimport FUNDED, FUNDING, Standing, hold_kind
 
 from hbcore.errors import InsufficientBudgetError
-from hbcore.terms import TOTAL_LIMIT as _TOTAL_LIMIT
-
-cdef int64_t TOTAL_LIMIT = _TOTAL_LIMIT
-
 
 # ---- children -------------------------------------------------------------------------------------------------------
 
@@ -99,26 +96,21 @@ cdef int child_fund(
     Region region, BudgetBase parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
 ) except -1 nogil:
     # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as BudgetBase.put.
-    cdef uint64_t stamp = 0
-    cdef int answer = UNSEEN
-    cdef int _turn
+    cdef Supply ask = parent.first_ask()
+    cdef int answer
     standing.announced = 0
-    for _turn in range(SUPPLY_LIMIT):
-        stamp = parent.stamp()
+    while True:
         answer = account_reserve(&parent.account, &name.key, FUNDING, offset, total, hb_now_ms(), standing)
         if 0 <= answer < LACKING:
             return answer
-        child_supply(region, parent, offset, answer, standing.announced, stamp)
-    return child_supply(region, parent, offset, answer, standing.announced, stamp, True)
+        child_supply(region, parent, offset, answer, standing.announced, &ask)
 
 
 cdef int child_supply(
-    Region region, BudgetBase parent, uint64_t offset, int answer, uint64_t announced, uint64_t stamp, bint is_enough=False
+    Region region, BudgetBase parent, uint64_t offset, int answer, uint64_t announced, Supply *ask
 ) except -1 with gil:
     try:
-        if is_enough:
-            parent.raise_corrupt()
-        parent.supply(answer, stamp)
+        parent.supply(answer, ask)
     except BaseException:
         # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
         if announced == 0:
@@ -137,15 +129,12 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef UserKey key
     cdef Standing standing
     cdef Name place
-    cdef uint64_t stamp
-    cdef int answer, _turn
+    cdef Supply ask
+    cdef int answer
     cdef bytes name
     if kind == HB_KIND_TOP_UP:
         record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-        if record == NULL:
-            return False
-        top_up_check(region, record, &key)
-        if memcmp(&key, record.check, 16) != 0:
+        if record == NULL or not record_is_sound(region, &record.extent, TOP_UP_TERMS, NULL, 0):
             return False        # half made, or damaged
         parent = budget_base_at(region, record.extent.parent).parent
         if parent is None:
@@ -154,7 +143,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         key.high = record.key[1]
     elif kind == HB_KIND_TRANCHE:
         tranche = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
-        if tranche == NULL or not tranche_check(region, tranche, &key):
+        if tranche == NULL or not record_is_sound(region, &tranche.extent, TRANCHE_TERMS, NULL, 0):
             return False
         extent = region.extent(tranche.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
         if extent == NULL or extent.parent == 0:
@@ -171,8 +160,8 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         key = place.key
     else:
         return False
-    for _turn in range(SUPPLY_LIMIT):
-        stamp = parent.stamp()
+    ask = parent.first_ask()
+    while True:
         if region.is_readonly:
             answer = account_find(&parent.account, &key, &standing)
         else:
@@ -185,8 +174,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
             if not region.is_readonly and (kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE):
                 directory_name(region, &place, offset)
             return True
-        parent.supply(answer, stamp)
-    parent.raise_corrupt()
+        parent.supply(answer, &ask)
 
 directory_set_funded(child_is_funded)
 
@@ -195,17 +183,15 @@ directory_set_funded(child_is_funded)
 
 cdef int refund_from(BudgetBase parent, const UserKey *key, uint64_t target) except -1:
     # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
-    cdef uint64_t stamp
-    cdef int answer, _turn
-    for _turn in range(SUPPLY_LIMIT):
-        stamp = parent.stamp()
+    cdef Supply ask = parent.first_ask()
+    cdef int answer
+    while True:
         answer = account_refund(&parent.account, key, target)
         if answer == REPEATED:
             return refund_upwards(parent)
         if answer == NOT_FOUND:
             parent.raise_corrupt()
-        parent.supply(answer, stamp)
-    parent.raise_corrupt()
+        parent.supply(answer, &ask)
 
 
 cdef int refund_upwards(BudgetBase budget) except -1:
@@ -219,14 +205,6 @@ cdef int refund_upwards(BudgetBase budget) except -1:
 
 
 # ---- top-ups --------------------------------------------------------------------------------------------------------
-
-cdef int top_up_check(Region region, const hb_top_up *record, UserKey *out) except -1:
-    cdef unsigned char[40] message
-    memcpy(message, &record.extent.kind, 16)
-    memcpy(message + 16, &record.total, 24)
-    siphash128(region.header.directory_key, message, 40, out)
-    return 0
-
 
 cdef UserKey top_up_key(BudgetBase budget, const UserKey *key):
     # A name space of its own: under another key than all holds, and with the budget in it.
@@ -278,7 +256,6 @@ cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) exc
     # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
     cdef hb_top_up *record
     cdef Standing standing
-    cdef UserKey check
     cdef int64_t offset
     cdef int answer
     cdef bint is_closed
@@ -293,8 +270,7 @@ cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) exc
     record.total = amount
     record.key[0] = key.low
     record.key[1] = key.high
-    top_up_check(budget.region, record, &check)
-    memcpy(record.check, &check, 16)
+    record_seal(budget.region, &record.extent, TOP_UP_TERMS, NULL, 0)
     try:
         answer = budget.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
     except BaseException:
@@ -307,33 +283,3 @@ cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) exc
     else:
         retire_extent(budget.region, <uint64_t>offset)
     return answer
-
-
-def growth():
-    """Return the module of the envelopes' top-ups, which lies above this one."""
-    from hbcore import growth
-    return growth
-
-
-cdef int finish_top_ups(BudgetBase budget) except -1:
-    # Of sub-budgets and envelopes: what this budget has granted to them and a death has kept from them.
-    cdef hb_top_up *record
-    cdef BudgetBase child
-    cdef Standing standing
-    cdef UserKey key
-    for offset in budget.children():
-        record = <hb_top_up *>budget.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-        if record == NULL:
-            if budget.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche)) != NULL:
-                growth().finish_tranche(budget.region, offset)
-            continue
-        top_up_check(budget.region, record, &key)
-        if memcmp(&key, record.check, 16) != 0:
-            budget.raise_corrupt()
-        key.low = record.key[0]
-        key.high = record.key[1]
-        child = budget_base_at(budget.region, record.extent.parent)
-        if child.look_up(&key, &standing) == NOT_FOUND:
-            child.put(&key, ADDING, record.total, record.total, &standing)
-            refund_upwards(child)
-    return 0

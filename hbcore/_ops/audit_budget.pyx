@@ -10,23 +10,24 @@ that a sound engine is never called unsound, and damage is found unless it moves
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._claims.packets cimport Counts
-from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_step
+from hbcore._claims.tranche cimport Tranche, tranche_step
 from hbcore._file.directory cimport extent_name, name_hash
 from hbcore._file.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, HB_SEGMENTS, hb_budget, hb_envelope, hb_extent,
     hb_top_up, hb_tranche,
 )
+from hbcore._file.record cimport TRANCHE_TERMS, record_is_sound
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.answers cimport CORRUPT, LACKING, NOT_FOUND
+from hbcore._lib.answers cimport CORRUPT, NOT_FOUND
 from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private
 from hbcore._money.account cimport MONEY_CLOSED, account_available, account_money
 from hbcore._money.account_scan cimport Sums, account_check
-from hbcore._money.budget_base cimport Run
-from hbcore._money.funding cimport finish_top_ups, refund_from, refund_upwards
+from hbcore._money.budget_base cimport Run, Supply
+from hbcore._money.funding cimport refund_from, refund_upwards
 from hbcore._money.hold cimport ADDED, FUNDED, Standing, hold_kind
 from hbcore._money.hold_index cimport segment_first
-from hbcore._ops.top_up cimport is_appended
+from hbcore._ops.top_up cimport finish_top_ups, is_appended
 from hbcore.budget cimport Budget, budget_at
 from hbcore.envelope cimport Envelope
 
@@ -43,7 +44,7 @@ cdef int audit_places(Budget budget) except -1:
     # Every hold stands where its key leads.
     cdef uint64_t place
     cdef Run run
-    cdef uint64_t stamp
+    cdef Supply ask
     cdef int answer
     # A segment is there before the number of the next hold passes it.
     cdef uint64_t next_hold = hb_load_acquire(budget.account.index.next)
@@ -55,17 +56,18 @@ cdef int audit_places(Budget budget) except -1:
     if next_hold > segment_first(segment):
         raise AuditError(f"budget {budget.name!r}: {next_hold} is not where its next hold can be")
     while budget.next_run(&run):
-        answer = LACKING
-        while answer != 0:
-            stamp = budget.stamp()
+        ask = budget.first_ask()
+        while True:
             with nogil:
                 answer = account_check(&budget.account, run.first, run.end, &place)
+            if answer == 0:
+                break
             if answer == CORRUPT:
                 raise AuditError(
                     f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
-            if answer != 0:
-                budget.supply(answer, stamp)
+            ask.turns = 0       # a run is long: meanwhile others may have made more than one request can need
+            budget.supply(answer, &ask)
     return 0
 
 
@@ -164,7 +166,7 @@ def audit_budgets(budgets, envelopes):
         if envelope.budget is not None:
             audit_child(envelope.region, envelope.budget, envelope.offset, envelope.name.encode(), HB_KIND_ENVELOPE,
                         envelope.deck.first.terms.total)
-            audit_parts(envelope)
+            audit_tranches(envelope)
             audit_refund(envelope.region, envelope.budget, HB_KIND_ENVELOPE, envelope.name,
                          partial(given_by_envelope, envelope))
     stats = [budget.stats() for budget in budgets]
@@ -188,7 +190,7 @@ def given_by_envelope(Envelope envelope not None):
     return counts.amount_refunded
 
 
-cdef int audit_parts(Envelope envelope) except -1:
+cdef int audit_tranches(Envelope envelope) except -1:
     # What an envelope was topped up by is a hold of its budget, each for itself.
     cdef Tranche *tranche = &envelope.deck.first
     cdef Tranche *before
@@ -299,7 +301,8 @@ cdef int audit_tranche(Budget budget, uint64_t offset) except -1:
     cdef hb_extent *extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
     cdef Standing standing
     cdef UserKey key
-    if extent == NULL or extent.parent != budget.offset or not tranche_check(region, record, &key):
+    if (extent == NULL or extent.parent != budget.offset
+            or not record_is_sound(region, &record.extent, TRANCHE_TERMS, NULL, 0)):
         raise AuditError(f"budget {budget.name!r} holds money for the damaged top-up at byte {offset}")
     if not region.is_readonly:
         finish_tranche(region, offset)

@@ -48,8 +48,8 @@ cdef enum:
     HIDDEN = 10
     BAD_WORKER = 11
     BAD_REPLACEMENT = 12
-    BAD_PART = 13
-    NO_PART = 14
+    BAD_TRANCHE = 13
+    NO_TRANCHE = 14
 
 cdef struct Finding:
     uint64_t packet     # or stratum, or index word
@@ -140,7 +140,7 @@ cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
         total += tranche.terms.total
         sums.packets += tranche.terms.packets
         if tranche_step(deck.attach, deck.owner, &tranche) != 0:
-            return BAD_PART
+            return BAD_TRANCHE
     finding.expected = total
     finding.present = sums.total
     return SOUND if sums.total == total else BAD_SUM
@@ -199,7 +199,7 @@ cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogi
             tranche = tranche_of(deck, packet)
             if tranche == NULL:
                 finding.packet = packet
-                return NO_PART
+                return NO_TRANCHE
             word = hb_load_acquire(&tranche.strata[stratum_of(&tranche.terms, place_in(tranche, packet))])
             kind = slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state))
             # A slot is HELD before its stratum is opened by who holds it, and may be refunded by who came too late.
@@ -280,8 +280,8 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         HIDDEN: f"{where}: packet {finding.packet} is free, but the free map hides it from claims",
         BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
         BAD_REPLACEMENT: f"{where}: the replacement of its index cannot go on",
-        BAD_PART: f"{where}: one of its top-ups is damaged",
-        NO_PART: f"{where}: packet {finding.packet} is taken, but the envelope has no such packet",
+        BAD_TRANCHE: f"{where}: one of its top-ups is damaged",
+        NO_TRANCHE: f"{where}: packet {finding.packet} is taken, but the envelope has no such packet",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
     }[status]
 

@@ -13,30 +13,29 @@ from hbcore._claims.packets cimport envelope_size
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, directory_allocate, directory_prefetch, name_message, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, hb_envelope
+from hbcore._file.record cimport ENVELOPE_TERMS, record_message, record_seal
 from hbcore._file.region cimport Region
 from hbcore._keys.batch cimport GROUP, Message, siphash128_group
-from hbcore._keys.user cimport UserKey, siphash128
+from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, REPEATED
+from hbcore._lib.limits cimport NAME_LIMIT, SEED_SIZE
 from hbcore._money.account cimport account_prefetch
 from hbcore._money.funding cimport CHILD_CLOSED, child_afford, child_find, child_insert, insufficient
 from hbcore._ops.request cimport (
-    SEED_SIZE, BatchRequest, Request, is_default_law, plain_batch_request, plain_request, request_as_terms,
-    request_from, request_of, text_of,
+    BatchRequest, Request, is_default_law, plain_batch_request, plain_request, request_as_terms, request_from,
+    request_of, text_of,
 )
 from hbcore._split.law cimport Terms, strata_of
 from hbcore._split.stream cimport Stream, stream_init, stream_word
 from hbcore.budget cimport Budget, budget_set_envelopes
-from hbcore.envelope cimport (
-    NAME_LIMIT, TERMS_MESSAGE, Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged,
-    terms_message,
-)
+from hbcore.envelope cimport Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged
 
 from os import urandom
 
 import numpy as np
 
 from hbcore.errors import NotFoundError
-from hbcore._ops.checked_batch import common_terms, checked_batch
+from hbcore._ops.batch_request import common_terms, checked_batch
 from hbcore.terms import check_lookup, check_same_terms, envelope_terms, object_name
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -132,8 +131,6 @@ cdef object get_envelope(
     cdef Name place
     cdef Request request
     cdef hb_envelope image
-    cdef unsigned char[TERMS_MESSAGE] message
-    cdef UserKey check
     cdef const unsigned char *text = NULL
     cdef uint64_t length = 0
     cdef uint64_t available = 0
@@ -166,8 +163,7 @@ cdef object get_envelope(
         if not request.has_seed:
             fresh_seed(request.terms.seed)
         fill(&place, &request, hb_now_ms(), &image)
-        siphash128(region.header.directory_key, message, terms_message(&image, text, length, message), &check)
-        memcpy(image.check, &check, 16)
+        record_seal(region, &image.extent, ENVELOPE_TERMS, text, length)
         status = create(region, budget, &place, &image, &offset, &available)
         if offset < 0:
             raise insufficient(budget, f"envelope {name!r}", request.terms.total, <int>offset, available)
@@ -297,8 +293,8 @@ cdef void fill_group(
             if not making.request.has_seed:
                 draw_seed(stream, making.request.terms.seed)
             fill(&making.name, &making.request, now_ms, &making.image)
-            messages[count].size = terms_message(
-                &making.image, making.name.text, making.name.length, messages[count].bytes
+            messages[count].size = record_message(
+                &making.image.extent, ENVELOPE_TERMS, making.name.text, making.name.length, messages[count].bytes
             )
             count += 1
     siphash128_group(region.header.directory_key, messages, count, checks)

@@ -14,9 +14,9 @@ from hbcore._claims.transitions cimport ledger_reclaim
 from hbcore._file.clock cimport hb_boot_ms
 from hbcore._file.directory cimport is_named
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot
-from hbcore._file.region cimport FIRST_EXTENT, Region, extent_phase, extent_size
+from hbcore._file.region cimport CHAIN_BROKEN, CHAIN_EXTENT, Region, extent_phase
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_store_relaxed
+from hbcore._lib.atomics cimport hb_cas, hb_load_relaxed, hb_store_relaxed
 from hbcore._split.law cimport stratum_of
 from hbcore.envelope cimport Envelope, envelope_at
 
@@ -31,17 +31,13 @@ def recover(Region region):
     Raises:
         CorruptFileError: the chain of extents is broken, so that not everything can be found.
     """
-    cdef uint64_t offset = FIRST_EXTENT
+    cdef uint64_t offset = 0
+    cdef uint64_t state
     cdef hb_extent *extent
     cdef Envelope envelope
-    cdef uint64_t state
-    while True:     # each turn passes one extent
+    cdef int step = region.next_extent(&offset, &state)
+    while step == CHAIN_EXTENT:
         extent = <hb_extent *>(region.base + offset)
-        state = hb_load_acquire(&extent.state) if region.contains(offset, sizeof(hb_extent)) else 0
-        if state == 0 and offset >= hb_load_relaxed(&region.header.frontier):
-            return
-        if extent_size(state) == 0 or not region.contains(offset, extent_size(state)):
-            raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
         if extent_phase(state) == HB_PHASE_MAKING:
             state ^= HB_PHASE_MAKING ^ (HB_PHASE_LIVE if is_named(region, offset) else HB_PHASE_RETIRED)
             hb_store_relaxed(&extent.state, state)
@@ -53,7 +49,9 @@ def recover(Region region):
             else:
                 with nogil:
                     recover_deck(&envelope.deck, region)
-        offset += extent_size(state)
+        step = region.next_extent(&offset, &state)
+    if step == CHAIN_BROKEN:
+        raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
 
 
 cdef void recover_deck(Deck *deck, Region region) noexcept nogil:

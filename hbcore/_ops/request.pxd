@@ -2,11 +2,8 @@
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
+from hbcore._lib.limits cimport SEED_SIZE
 from hbcore._split.law cimport Terms
-
-cdef enum:
-    SEED_SIZE = 32
-
 
 cdef struct Request:           # what an envelope is to be
     Terms terms             # as far as they are given: nothing in it is derived, and the seed only if there is one

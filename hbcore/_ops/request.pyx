@@ -11,14 +11,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from hbcore._lib.integers cimport hb_read_integer
+from hbcore._lib.limits cimport CONCENTRATION_LIMIT, NAME_LIMIT, PACKET_LIMIT, PER_USER_LIMIT, SEED_SIZE
 from hbcore._split.law cimport Terms, terms_valid
 
 import numpy as np
 
 from hbcore.terms import (
-    CONCENTRATION_LIMIT as _CONCENTRATION_LIMIT, EXPIRY_LIMIT_MS as _EXPIRY_LIMIT_MS,
-    HOLD_LIMIT_SECONDS as _HOLD_LIMIT_SECONDS, LAWS as _LAWS, LOOKUP as _LOOKUP, NAME_LIMIT as _NAME_LIMIT,
-    PACKET_LIMIT as _PACKET_LIMIT, PER_USER_LIMIT as _PER_USER_LIMIT, Terms as CheckedTerms,
+    EXPIRY_LIMIT_MS as _EXPIRY_LIMIT_MS, HOLD_LIMIT_SECONDS as _HOLD_LIMIT_SECONDS, LAWS as _LAWS, LOOKUP as _LOOKUP,
+    Terms as CheckedTerms,
 )
 
 cdef extern from "Python.h":
@@ -27,12 +27,8 @@ cdef extern from "Python.h":
 cdef tuple LAWS = _LAWS
 cdef object DEFAULT_LAW = _LOOKUP["law"]
 cdef unsigned int DEFAULT_LAW_NUMBER = LAWS.index(DEFAULT_LAW)
-cdef uint64_t CONCENTRATION_LIMIT = _CONCENTRATION_LIMIT
 cdef int64_t EXPIRY_LIMIT = _EXPIRY_LIMIT_MS // 1000
 cdef int64_t HOLD_LIMIT = _HOLD_LIMIT_SECONDS
-cdef Py_ssize_t NAME_LIMIT = _NAME_LIMIT
-cdef uint64_t PACKET_LIMIT = _PACKET_LIMIT
-cdef uint64_t PER_USER_LIMIT = _PER_USER_LIMIT
 
 
 # ---- one ------------------------------------------------------------------------------------------------------------

@@ -17,29 +17,31 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from hbcore._claims.packets cimport deck_open
-from hbcore._claims.tranche cimport Tranche, tranche_check, tranche_step
+from hbcore._claims.tranche cimport Tranche, tranche_step
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
-from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
+from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_envelope, hb_top_up, hb_tranche
+from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_is_sound, record_seal
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey, siphash128, user_key
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, INSUFFICIENT, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_cas, hb_fence_full, hb_load_acquire
+from hbcore._lib.limits cimport TOP_UP_LIMIT, TOTAL_LIMIT
 from hbcore._money.account cimport account_available
-from hbcore._money.funding cimport refund_from
-from hbcore._money.hold cimport FUNDING, Standing
+from hbcore._money.budget_base cimport BudgetBase, budget_base_at
+from hbcore._money.funding cimport refund_from, refund_upwards
+from hbcore._money.hold cimport ADDING, FUNDING, Standing
 from hbcore._split.law cimport Terms, terms_from_python, terms_prepare
 from hbcore.budget cimport Budget, as_key
-from hbcore.envelope cimport Envelope, envelope_at, envelope_terms_of
+from hbcore.envelope cimport Envelope, envelope_at, envelope_set_top_up, envelope_terms_of
 
 from os import urandom
 
 from hbcore.budget import Hold
 from hbcore.errors import CorruptFileError
 from hbcore.types import State
-from hbcore.terms import TOP_UP_LIMIT as _TOP_UP_LIMIT, check_room, check_same_top_up, top_up_terms
+from hbcore.terms import check_room, check_same_top_up, top_up_terms
 
-cdef uint64_t TOP_UP_LIMIT = _TOP_UP_LIMIT
 
 cdef enum:
     # append
@@ -48,8 +50,8 @@ cdef enum:
     WAS_APPENDED = 2
 
 
-def envelope_top_up(Envelope envelope not None, key, amount, packets, seed):
-    """Add packets to a live envelope; see ``Envelope.top_up``."""
+cdef object envelope_top_up(Envelope envelope, object key, object amount, object packets, object seed):
+    # Implements Envelope.top_up.
     cdef UserKey hash
     cdef Tranche *tranche
     cdef int status = REPEATED
@@ -190,7 +192,6 @@ cdef uint64_t write_tranche(Envelope envelope, const UserKey *key, object checke
     cdef Region region = envelope.region
     cdef Terms terms
     cdef hb_tranche *record
-    cdef UserKey check
     cdef uint64_t offset
     terms_from_python(&terms, checked if checked.seed is not None else checked._replace(seed=urandom(32)))
     terms_prepare(&terms)
@@ -204,8 +205,7 @@ cdef uint64_t write_tranche(Envelope envelope, const UserKey *key, object checke
     record.key[0] = key.low
     record.key[1] = key.high
     memcpy(record.seed, terms.seed, 32)
-    tranche_check(region, record, &check)
-    memcpy(record.check, &check, 16)
+    record_seal(region, &record.extent, TRANCHE_TERMS, NULL, 0)
     return offset
 
 
@@ -243,7 +243,7 @@ cdef int append(
             return WAS_APPENDED
         if following == 0:
             if (packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets
-                    or sum + tranche.terms.total + total >= <uint64_t>1 << 62 or tranche.number >= TOP_UP_LIMIT):
+                    or sum + tranche.terms.total + total >= <uint64_t>TOTAL_LIMIT or tranche.number >= TOP_UP_LIMIT):
                 return REFUSED
             # Release: whoever reads the offset sees all of the tranche.
             if hb_cas(tranche.following, 0, offset):
@@ -267,7 +267,7 @@ def finish_tranche(Region region not None, uint64_t offset):
     cdef Envelope envelope
     cdef UserKey key
     cdef int answer
-    if record == NULL or not tranche_check(region, record, &key):
+    if record == NULL or not record_is_sound(region, &record.extent, TRANCHE_TERMS, NULL, 0):
         raise CorruptFileError(f"the top-up at byte {offset} of the engine {region.path!r} is damaged")
     key.low = record.key[0]
     key.high = record.key[1]
@@ -293,14 +293,36 @@ def finish_tranches(Envelope envelope not None):
         envelope.close()
 
 
+cdef int finish_top_ups(BudgetBase budget) except -1:
+    # Let sub-budgets and envelopes have what this budget has granted to them and a death has kept from them.
+    cdef hb_top_up *record
+    cdef BudgetBase child
+    cdef Standing standing
+    cdef UserKey key
+    for offset in budget.children():
+        record = <hb_top_up *>budget.region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
+        if record == NULL:
+            if budget.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche)) != NULL:
+                finish_tranche(budget.region, offset)
+            continue
+        if not record_is_sound(budget.region, &record.extent, TOP_UP_TERMS, NULL, 0):
+            budget.raise_corrupt()
+        key.low = record.key[0]
+        key.high = record.key[1]
+        child = budget_base_at(budget.region, record.extent.parent)
+        if child.look_up(&key, &standing) == NOT_FOUND:
+            child.put(&key, ADDING, record.total, record.total, &standing)
+            refund_upwards(child)
+    return 0
+
+
 cdef bint is_appended(Region region, uint64_t offset) except -1:
     # For the directory: whether the tranche at `offset` is in the chain of its envelope.
     cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef hb_envelope *envelope
     cdef uint64_t *place
     cdef uint64_t following, _turn
-    cdef UserKey check
-    if record == NULL or not tranche_check(region, record, &check):
+    if record == NULL or not record_is_sound(region, &record.extent, TRANCHE_TERMS, NULL, 0):
         return False        # half made, or damaged
     envelope = <hb_envelope *>region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     if envelope == NULL:
@@ -317,3 +339,4 @@ cdef bint is_appended(Region region, uint64_t offset) except -1:
     return False
 
 directory_set_appended(is_appended)
+envelope_set_top_up(envelope_top_up)

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
+from hbcore._lib.limits cimport CONCENTRATION_LIMIT, PACKET_LIMIT, TOTAL_LIMIT
 from hbcore._lib.wide cimport hb_lowest_bit, hb_multiply, hb_multiply_divide, hb_product_below
 from hbcore._split.stream cimport (
     DOMAIN_ROTATION, DOMAIN_SPLIT, Stream, stream_below, stream_below32, stream_fill_below, stream_init, stream_shuffle,
@@ -24,7 +25,6 @@ cdef enum:
     DIRICHLET = 2
     REJECTION_CELLS = 512
     ROUNDS = 48
-    CONCENTRATION_LIMIT = 64
     SMALL_SORT = 24
     MAP_BITS = 40           # from about so many places a value on, sorting is faster than a map (measured)
     STACK_PLACES = 1024
@@ -32,7 +32,7 @@ cdef enum:
 
 cdef bint terms_valid(const Terms *terms) noexcept nogil:
     # Terms may come from a file that somebody else has written: everything the laws rely on is checked here.
-    if not (1 <= terms.total < <uint64_t>1 << 62 and 1 <= terms.packets < <uint64_t>1 << 40):
+    if not (1 <= terms.total < <uint64_t>TOTAL_LIMIT and 1 <= terms.packets < PACKET_LIMIT):
         return False
     if terms.law > DIRICHLET or not 1 <= terms.concentration <= CONCENTRATION_LIMIT:
         return False

@@ -7,7 +7,7 @@ from typing import NoReturn, Self
 
 import numpy as np
 
-from hbcore._ops.checked_batch import checked_batch
+from hbcore._ops.batch_request import checked_batch
 from hbcore.errors import EngineClosedError, NotFoundError
 from hbcore.reference.budget import Budget
 from hbcore.reference.envelope import Envelope

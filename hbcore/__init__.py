@@ -35,6 +35,7 @@ from hbcore.errors import (
     NotFoundError,
     ReadOnlyError,
 )
+from hbcore.terms import LawName, Terms
 from hbcore.types import (
     CLAIM_DTYPE,
     HOLD_DTYPE,
@@ -47,6 +48,8 @@ from hbcore.types import (
     EnvelopeStats,
     State,
     Status,
+    User,
+    Users,
     WorkerInfo,
 )
 
@@ -75,10 +78,14 @@ __all__ = [
     "Hold",
     "IncompatibleFileError",
     "InsufficientBudgetError",
+    "LawName",
     "NotFoundError",
     "ReadOnlyError",
     "State",
     "Status",
+    "Terms",
+    "User",
+    "Users",
     "WorkerInfo",
     "__version__",
     "split",

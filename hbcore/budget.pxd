@@ -9,8 +9,8 @@ from hbcore._money.hold cimport Standing
 
 
 cdef class Hold:
-    cdef readonly int64_t amount
-    cdef readonly int64_t settled
+    cdef int64_t _amount
+    cdef int64_t _settled
     cdef int status_code
     cdef int state_code
 

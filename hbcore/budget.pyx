@@ -56,25 +56,64 @@ cdef tuple STATUSES = tuple(Status)
 @cython.freelist(64)
 @cython.auto_pickle(False)
 cdef class Hold:
-    """The answer to a reservation: truthy if the key has its money, held or spent.
+    """The answer to a reservation or a top-up: truthy if the key has its money, held or spent.
 
-    ``status`` is a ``Status``; ``amount`` what was reserved and ``settled`` what of it was spent, in minor units (0
-    without a hold); ``state`` a ``State`` (GRANTED, SETTLED or RELEASED), or None without a hold. Immutable,
-    comparable, hashable.
+    Immutable, comparable and hashable; it can be pickled.
+
+    Examples:
+        >>> gala = engine.budget("gala", total=300_000)
+        >>> gala.reserve("order-17", 5_000)
+        Hold(status=Status.GRANTED, amount=5000, settled=0, state=State.GRANTED)
+        >>> bool(gala.release("order-17")), bool(gala.reserve("order-18", 400_000))
+        (False, False)
     """
 
     def __init__(self, status, amount, settled, state):
         self.status_code = Status(status)
-        self.amount = amount
-        self.settled = settled
+        self._amount = amount
+        self._settled = settled
         self.state_code = 0 if state is None else State(state)
 
     @property
     def status(self):
+        """Why the key has a hold, or has none, as a ``Status``.
+
+        Examples:
+            >>> engine.budget("gala", total=300_000).reserve("order-17", 400_000).status.name
+            'INSUFFICIENT'
+        """
         return STATUSES[self.status_code]
 
     @property
+    def amount(self):
+        """Sum that was reserved, in minor units; 0 without a hold.
+
+        Examples:
+            >>> engine.budget("gala", total=300_000).reserve("order-17", 5_000).amount
+            5000
+        """
+        return self._amount
+
+    @property
+    def settled(self):
+        """Tranche of the amount that was spent, in minor units; 0 unless the hold was settled.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.reserve("order-17", 5_000).settled, gala.settle("order-17", 4_200).settled
+            (0, 4200)
+        """
+        return self._settled
+
+    @property
     def state(self):
+        """What became of the hold, as a ``State``: GRANTED, SETTLED or RELEASED; None without a hold.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.reserve("order-17", 5_000).state.name, gala.settle("order-17").state.name
+            ('GRANTED', 'SETTLED')
+        """
         return None if self.state_code == 0 else State(self.state_code)
 
     def __bool__(self):
@@ -84,20 +123,20 @@ cdef class Hold:
         if not isinstance(other, Hold):
             return NotImplemented
         cdef Hold that = <Hold>other
-        return (self.status_code == that.status_code and self.amount == that.amount and self.settled == that.settled
-                and self.state_code == that.state_code)
+        return (self.status_code == that.status_code and self._amount == that._amount
+                and self._settled == that._settled and self.state_code == that.state_code)
 
     def __hash__(self):
-        return hash((self.status_code, self.amount, self.settled, self.state_code))
+        return hash((self.status_code, self._amount, self._settled, self.state_code))
 
     def __repr__(self):
         state = "None" if self.state is None else f"State.{self.state.name}"
         return (
-            f"Hold(status=Status.{self.status.name}, amount={self.amount}, settled={self.settled}, state={state})"
+            f"Hold(status=Status.{self.status.name}, amount={self._amount}, settled={self._settled}, state={state})"
         )
 
     def __reduce__(self):
-        return Hold, (self.status_code, self.amount, self.settled, self.state_code or None)
+        return Hold, (self.status_code, self._amount, self._settled, self.state_code or None)
 
 
 cdef Hold REFUSED = Hold(INSUFFICIENT, 0, 0, None)
@@ -113,8 +152,8 @@ cdef inline Hold filled(Hold hold, int status, const Standing *standing):
     # have done since: a hold that was granted and is released already would be an answer of no moment.
     cdef int kind = GRANTED if status == GRANTED_NOW else hold_kind(standing.state)
     hold.status_code = status
-    hold.amount = <int64_t>standing.amount
-    hold.settled = <int64_t>(standing.amount - standing.value) if kind == SETTLED else 0
+    hold._amount = <int64_t>standing.amount
+    hold._settled = <int64_t>(standing.amount - standing.value) if kind == SETTLED else 0
     hold.state_code = kind if kind == SETTLED or kind == RELEASED else GRANTED
     return hold
 
@@ -154,12 +193,23 @@ cdef object as_key(error):
 cdef class Budget(BudgetBase):
     """Money that can be reserved, in minor units; made by ``Engine.budget`` or, as a hold of another, by ``budget``.
 
-    ``reserve(key, amount)`` holds money, ``settle`` spends it or a part of it, ``release`` gives it back. Every key is
+    ``reserve(key, amount)`` holds money, ``settle`` spends all or a part of it, ``release`` gives it back. Every key is
     idempotent for ever. ``total == available + held + settled`` at every moment.
 
     All methods are safe to call from any thread of any process that has the engine open, with or without the GIL, and
     no call waits for another: what one has begun, any other can finish. Two handles are equal if they speak of the
-    same budget. A budget of a file can be pickled; of a memory engine it cannot.
+    same budget. A budget of a file can be pickled; a budget of a memory engine cannot.
+
+    Attributes:
+        name: name of the budget, unique among the budgets of its parent, or of the engine.
+        parent: budget that holds this one's money; None for a budget of the engine.
+
+    Examples:
+        >>> gala = engine.budget("gala", total=300_000)
+        >>> taobao = gala.budget("taobao", total=100_000)
+        >>> envelope = taobao.envelope("20:00", total=20_000, packets=50)
+        >>> gala.stats(), taobao.stats().available
+        (BudgetStats(total=300000, available=200000, held=100000, settled=0), 80000)
     """
 
     def __init__(self):
@@ -171,8 +221,8 @@ cdef class Budget(BudgetBase):
         """Hold money under a key, or say why not; the same answer when asked again.
 
         Args:
-            key: ``str``, ``bytes`` or ``int``, as a user of ``Envelope.claim``: the caller's own number of what the
-                money is for. A key keeps its outcome for ever, also when it was settled or released.
+            key: the caller's own number of what the money is for: ``str``, ``bytes`` or ``int``, as a user of
+                ``Envelope.claim``. A key keeps its outcome for ever, also when it was settled or released.
             amount: minor units, 1 .. 2**62 - 1.
 
         Returns:
@@ -183,7 +233,14 @@ cdef class Budget(BudgetBase):
             ConflictError: the key was granted with another amount.
             TypeError, ValueError: key or amount is bad.
             EngineFullError: no space for another hold; nothing was reserved.
-            EngineClosedError, CorruptFileError: nothing was reserved.
+            EngineClosedError, ReadOnlyError, CorruptFileError: nothing was reserved.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.reserve("order-17", 5_000).status.name, gala.reserve("order-17", 5_000).status.name
+            ('GRANTED', 'REPEATED')
+            >>> gala.stats().available
+            295000
         """
         cdef UserKey hash
         cdef Standing standing
@@ -210,15 +267,22 @@ cdef class Budget(BudgetBase):
 
         Args:
             keys: an integer array, or a sequence of ``str``, ``bytes`` and ``int``, as the users of ``claim_many``.
-            amounts: one integer for all, or a sequence or integer array of the same length.
+            amounts: one integer for all, or a sequence or integer array of the same length, in minor units.
 
         Returns:
-            A ``HOLD_DTYPE`` array with one row for each key: ``status`` as ``reserve``, or CONFLICT for a key that was
-            granted with another amount, which stands in the row.
+            A ``HOLD_DTYPE`` array of shape (keys,): ``status`` as of ``reserve``, or CONFLICT for a key that was
+            granted with another amount; ``amount`` is what the key was granted with.
 
         Raises:
             TypeError, ValueError: a key or an amount is bad; the message names its index, and nothing was reserved.
-            EngineFullError, EngineClosedError, CorruptFileError: asking again gives every key the answer that stands.
+            EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError: some may have been reserved; asking
+                again gives every key the answer that stands.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300)
+            >>> answers = gala.reserve_many(np.array([17, 18, 19]), [100, 150, 100])
+            >>> [(hbcore.Status(row["status"]).name, int(row["amount"])) for row in answers]
+            [('GRANTED', 100), ('GRANTED', 150), ('INSUFFICIENT', 0)]
         """
         cdef Users batch
         cdef Py_buffer view, amount_view
@@ -254,7 +318,15 @@ cdef class Budget(BudgetBase):
         return rows
 
     def find(self, key, /):
-        """Return the key's hold, with status REPEATED, or None; never reserves. Arguments and errors as ``reserve``."""
+        """Return the key's hold, with status REPEATED, or None; never reserves. Arguments and errors as ``reserve``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> print(gala.find("order-17"))
+            None
+            >>> gala.reserve("order-17", 5_000).amount == gala.find("order-17").amount
+            True
+        """
         cdef UserKey hash
         cdef Standing standing
         self.region.check_key()
@@ -267,6 +339,7 @@ cdef class Budget(BudgetBase):
         """Spend what a key holds, all of it or a part; the rest is available again. Final.
 
         Args:
+            key: as of ``reserve``.
             amount: 0 .. what is held, minor units; None: all of it.
 
         Returns:
@@ -275,6 +348,14 @@ cdef class Budget(BudgetBase):
         Raises:
             ConflictError: the key was settled with another amount, or released.
             ValueError: the amount is more than what is held.
+            TypeError, EngineClosedError, ReadOnlyError, CorruptFileError: as ``reserve``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.reserve("order-17", 5_000).amount, gala.settle("order-17", 4_200).settled
+            (5000, 4200)
+            >>> gala.stats()
+            BudgetStats(total=300000, available=295800, held=0, settled=4200)
         """
         cdef uint64_t spent = <uint64_t>ALL_OF_IT
         cdef UserKey hash
@@ -300,13 +381,21 @@ cdef class Budget(BudgetBase):
         return hold_of(REPEATED, &standing)
 
     def release(self, key, /):
-        """Give back all that a key holds. Final: the key keeps it.
+        """Give back all that a key holds. Final: the key keeps this outcome. Arguments as ``reserve``.
 
         Returns:
             The hold, also when it was released before; None if the key holds nothing.
 
         Raises:
             ConflictError: the key is settled, which is final.
+            TypeError, ValueError, EngineClosedError, ReadOnlyError, CorruptFileError: as ``reserve``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.reserve("order-17", 5_000).state.name, gala.release("order-17").state.name
+            ('GRANTED', 'RELEASED')
+            >>> gala.stats().available
+            300000
         """
         cdef UserKey hash
         cdef Standing standing
@@ -333,10 +422,24 @@ cdef class Budget(BudgetBase):
             self.supply(answer, &ask)
 
     def holds(self):
-        """Return every key that was ever granted as a ``HOLD_SNAPSHOT_DTYPE`` array, in no particular order.
+        """Return every key that was ever granted, in no particular order; children and top-ups are not among them.
 
-        Children and top-ups are not among them. Each row is right at the moment it is read; the whole is a snapshot
-        only while nobody reserves, settles or releases.
+        Each row is right at the moment it is read; the whole is a snapshot only while nobody reserves, settles or
+        releases. O(holds).
+
+        Returns:
+            A ``HOLD_SNAPSHOT_DTYPE`` array of shape (holds,): ``key`` (the keyed hash, see ``Engine.user_hash``),
+            ``amount`` and ``settled`` in minor units, ``state`` and ``granted_at`` (UTC).
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> hold = gala.reserve("order-17", 5_000)
+            >>> row = gala.holds()[0]
+            >>> int(row["amount"]), row["key"].tobytes() == engine.user_hash("order-17")
+            (5000, True)
         """
         cdef Sums sums
         cdef Py_buffer view
@@ -362,17 +465,31 @@ cdef class Budget(BudgetBase):
 
         Raises:
             InsufficientBudgetError: this budget is closed, or has less available; nothing was made.
+            TypeError, ValueError, ConflictError, NotFoundError, EngineFullError: as ``Engine.budget``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> taobao = gala.budget("taobao", total=100_000)
+            >>> taobao.parent.name, gala.stats().held
+            ('gala', 100000)
         """
         return budget_get(self.region, self, name, total)
 
     def envelope(
-        self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
+        self, name, total=None, packets=None, law="double_mean", *, min=1, max=None, concentration=3, seed=None,
         expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it as a hold of this budget. As ``Engine.envelope``.
 
         Raises:
             InsufficientBudgetError: this budget is closed, or has less available; nothing was made.
+            TypeError, ValueError, ConflictError, NotFoundError, EngineFullError: as ``Engine.envelope``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> envelope = gala.envelope("20:00", total=20_000, packets=50)
+            >>> envelope.close(), gala.stats().available
+            (20000, 300000)
         """
         return get_envelope(
             self.region, self, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
@@ -385,12 +502,23 @@ cdef class Budget(BudgetBase):
     ):
         """Create many envelopes as holds of this budget, one after another, without the GIL. As ``Engine.create_many``.
 
-        Each is funded by itself: one that the budget cannot fund any more is answered INSUFFICIENT (or CLOSED, once the
-        budget is) and not made, its name stays free, and those after it are tried as well. Who wants all or none asks
-        for ``stats().available`` before, or gives them a sub-budget of their sum.
+        Each is funded by itself: an envelope that the budget cannot fund any more is answered INSUFFICIENT (or CLOSED,
+        once the budget is) and not made, its name stays free, and those after it are tried as well. To make all or
+        none, look at ``stats().available`` before, or make a sub-budget of their sum.
 
         Returns:
-            A uint8 array with the ``Status`` of each name: GRANTED, REPEATED, CONFLICT, INSUFFICIENT or CLOSED.
+            A uint8 array of shape (names,) with the ``Status`` of each name: GRANTED, REPEATED, CONFLICT, INSUFFICIENT
+            or CLOSED.
+
+        Raises:
+            TypeError, ValueError, EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError: as
+                ``Engine.create_many``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=50_000)
+            >>> statuses = gala.create_many(["20:00", "21:00", "22:00"], 20_000, 50)
+            >>> [hbcore.Status(status).name for status in statuses]
+            ['GRANTED', 'GRANTED', 'INSUFFICIENT']
         """
         return create_envelopes(
             self.region, self, names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user,
@@ -401,7 +529,7 @@ cdef class Budget(BudgetBase):
         """Add money: to a budget without a parent from outside, to a sub-budget from its parent, as a hold there.
 
         Args:
-            key: as of ``reserve``, but in a name space of its own: the caller's number of the top-up.
+            key: the caller's number of the top-up, as of ``reserve`` but in a name space of its own.
             amount: minor units, 1 .. 2**62 - 1.
 
         Returns:
@@ -409,7 +537,13 @@ cdef class Budget(BudgetBase):
 
         Raises:
             ConflictError: the key was used with another amount.
-            ValueError: a bad argument, or the total would reach 2**62.
+            TypeError, ValueError: a bad argument, or the total would reach 2**62.
+            EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError: asking again finishes what was begun.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.top_up("second sponsor", 100_000).status.name, gala.total
+            ('GRANTED', 400000)
         """
         cdef UserKey hash
         cdef Standing standing
@@ -455,8 +589,17 @@ cdef class Budget(BudgetBase):
         """End the reserving, and give what is available to the parent; holds that exist can be settled or released.
 
         Returns:
-            What was refunded so far, in minor units; of a budget without a parent, what is available. Idempotent: what
-            comes back later goes up as well, at once, and adds to it.
+            The sum that was refunded so far, in minor units; of a budget without a parent, what is available.
+            Idempotent: what comes back later goes up as well, at once, and adds to it.
+
+        Raises:
+            EngineClosedError, ReadOnlyError, CorruptFileError: as ``reserve``.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> taobao = gala.budget("taobao", total=100_000)
+            >>> taobao.close(), gala.stats().available, taobao.reserve("order-17", 1).status.name
+            (100000, 300000, 'CLOSED')
         """
         cdef bint is_closed
         self.region.check_writable()
@@ -466,7 +609,17 @@ cdef class Budget(BudgetBase):
         return account_available(&self.account, &is_closed)
 
     @property
-    def is_closed(self):
+    def closed(self):
+        """Whether a new key would hear CLOSED: ``close`` was called. O(1).
+
+        Raises:
+            EngineClosedError: the engine was closed in this process.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala.closed, gala.close(), gala.closed
+            (False, 300000, True)
+        """
         cdef bint is_closed
         self.region.check_open()
         account_available(&self.account, &is_closed)
@@ -477,7 +630,20 @@ cdef class Budget(BudgetBase):
         return self.base_total + sums.added - (available if is_closed and self.parent is not None else 0)
 
     def stats(self):
-        """Sum the money by reading the holds, and what is below: O(holds and touched packets). See ``BudgetStats``."""
+        """Sum the money by reading the holds, and what is below: O(holds and touched packets).
+
+        Returns:
+            A ``BudgetStats``.
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> hold = gala.reserve("order-17", 5_000)
+            >>> gala.stats()
+            BudgetStats(total=300000, available=295000, held=5000, settled=0)
+        """
         cdef Sums sums
         cdef uint64_t left, available, total, settled
         cdef bint is_closed
@@ -500,7 +666,15 @@ cdef class Budget(BudgetBase):
 
     @property
     def total(self):
-        """What the budget was made with and topped up by, whatever it has given back since; minor units, O(holds)."""
+        """Sum in minor units that the budget was made with and topped up by, whatever it has given back; O(holds).
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> engine.budget("gala", total=300_000).total
+            300000
+        """
         self.region.check_open()
         return self.sum_of_all()
 
@@ -530,9 +704,12 @@ cdef class Budget(BudgetBase):
 
 
 def figures_of(Budget budget not None):
-    """Return what a budget itself holds, without what is below it: its holds' number, what of them was spent, what is
-    available, its total, and whether it is closed. In this order, so that what is spent or available is never more than
-    the total but for money that was added meanwhile.
+    """Return what a budget itself holds, without what is below it.
+
+    Returns:
+        Its number of holds, what of them was spent, what is available, its total, and whether it is closed: read in
+        this order, so that what is spent or available is never more than the total but for money that was added
+        meanwhile.
     """
     cdef Sums sums
     cdef bint is_closed

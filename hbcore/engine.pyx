@@ -29,7 +29,10 @@ from hbcore.terms import integer
 @cython.final
 @cython.auto_pickle(False)
 cdef class Engine:
-    """One shared world of envelopes.
+    """One shared world of budgets and envelopes, in memory or in a file.
+
+    Safe to use from any thread of any process. A child may use the engine that its parent has opened before the fork.
+    An engine is a context manager that closes itself; it cannot be pickled.
 
     Args:
         path: a file, created if it is not there, that every process which opens it shares; None makes an engine in
@@ -37,16 +40,16 @@ cdef class Engine:
         capacity: bytes of address space, 2**20 .. 2**42; 2**38 if None. A claimed packet needs 64 at most, so the
             default holds about 4 billion packets. Memory is used as it is touched, disk as envelopes are made.
         mode: permissions of a file that is created.
+        key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by everybody who
+            can read the file; a key that is given is never stored, and without it the file names nobody.
         readonly: look at a file that exists and never write to it, not even an entry in its table of workers: for
-            inspection, also by who may not write to it. What would write raises ReadOnlyError. It needs no key; without
-            one whose owner keeps it, ``find`` and ``user_hash`` raise ValueError.
-        key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by whoever can
-            read the file; a key that is given is never stored, and without it the file names nobody.
+            inspection, also by a process that may not write to it. Every call that would write raises ReadOnlyError. It
+            needs no key; without one whose owner keeps it, ``find`` and ``user_hash`` raise ValueError.
         huge_pages: ask the kernel for pages of 2 MiB, for an engine in memory or a file of a tmpfs: new envelopes are
             claimed from faster, and large ones too, because there are fewer pages to be made and looked up. It needs a
             kernel that lends them to shared memory (``/sys/kernel/mm/transparent_hugepage/shmem_enabled``: ``advise``);
-            elsewhere nothing changes. Memory is taken 2 MiB at a time where a claim touches it, so not for many
-            packets of which few are claimed.
+            elsewhere nothing changes. Memory is taken 2 MiB at a time where a claim touches it, so it does not suit
+            many packets of which few are claimed.
 
     Raises:
         CorruptFileError, IncompatibleFileError: the file cannot be trusted, or is of another version.
@@ -54,7 +57,11 @@ cdef class Engine:
         ConflictError: the file has another capacity than the one asked for.
         TypeError, ValueError, OSError: a bad argument, or what the operating system says.
 
-    Safe to use from any thread of any process. A child may use the engine that its parent has opened before the fork.
+    Examples:
+        >>> with hbcore.Engine(capacity=2**30) as engine:
+        ...     envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+        ...     envelope.claim("user-42").amount
+        400
     """
 
     def __cinit__(self, *_, **__):
@@ -64,7 +71,7 @@ cdef class Engine:
         self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages)
 
     def envelope(
-        self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
+        self, name, total=None, packets=None, law="double_mean", *, min=1, max=None, concentration=3, seed=None,
         expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it. O(1) in its packets.
@@ -72,25 +79,36 @@ cdef class Engine:
         Args:
             name: ``str`` of 1 .. 255 bytes of UTF-8. Alone it gets what exists.
             total: the sum in minor units, 1 .. 2**62 - 1.
-            packets: their number, 1 .. 2**40 - 1.
+            packets: number of packets, 1 .. 2**40 - 1.
             law: ``"equal"``, ``"double_mean"`` or ``"dirichlet"``; see ``hbcore.law``.
-            min, max: bounds of every packet in minor units; ``packets * min <= total <= packets * max``.
-            concentration: of ``dirichlet``, 1 .. 64. 1 is uniform over all splits, more is gentler.
+            min: least amount of a packet in minor units; ``packets * min <= total``.
+            max: greatest amount of a packet in minor units, ``total <= packets * max``; None: no bound but the total.
+            concentration: parameter of ``dirichlet``, 1 .. 64. With 1 every split is equally likely; a greater number
+                is gentler.
             seed: 32 bytes that fix the amounts; None draws them from the operating system, and nobody can predict an
                 amount.
-            expires_at: seconds since 1970 or an aware datetime, from which on claims are answered CLOSED.
-            per_user: how many packets a user may claim, 1 .. 65536; see ``nth`` of ``Envelope.claim``.
-            hold_seconds: a claim that is not settled for so long has expired and goes to others; None: claims stay.
-                Measured by a clock that nobody can set, the machine's also where containers have time namespaces of
-                their own; after a reboot of the machine a claim has its whole time again.
+            expires_at: seconds since 1970 or an aware datetime, from which on claims are answered CLOSED; None: never.
+            per_user: number of packets that a user may claim, 1 .. 65536; see ``nth`` of ``Envelope.claim``.
+            hold_seconds: time in seconds after which a claim that was not settled has expired and goes to others;
+                None: claims stay. Measured by a clock that nobody can set, the machine's also where containers have
+                time namespaces of their own; after a reboot of the machine a claim has its whole time again.
             max_packets: room for so many packets, those of top-ups included; None: no room for any top-up. See
                 ``Envelope.top_up``. Disk space is taken for all of them at once, memory only as they are claimed.
+
+        Returns:
+            The ``Envelope``.
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names it.
             ConflictError: the name exists with other parameters.
             NotFoundError: no parameters were given, and the name does not exist.
             EngineFullError: the capacity or the disk is used up.
+            EngineClosedError, ReadOnlyError, CorruptFileError: nothing was made.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, max=1_000)
+            >>> envelope == engine.envelope("20:00"), envelope.terms.max
+            (True, 1000)
         """
         return get_envelope(
             self.region, None, name, total, packets, law, min, max, concentration, seed, expires_at, per_user,
@@ -106,19 +124,29 @@ cdef class Engine:
         Idempotent, as ``envelope`` is: what exists is left as it is, and the same call again answers REPEATED for
         all that it has made. A name that comes twice is made once.
 
+        Safe to call from any thread of any process. Others see each envelope as soon as it is made; a process that dies
+        has made some of them and leaves nothing of the others.
+
         Args:
             names: a sequence of ``str``, or an array of fixed-width strings; each 1 .. 255 bytes of UTF-8.
             totals: sums in minor units: one integer for all, or a sequence or integer array of as many as names.
-            packets: the numbers of packets, likewise.
+            packets: numbers of packets, likewise.
+            law: name of the law, the same for all; so are all terms below but ``seeds``.
+            min: least amount of a packet, as of ``envelope``.
+            max: greatest amount of a packet, as of ``envelope``.
+            concentration: parameter of ``dirichlet``, as of ``envelope``.
             seeds: 32 bytes for each envelope: a sequence of ``bytes``, or a uint8 array of shape (names, 32). None
                 gives every envelope one of its own: a stream of ChaCha20 under a key that is drawn from the operating
                 system for this call.
-            law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets: as ``envelope``; the same for
-                all. ``max_packets`` is one integer, no less than any of the packets; None: no room for any top-up.
+            expires_at: end of the claiming, as of ``envelope``.
+            per_user: number of packets that a user may claim from each, as of ``envelope``.
+            hold_seconds: time to settle a claim, as of ``envelope``.
+            max_packets: one integer, no less than any of the packets; None: no room for any top-up.
 
         Returns:
-            A uint8 array with the ``Status`` of each name: GRANTED if it was made, REPEATED if it exists with these
-            terms, CONFLICT if it exists with others (which ``envelope`` with the same arguments names).
+            A uint8 array of shape (names,) with the ``Status`` of each name: GRANTED if it was made, REPEATED if it
+            exists with these terms, CONFLICT if it exists with others (which ``envelope`` with the same arguments
+            names).
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names the index, and nothing was made.
@@ -126,8 +154,12 @@ cdef class Engine:
                 where there is space by then, and answers REPEATED for those.
             EngineClosedError, ReadOnlyError, CorruptFileError: likewise.
 
-        Safe to call from any thread of any process. Others see each envelope as soon as it is made; a process that dies
-        has made some of them and leaves nothing of the others.
+        Examples:
+            >>> statuses = engine.create_many(["20:00", "21:00"], [20_000, 30_000], 50)
+            >>> [hbcore.Status(status).name for status in statuses]
+            ['GRANTED', 'GRANTED']
+            >>> engine.envelope("21:00").terms.total
+            30000
         """
         return create_envelopes(
             self.region, None, names, totals, packets, law, min, max, concentration, seeds, expires_at, per_user,
@@ -135,22 +167,45 @@ cdef class Engine:
         )
 
     def budget(self, name, total=None):
-        """Get the budget of that name, or create it: money that can be reserved, for envelopes and for what you like.
+        """Get the budget of that name, or create it: money that can be reserved, for envelopes and anything else.
 
         Args:
             name: ``str`` of 1 .. 255 bytes of UTF-8. Alone it gets what exists.
-            total: minor units, 1 .. 2**62 - 1.
+            total: minor units, 1 .. 2**62 - 1. It is compared with what the budget was made with: a budget that was
+                topped up since is the same.
+
+        Returns:
+            The ``Budget``.
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names it.
             ConflictError: the name exists with another total.
             NotFoundError: no total was given, and the name does not exist.
             EngineFullError: the capacity or the disk is used up.
+            EngineClosedError, ReadOnlyError, CorruptFileError: nothing was made.
+
+        Examples:
+            >>> gala = engine.budget("gala", total=300_000)
+            >>> gala == engine.budget("gala"), gala.stats().available
+            (True, 300000)
         """
         return budget_get(self.region, None, name, total)
 
     def user_hash(self, user, /, nth=0):
-        """Return the 16-byte keyed hash under which a user (or a key) appears in ``claims()`` and ``holds()``."""
+        """Return the 16-byte keyed hash under which a user (or a key) appears in ``claims()`` and ``holds()``.
+
+        Args:
+            user: ``str``, ``bytes`` or ``int``, as of ``Envelope.claim``.
+            nth: number of the packet among those of the user, 0 .. 65535.
+
+        Raises:
+            TypeError, ValueError: an argument is bad, or the file's owner keeps the key and it was not given.
+            EngineClosedError: the engine was closed in this process.
+
+        Examples:
+            >>> engine.user_hash("user-42") == engine.user_hash(b"user-42"), len(engine.user_hash("user-42"))
+            (True, 16)
+        """
         cdef UserKey key
         self.region.check_key()
         user_key(&self.region.key, user, &key)
@@ -158,13 +213,31 @@ cdef class Engine:
         return bytes_from_user_key(&key)
 
     def envelopes(self):
-        """Return all envelopes, also those of budgets, in the order of their making (but for reused space)."""
+        """Return all envelopes, also those of budgets, in the order of their making (but for reused space).
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> statuses = engine.create_many(["20:00", "21:00"], 20_000, 50)
+            >>> [envelope.name for envelope in engine.envelopes()]
+            ['20:00', '21:00']
+        """
         return [
             envelope_at(self.region, offset, name) for offset, name in self.objects(HB_KIND_ENVELOPE)
         ]
 
     def budgets(self):
-        """Return all budgets, also those below others, in the order of their making (but for reused space)."""
+        """Return all budgets, also those below others, in the order of their making (but for reused space).
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> taobao = engine.budget("gala", total=300_000).budget("taobao", total=100_000)
+            >>> [budget.name for budget in engine.budgets()]
+            ['gala', 'taobao']
+        """
         return [budget_at(self.region, offset) for offset, _ in self.objects(HB_KIND_BUDGET)]
 
     cdef list objects(self, uint32_t kind):
@@ -197,15 +270,23 @@ cdef class Engine:
         return found
 
     def sweep(self):
-        """End what is due: close envelopes that have expired, give back claims that were not settled in time,
-        and finish what deaths have kept from budgets. To be called now and then, by whom it may: all of it also happens
-        by itself, when somebody needs it.
+        """End what is due: close envelopes that have expired, give back claims that were not settled in time.
+
+        Finishes as well what deaths have kept from budgets. Call it now and then, from any process that may write; the
+        money of an expired envelope is not back in its budget before a claim from it, its close, a sweep or an audit.
+        O(packets touched and holds).
 
         Returns:
-            How many envelopes were closed and claims given back. O(packets touched and holds).
+            The number of envelopes closed and claims given back.
 
         Raises:
+            EngineClosedError, ReadOnlyError: nothing was done.
             CorruptFileError: something is damaged; everything else was ended.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, expires_at=1)
+            >>> engine.sweep(), engine.sweep()
+            (1, 0)
         """
         cdef Budget budget
         cdef uint64_t offset, count = 0
@@ -243,6 +324,13 @@ cdef class Engine:
             AuditError: the message names the first thing that is wrong; also if the file was renamed over or removed
                 while it is open here.
             CorruptFileError: the file was truncated while it is open.
+            EngineClosedError: the engine was closed in this process.
+
+        Examples:
+            >>> claim = engine.envelope("20:00", total=20_000, packets=50, law="equal").claim("user-42")
+            >>> report = engine.audit()
+            >>> report.packets, report.granted, report.amount_granted
+            (50, 1, 400)
         """
         self.region.check_file()
         audit_directory(self.region)
@@ -251,7 +339,19 @@ cdef class Engine:
         return AuditReport(*report, *audit_budgets(self.budgets(), envelopes))
 
     def info(self):
-        """Return an ``EngineInfo``: the file, its space and its workers, the living and the dead."""
+        """Return what the engine is made of: the file, its space and its workers, the living and the dead.
+
+        Returns:
+            An ``EngineInfo``.
+
+        Raises:
+            EngineClosedError: the engine was closed in this process.
+
+        Examples:
+            >>> info = engine.info()
+            >>> print(info.path, info.keeps_key, info.capacity == 2**38)
+            None True True
+        """
         return self.region.info()
 
     def close(self):
@@ -259,17 +359,36 @@ cdef class Engine:
 
         Calls that are under way in other threads end as if it had come later. The file, and other processes, go on. As
         nobody counts calls, this process stays a worker of the file, one of 1,024, until its last envelope and budget
-        of the engine is gone as well: whoever is taken for dead must not be about to write.
+        of the engine is gone as well: a process that is taken for dead must not be about to write.
+
+        Examples:
+            >>> engine.close()
+            >>> engine.closed
+            True
         """
         self.region.close()
 
     @property
     def path(self):
-        """The path of the file, or None for an engine in memory."""
+        """Path of the file, or None for an engine in memory.
+
+        Examples:
+            >>> print(engine.path)
+            None
+        """
         return self.region.path
 
     @property
     def closed(self):
+        """Whether the engine was closed in this process. Never raises.
+
+        Examples:
+            >>> with engine:
+            ...     engine.closed
+            False
+            >>> engine.closed
+            True
+        """
         return self.region.is_closed
 
     def __enter__(self):
@@ -284,7 +403,7 @@ cdef class Engine:
 
 
 def survey(Engine engine not None):
-    """List all budgets and then all envelopes, the damaged ones too, for who only looks.
+    """List all budgets and then all envelopes, the damaged ones too, for a process that only looks.
 
     Returns:
         A tuple for each: its offset, that of its budget (0: none), whether it is a budget, its name, its handle (None
@@ -317,7 +436,7 @@ cdef Region reopen(path, engine_id, what, readonly):
 
 
 def reopen_budget(path, engine_id, names, readonly=False):
-    """Find a budget of a file again, for pickle; ``names``: from the root to it."""
+    """Find a budget of a file again, for pickle; ``names`` lead from the root to it."""
     budget = None
     region = reopen(path, engine_id, f"budget {'/'.join(names)!r}", readonly)
     for name in names:
@@ -326,7 +445,7 @@ def reopen_budget(path, engine_id, names, readonly=False):
 
 
 def reopen_envelope(path, engine_id, names, readonly=False):
-    """Find an envelope of a file again, for pickle; ``names``: of its budgets from the root, then its own."""
+    """Find an envelope of a file again, for pickle; ``names`` are those of its budgets from the root, then its own."""
     *above, name = names
     region = reopen(path, engine_id, f"envelope {name!r}", readonly)
     budget = None

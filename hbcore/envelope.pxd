@@ -12,8 +12,8 @@ from hbcore._split.law cimport Terms
 from hbcore.budget cimport Budget
 
 cdef class Claim:
-    cdef readonly int64_t amount
-    cdef readonly int64_t packet
+    cdef int64_t _amount
+    cdef int64_t _packet
     cdef int status_code
 
 

@@ -37,8 +37,9 @@ import numpy as np
 from hbcore.budget import names_of
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import Terms as CheckedTerms, integer
+from hbcore.terms import LAWS as _LAWS, Terms as CheckedTerms, integer
 
+cdef tuple LAWS = _LAWS
 cdef tuple STATUSES = tuple(Status)
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
@@ -51,36 +52,69 @@ if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_D
 cdef class Claim:
     """The answer to a claim: truthy if the user holds a packet.
 
-    ``status`` is a ``Status``, ``amount`` in minor units (0 without a packet), ``packet`` the number from 0 (-1
-    without). Immutable, comparable, hashable.
+    Immutable, comparable and hashable; it can be pickled.
+
+    Examples:
+        >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+        >>> envelope.claim("user-42")
+        Claim(status=Status.GRANTED, amount=400, packet=0)
+        >>> bool(envelope.claim("user-42")), envelope.claim("user-42").status.name
+        (True, 'REPEATED')
     """
 
     def __init__(self, status, amount, packet):
         self.status_code = Status(status)
-        self.amount = amount
-        self.packet = packet
+        self._amount = amount
+        self._packet = packet
 
     @property
     def status(self):
+        """Why the user holds a packet, or holds none, as a ``Status``.
+
+        Examples:
+            >>> engine.envelope("20:00", total=20_000, packets=50).claim("user-42").status.name
+            'GRANTED'
+        """
         return STATUSES[self.status_code]
 
+    @property
+    def amount(self):
+        """Worth of the packet in minor units; 0 without a packet.
+
+        Examples:
+            >>> engine.envelope("20:00", total=20_000, packets=50, law="equal").claim("user-42").amount
+            400
+        """
+        return self._amount
+
+    @property
+    def packet(self):
+        """Number of the packet, from 0; -1 without a packet.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=100, packets=1)
+            >>> envelope.claim("user-42").packet, envelope.claim("user-43").packet
+            (0, -1)
+        """
+        return self._packet
+
     def __bool__(self):
-        return self.packet >= 0
+        return self._packet >= 0
 
     def __eq__(self, other):
         if not isinstance(other, Claim):
             return NotImplemented
         cdef Claim that = <Claim>other
-        return self.status_code == that.status_code and self.amount == that.amount and self.packet == that.packet
+        return self.status_code == that.status_code and self._amount == that._amount and self._packet == that._packet
 
     def __hash__(self):
-        return hash((self.status_code, self.amount, self.packet))
+        return hash((self.status_code, self._amount, self._packet))
 
     def __repr__(self):
-        return f"Claim(status=Status.{self.status.name}, amount={self.amount}, packet={self.packet})"
+        return f"Claim(status=Status.{self.status.name}, amount={self._amount}, packet={self._packet})"
 
     def __reduce__(self):
-        return Claim, (self.status_code, self.amount, self.packet)
+        return Claim, (self.status_code, self._amount, self._packet)
 
 
 cdef object FIRST = 0               # the default of nth
@@ -102,13 +136,23 @@ cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out)
 @cython.freelist(16)
 @cython.auto_pickle(False)
 cdef class Envelope:
-    """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope``.
+    """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope`` or ``Budget.envelope``.
 
-    One that was made with room for more (``max_packets``) can be topped up while it is live.
+    An envelope that was made with room for more (``max_packets``) can be topped up while it is live.
 
     All methods are safe to call from any thread of any process that has the engine open, with or without the GIL:
     what they share is changed by compare-and-swap only, and no call waits for another. Two handles are equal if they
-    speak of the same envelope. An envelope of a file can be pickled; of a memory engine it cannot.
+    speak of the same envelope. An envelope of a file can be pickled; an envelope of a memory engine cannot.
+
+    Attributes:
+        name: name of the envelope, unique among the envelopes of its budget, or of the engine.
+        budget: budget that funds the envelope; None if the engine itself has it.
+
+    Examples:
+        >>> gala = engine.budget("gala", total=300_000)
+        >>> envelope = gala.envelope("20:00", total=20_000, packets=50)
+        >>> envelope.name, envelope.budget == gala, envelope == gala.envelope("20:00")
+        ('20:00', True, True)
     """
 
     def __cinit__(self):
@@ -127,10 +171,10 @@ cdef class Envelope:
 
     cdef Claim answer(self, int status, const Found *found):
         cdef Claim claim = Claim.__new__(Claim)
-        if not claim_amount(&self.deck, status, found, &claim.amount):
+        if not claim_amount(&self.deck, status, found, &claim._amount):
             self.raise_for(CORRUPT)
         claim.status_code = status
-        claim.packet = <int64_t>found.slot
+        claim._packet = <int64_t>found.slot
         return claim
 
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF:
@@ -144,14 +188,20 @@ cdef class Envelope:
         Args:
             user: ``str``, ``bytes`` or ``int`` (-2**63 .. 2**64 - 1). ``"a"`` and ``b"a"`` are one user, ``7`` and
                 ``"7"`` are two.
-            nth: which of the user's packets, 0 .. ``per_user`` - 1; each is a claim of its own.
+            nth: number of the packet among those of the user, 0 .. ``per_user`` - 1; each is a claim of its own.
 
         Returns:
             A ``Claim``: GRANTED the first time, REPEATED with the same packet from then on, SOLD_OUT, or CLOSED.
 
         Raises:
             TypeError, ValueError: the user is of a wrong type, empty, too long or out of range; or nth is.
-            EngineClosedError, CorruptFileError, MemoryError: nothing was granted.
+            EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: nothing was granted.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+            >>> claim = envelope.claim("user-42")
+            >>> claim.amount if claim else claim.status.name
+            400
         """
         cdef UserKey key
         cdef Found found
@@ -177,15 +227,22 @@ cdef class Envelope:
 
         Args:
             users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or
-                strings, or a sequence of ``str``, ``bytes`` and ``int``. The same user twice is just REPEATED.
-            nth: which of each user's packets, as of ``claim``.
+                strings, or a sequence of ``str``, ``bytes`` and ``int``. The same user twice is answered REPEATED.
+            nth: number of the packet among those of each user, as of ``claim``.
 
         Returns:
-            A ``CLAIM_DTYPE`` array with one row for each user: ``status``, ``amount``, ``packet``.
+            A ``CLAIM_DTYPE`` array of shape (users,): ``status``, ``amount`` and ``packet`` of each user.
 
         Raises:
             TypeError, ValueError: a user is bad; the message names its index, and nothing was granted.
-            EngineClosedError, CorruptFileError, MemoryError: asking again gives every user the answer that stands.
+            EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: some may have been granted; asking again
+                gives every user the answer that stands.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=100, packets=2, law="equal")
+            >>> answers = envelope.claim_many(np.array([7, 7, 8, 9]))
+            >>> answers["amount"].tolist(), [hbcore.Status(status).name for status in answers["status"]]
+            ([50, 50, 50, 0], ['GRANTED', 'REPEATED', 'GRANTED', 'SOLD_OUT'])
         """
         cdef Users batch
         cdef Py_buffer view
@@ -208,7 +265,17 @@ cdef class Envelope:
         return rows
 
     def find(self, user, /, nth=0):
-        """Return the user's claim, with status REPEATED, or None; never grants. Arguments and errors as ``claim``."""
+        """Return the user's claim, with status REPEATED, or None; never grants. Arguments and errors as ``claim``.
+
+        An engine that is only read needs no key for this but where its owner keeps the key: there it is a ValueError.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+            >>> print(envelope.find("user-42"))
+            None
+            >>> envelope.claim("user-42").packet == envelope.find("user-42").packet
+            True
+        """
         cdef UserKey key
         cdef Found found
         cdef int answer
@@ -228,10 +295,16 @@ cdef class Envelope:
         return self.raise_for(answer)
 
     def settle(self, user, /, nth=0):
-        """The payout went through: make the user's claim final.
+        """Make the user's claim final: the payout went through. Arguments and errors as ``claim``.
 
         Returns:
             The claim, also when it was settled before; None if the user holds no packet, or did not settle it in time.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50)
+            >>> claim = envelope.claim("user-42")
+            >>> envelope.settle("user-42").packet == claim.packet, envelope.stats().settled
+            (True, 1)
         """
         cdef UserKey key
         cdef Found found
@@ -248,13 +321,20 @@ cdef class Envelope:
         return self.raise_for(answer)
 
     def release(self, user, /, nth=0):
-        """The payout failed: give the user's packet back, for others or for the same user.
+        """Give the user's packet back, for others or for the same user: the payout failed. Arguments as ``claim``.
 
         Returns:
             The claim that was released; None if the user holds no packet.
 
         Raises:
             ConflictError: the claim is settled, which is final.
+            TypeError, ValueError, EngineClosedError, ReadOnlyError, CorruptFileError: as ``claim``.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=100, packets=1)
+            >>> claim = envelope.claim("user-42")
+            >>> envelope.release("user-42").packet, envelope.claim("user-43").packet
+            (0, 0)
         """
         cdef UserKey key
         cdef Found found
@@ -275,9 +355,24 @@ cdef class Envelope:
         return self.raise_for(answer)
 
     def claims(self):
-        """Return the live claims, ordered by packet, as a ``SNAPSHOT_DTYPE`` array.
+        """Return the live claims, ordered by packet.
 
         Each row is right at the moment it is read; the whole is a snapshot only while nobody claims or releases.
+        O(packets touched).
+
+        Returns:
+            A ``SNAPSHOT_DTYPE`` array of shape (claims,): ``packet``, ``user`` (the keyed hash, see
+            ``Engine.user_hash``), ``amount`` in minor units, ``state`` and ``granted_at`` (UTC).
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+            >>> claim = envelope.claim("user-42")
+            >>> row = envelope.claims()[0]
+            >>> int(row["amount"]), row["user"].tobytes() == engine.user_hash("user-42")
+            (400, True)
         """
         cdef Counts counts
         cdef Py_buffer view
@@ -309,7 +404,20 @@ cdef class Envelope:
         return 0
 
     def stats(self):
-        """Count packets and sum amounts by reading the slots: O(packets touched). See ``EnvelopeStats``."""
+        """Count packets and sum amounts by reading the slots: O(packets touched).
+
+        Returns:
+            An ``EnvelopeStats``.
+
+        Raises:
+            EngineClosedError, CorruptFileError: nothing can be read.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+            >>> claim = envelope.claim("user-42")
+            >>> envelope.stats().granted, envelope.stats().amounts.remaining
+            (1, 19600)
+        """
         cdef Counts counts
         self.count(&counts)
         packets, total = counts.packets, counts.amount_total
@@ -324,14 +432,23 @@ cdef class Envelope:
         )
 
     def close(self):
-        """End the claiming and refund what is unclaimed to the budget, if there is one; claims that exist can still be
-        settled or released, and what is released is refunded as well.
+        """End the claiming and refund what is unclaimed to the budget, if there is one.
 
-        A claim that is under way in another thread or process may still be granted; its packet is not refunded.
+        Claims that exist can still be settled or released; the money of what is released is refunded as well. A claim
+        that is under way in another thread or process may still be granted; its packet is not refunded.
 
         Returns:
-            What was refunded so far, in minor units. Idempotent: only releases, and claims that were under way and came
-            to nothing, add to it later.
+            The sum that was refunded so far, in minor units. Idempotent: only releases, and claims that were under way
+            and came to nothing, add to it later.
+
+        Raises:
+            EngineClosedError, ReadOnlyError, CorruptFileError: as ``claim``.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, law="equal")
+            >>> claim = envelope.claim("user-42")
+            >>> envelope.close(), envelope.claim("user-43").status.name
+            (19600, 'CLOSED')
         """
         self.region.check_writable()
         return self.end(worker_of(self.region))
@@ -354,25 +471,31 @@ cdef class Envelope:
     def top_up(self, key, /, amount, packets, *, seed=None):
         """Add money in packets of their own, under the same law and bounds; they are numbered after those that exist.
 
-        For an envelope that was made with room for them (``max_packets``). Lock-free; claims go on all the while. Every
-        packet of one top-up has the same distribution; of another it is another's. A ``max`` that is no less than the
-        envelope's first total bounds nothing, here neither.
+        The envelope must have been made with room for them (``max_packets``). Claims go on all the while. All packets
+        of one top-up have the same distribution; the packets of another top-up have another. A ``max`` that is no less
+        than the envelope's first total bounds nothing here either.
 
         Args:
-            key: as a user: the caller's number of the top-up.
-            amount: minor units, 1 .. 2**62 - 1; ``packets * min <= amount <= packets * max``. From the budget, as a
-                hold there, or from outside if the envelope belongs to none.
-            packets: their number.
+            key: the caller's number of the top-up: ``str``, ``bytes`` or ``int``, as a user.
+            amount: minor units, 1 .. 2**62 - 1; ``packets * min <= amount <= packets * max``. The money comes from the
+                budget, as a hold there, or from outside if the envelope belongs to no budget.
+            packets: number of packets to add.
             seed: 32 bytes that fix the amounts; None draws them from the operating system.
 
         Returns:
-            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the budget has less) or CLOSED. One
-            that races with a close may be granted, and refunded at once.
+            A ``Hold``: GRANTED the first time, REPEATED from then on, INSUFFICIENT (the budget has less) or CLOSED. A
+            top-up that races with a close may be granted, and refunded at once.
 
         Raises:
             ConflictError: the key was used with another amount, number of packets or seed.
             TypeError, ValueError: a bad argument, no room for so many packets, or a total of 2**62 or more.
-            EngineFullError, EngineClosedError, CorruptFileError, MemoryError: asking again finishes what was begun.
+            EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: asking again finishes
+                what was begun.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50, max_packets=100)
+            >>> envelope.top_up("more", 10_000, 25).amount, envelope.stats().packets
+            (10000, 75)
         """
         return top_up_envelope(self, key, amount, packets, seed)
 
@@ -408,10 +531,33 @@ cdef class Envelope:
         return 0
 
     @property
-    def terms(self):
-        """The terms as ``hbcore.terms.Terms``, the seed included: whoever has it can compute every amount.
+    def closed(self):
+        """Whether a user without a packet would hear CLOSED: the envelope was closed, or has expired.
 
-        They are those that the envelope was made with, whatever it was topped up by since.
+        The look changes nothing: the money of an expired envelope goes back to its budget with the next claim, close,
+        sweep or audit. O(1).
+
+        Raises:
+            EngineClosedError: the engine was closed in this process.
+
+        Examples:
+            >>> envelope = engine.envelope("20:00", total=20_000, packets=50)
+            >>> envelope.closed, envelope.close(), envelope.closed
+            (False, 20000, True)
+        """
+        self.region.check_open()
+        return bool(self.is_over())
+
+    @property
+    def terms(self):
+        """Terms that the envelope was made with, whatever it was topped up by since; the seed is among them.
+
+        Whoever has the seed can compute every amount, so ``repr`` hides it.
+
+        Examples:
+            >>> terms = engine.envelope("20:00", total=20_000, packets=50, seed=bytes(32)).terms
+            >>> terms.law, terms.max, terms.seed == bytes(32), "seed=<hidden>" in repr(terms)
+            ('double_mean', 20000, True, True)
         """
         return envelope_terms_of(self)
 
@@ -468,7 +614,7 @@ cdef object envelope_terms_of(Envelope envelope):
     return CheckedTerms(
         total=terms.total,
         packets=terms.packets,
-        law=terms.law,
+        law=LAWS[terms.law],
         min=terms.min,
         max=terms.max,
         concentration=terms.concentration,

@@ -8,9 +8,10 @@ import operator
 import os
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hbcore.errors import ConflictError
 
@@ -29,20 +30,91 @@ MIN_CAPACITY = 1 << 20
 MAX_CAPACITY = 1 << 42
 OWNER_MODE = 0o600
 
-LAWS = ("equal", "double_mean", "dirichlet")
+HIDING_LENGTH = 32
+MAYBE_SECRET = (str, bytes, bytearray, memoryview, list, tuple, set, frozenset, dict, np.ndarray, np.void)
+
+LawName: TypeAlias = Literal["equal", "double_mean", "dirichlet"]
+"""The name of a law: ``"equal"``, ``"double_mean"`` or ``"dirichlet"``."""
+
+LAWS: tuple[LawName, ...] = get_args(LawName)
+"""The names of the laws; the index of a name is the law's number in an engine's file."""
+
+
+class CommonTerms(TypedDict, total=False):
+    """Terms of an envelope that all envelopes of one ``create_many`` have in common.
+
+    Attributes:
+        min: least amount of a packet in minor units; 1 if absent.
+        max: greatest amount of a packet in minor units; None or absent: no bound but the total.
+        concentration: parameter of ``dirichlet``, 1 .. 64; 3 if absent. With 1 every split is equally likely; a
+            greater number is gentler.
+        expires_at: seconds since 1970 or an aware datetime, from which on claims are answered CLOSED; None or absent:
+            never.
+        per_user: number of packets that a user may claim, 1 .. 65536; 1 if absent.
+        hold_seconds: time in seconds after which a claim that was not settled goes to others; None or absent: claims
+            stay.
+        max_packets: room for so many packets, those of top-ups included; None or absent: no room for any top-up.
+    """
+
+    min: int
+    max: int | None
+    concentration: int
+    expires_at: float | datetime | None
+    per_user: int
+    hold_seconds: float | None
+    max_packets: int | None
+
+
+class EnvelopeTerms(CommonTerms, total=False):
+    """Keyword arguments of ``Engine.envelope`` and ``Budget.envelope``: ``CommonTerms`` and the seed.
+
+    Attributes:
+        seed: 32 bytes that fix the amounts; None or absent: drawn from the operating system.
+    """
+
+    seed: bytes | None
+
+
+class BatchTerms(CommonTerms, total=False):
+    """Keyword arguments of ``Engine.create_many`` and ``Budget.create_many``: ``CommonTerms``, the law and the seeds.
+
+    Attributes:
+        law: name of the law; ``"double_mean"`` if absent.
+        seeds: 32 bytes for each envelope, as a sequence of ``bytes`` or a uint8 array of shape (names, 32); None or
+            absent: drawn from the operating system.
+    """
+
+    law: LawName
+    seeds: NDArray[np.uint8] | Iterable[bytes] | None
 
 
 class Terms(NamedTuple):
-    """What an envelope is made of.
+    """The terms of an envelope, checked and in canonical form.
 
-    Amounts in minor units, ``expires_at_ms`` in milliseconds since 1970 (0: never). A user may claim ``per_user``
-    packets; a claim that is not settled within ``hold_ms`` milliseconds goes back (0: never). There is room for
-    ``max_packets``, those of top-ups included.
+    Two are equal if all their fields are. ``repr`` and ``str`` hide the seed, because whoever has it can compute every
+    amount; ``terms.seed`` gives it.
+
+    Attributes:
+        total: sum of the packets in minor units.
+        packets: number of packets.
+        law: name of the law, ``"equal"``, ``"double_mean"`` or ``"dirichlet"``.
+        min: least amount of a packet in minor units.
+        max: greatest amount of a packet in minor units; the total if none was asked for.
+        concentration: parameter of ``dirichlet``.
+        seed: 32 bytes that fix the amounts; None: not drawn yet.
+        expires_at_ms: end of the claiming in milliseconds since 1970; 0: never.
+        per_user: number of packets that a user may claim.
+        hold_ms: time in milliseconds after which a claim that was not settled goes to others; 0: claims stay.
+        max_packets: room for packets, those of top-ups included.
+
+    Examples:
+        >>> engine.envelope("20:00", total=20_000, packets=50, law="equal").terms.law
+        'equal'
     """
 
     total: int
     packets: int
-    law: int
+    law: LawName
     min: int
     max: int
     concentration: int
@@ -51,6 +123,11 @@ class Terms(NamedTuple):
     per_user: int = 1
     hold_ms: int = 0
     max_packets: int = 0
+
+    def __repr__(self) -> str:
+        pairs = zip(self._fields, self, strict=True)
+        shown = (f"{name}={'<hidden>' if name == 'seed' and value else repr(value)}" for name, value in pairs)
+        return f"Terms({', '.join(shown)})"
 
 
 def index(value: object) -> int | None:
@@ -68,11 +145,23 @@ def shown(number: int) -> str:
     return str(number) if number.bit_length() <= 256 else f"an integer of {number.bit_length()} bits"
 
 
+def described(value: object) -> str:
+    """Return a value of a wrong type and that type for an error message.
+
+    Long text, long bytes and a large container are told by their type alone: a seed or a key that came in the place of
+    another argument is in no message.
+    """
+    text = repr(value)
+    if isinstance(value, MAYBE_SECRET) and len(text) > HIDING_LENGTH:
+        return type(value).__name__
+    return f"{text} ({type(value).__name__})"
+
+
 def integer(name: str, value: object, low: int, high: int) -> int:
     """Return ``value`` as an int within ``low .. high``, or raise TypeError or ValueError naming it."""
     number = index(value)
     if number is None:
-        raise TypeError(f"{name} must be an integer, not {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be an integer, not {described(value)}")
     if not low <= number <= high:
         raise ValueError(f"{name} must be within {low} .. {high}, not {shown(number)}")
     return number
@@ -162,7 +251,7 @@ def file_mode(mode: object) -> int:
 def object_name(name: object) -> bytes:
     """Return the UTF-8 form of the name of a budget or an envelope."""
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r} ({type(name).__name__})")
+        raise TypeError(f"name must be a str, not {described(name)}")
     try:
         encoded = str.encode(name)
     except UnicodeEncodeError as error:
@@ -227,9 +316,11 @@ def envelope_terms(
     packet_count = integer("packets", packets, 1, PACKET_LIMIT - 1)
     room = packet_count if max_packets is None else integer("max_packets", max_packets, packet_count, PACKET_LIMIT - 1)
     if not isinstance(law, str):
-        raise TypeError(f"law must be one of {', '.join(LAWS)}, not {law!r} ({type(law).__name__})")
-    if law not in LAWS:
-        raise ValueError(f"law must be one of {', '.join(LAWS)}, not {law!r}")
+        raise TypeError(f"law must be one of {', '.join(LAWS)}, not {described(law)}")
+    name = next((name for name in LAWS if name == law), None)
+    if name is None:
+        wrong = repr(law) if len(repr(law)) <= HIDING_LENGTH else f"a str of {len(law)} characters"
+        raise ValueError(f"law must be one of {', '.join(LAWS)}, not {wrong}")
     lowest = integer("min", min, 1, TOTAL_LIMIT - 1)
     highest = total_units if max is None else integer("max", max, 1, (1 << 64) - 1)
     if max is not None and highest < lowest:
@@ -247,7 +338,7 @@ def envelope_terms(
     return Terms(
         total=total_units,
         packets=packet_count,
-        law=LAWS.index(law),
+        law=name,
         min=lowest,
         max=highest if highest < total_units else total_units,
         concentration=integer("concentration", concentration, 1, CONCENTRATION_LIMIT),
@@ -267,7 +358,7 @@ def top_up_terms(first: Terms, amount: object, packets: object, seed: object) ->
     units = integer("amount", amount, 1, TOTAL_LIMIT - 1)
     highest = first.max if first.max < first.total else None
     try:
-        return envelope_terms(units, packets, LAWS[first.law], first.min, highest, first.concentration, seed)
+        return envelope_terms(units, packets, first.law, first.min, highest, first.concentration, seed)
     except ValueError as error:
         raise ValueError(str(error).replace("total must", "amount must", 1)) from None
 
@@ -330,7 +421,5 @@ def check_same_terms(name: str, existing: Terms, wanted: Terms) -> None:
         if is_value != wanted_value and not (field == "seed" and wanted_value is None):
             if field == "seed":
                 raise ConflictError(f"envelope {name!r} exists with another seed")
-            pair: tuple[object, object] = (
-                (LAWS[existing.law], LAWS[wanted.law]) if field == "law" else (is_value, wanted_value)
-            )
+            pair: tuple[object, object] = (is_value, wanted_value)
             raise ConflictError(f"envelope {name!r} exists with {field} = {pair[0]}, not {pair[1]}")

@@ -1,13 +1,21 @@
 """The values that hbcore's calls return, shared by the native core and the reference."""
 
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+User: TypeAlias = str | bytes | int | SupportsIndex
+"""A user, or the key of a hold or a top-up: ``str``, ``bytes`` or an integer (NumPy's too) of -2**63 .. 2**64 - 1."""
+
+Users: TypeAlias = NDArray[np.integer[Any] | np.bytes_ | np.str_ | np.object_] | Iterable[User]
+"""Many users or keys: an array of shape (users,) of integers or of fixed-width bytes or strings, or many ``User``."""
 
 
 class Status(IntEnum):
-    """The answer to a claim or to a reservation."""
+    """The answer to a claim, a reservation or a creation."""
 
     GRANTED = 0
     """The packet was free and is now the user's; the money was available and is now held."""
@@ -36,7 +44,14 @@ class State(IntEnum):
 
 
 class Amounts(NamedTuple):
-    """Sums of money in minor units."""
+    """Sums of money in minor units.
+
+    Attributes:
+        total: sum of all packets.
+        granted: sum of the packets given out and not settled.
+        settled: sum of the packets paid out.
+        remaining: sum of the packets that can still be claimed.
+    """
 
     total: int
     granted: int
@@ -47,8 +62,12 @@ class Amounts(NamedTuple):
 class EnvelopeStats(NamedTuple):
     """What an envelope holds, counted from its slots.
 
-    ``granted`` counts the packets given out and not settled, ``settled`` those paid out, ``remaining`` those that
-    can still be claimed (none once the envelope is closed). ``amounts`` has the same fields in minor units.
+    Attributes:
+        packets: number of packets, those of top-ups included.
+        granted: number of packets given out and not settled.
+        settled: number of packets paid out.
+        remaining: number of packets that can still be claimed; 0 once the envelope is closed.
+        amounts: the same sums in minor units, as ``Amounts``.
     """
 
     packets: int
@@ -61,9 +80,11 @@ class EnvelopeStats(NamedTuple):
 class BudgetStats(NamedTuple):
     """The money of a budget in minor units, counted from its holds: ``total == available + held + settled``.
 
-    ``total`` is the base, plus what was topped up, less what a closed sub-budget has given back to its parent.
-    ``settled`` was spent, by holds of the budget itself and within the envelopes and sub-budgets below it; ``held`` is
-    what is neither spent nor available here, and so has in it what is available in the sub-budgets.
+    Attributes:
+        total: sum that the budget was made with and topped up by, less what a closed sub-budget has given back.
+        available: sum that can be reserved now.
+        held: sum that is neither spent nor available here; what is available in the sub-budgets is part of it.
+        settled: sum that was spent, by holds of the budget and within the envelopes and sub-budgets below it.
     """
 
     total: int
@@ -75,9 +96,23 @@ class BudgetStats(NamedTuple):
 class AuditReport(NamedTuple):
     """What an audit that found nothing wrong has counted.
 
-    ``amount_budgeted`` is the sum of the totals of the budgets that have no parent; it is ``amount_available`` (in all
-    budgets, whoever holds it), ``amount_held`` (available nowhere) and ``amount_spent`` together. ``holds`` counts the
-    keys that were ever granted.
+    ``amount_budgeted == amount_available + amount_held + amount_spent``; amounts are in minor units.
+
+    Attributes:
+        envelopes: number of envelopes.
+        packets: number of their packets.
+        granted: number of packets given out and not settled.
+        settled: number of packets paid out.
+        refunded: number of packets whose money went back.
+        amount_total: sum of all packets.
+        amount_granted: sum of the packets given out and not settled.
+        amount_settled: sum of the packets paid out.
+        budgets: number of budgets.
+        holds: number of keys that were ever granted.
+        amount_budgeted: sum of the totals of the budgets that have no parent.
+        amount_available: sum that can be reserved, in all budgets.
+        amount_held: sum that is neither spent nor available in any budget.
+        amount_spent: sum that was spent.
     """
 
     envelopes: int
@@ -99,7 +134,12 @@ class AuditReport(NamedTuple):
 class WorkerInfo(NamedTuple):
     """An entry of an engine's worker table: the process that has it, or the last one that had.
 
-    ``registered_at`` in seconds since 1970. ``pid`` is as that process saw it; ``is_alive`` is what the kernel says.
+    Attributes:
+        number: number of the entry.
+        epoch: how often the entry was taken.
+        pid: number of the process, as the process itself saw it.
+        registered_at: time of the registration in seconds since 1970.
+        is_alive: whether the process lives, as the kernel says.
     """
 
     number: int
@@ -112,8 +152,17 @@ class WorkerInfo(NamedTuple):
 class EngineInfo(NamedTuple):
     """What an engine is made of; sizes in bytes, times in seconds since 1970.
 
-    ``used`` of ``capacity`` have been handed out, ``size`` is what the file has on disk. ``is_replaced``: another file,
-    or none, stands at ``path`` by now. ``workers``: the entries that were ever used.
+    Attributes:
+        path: path of the file; None in memory.
+        engine_id: identity of the engine, in hexadecimal digits.
+        version: version of the file's format.
+        created_at: time when the engine was made.
+        keeps_key: whether the key that hashes users is kept in the engine itself.
+        capacity: bytes of address space.
+        size: bytes that the file has on disk.
+        used: bytes of the capacity that have been handed out.
+        is_replaced: whether another file, or none, stands at ``path`` by now.
+        workers: a ``WorkerInfo`` for each entry of the worker table that was ever used.
     """
 
     path: str | None

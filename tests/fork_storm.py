@@ -352,8 +352,9 @@ class Controller:
         claims = envelope.claims()
         demand(len(np.unique(claims["packet"])) == len(claims), "no packet is given twice")
         demand(len(distinct_users(claims)) == len(claims), "no user has two packets")
-        law = hbcore.terms.LAWS[terms.law]
-        amounts = hbcore.split(terms.total, terms.packets, law, terms.min, terms.max, terms.concentration, terms.seed)
+        amounts = hbcore.split(
+            terms.total, terms.packets, terms.law, terms.min, terms.max, terms.concentration, terms.seed
+        )
         demand((claims["amount"] == amounts[claims["packet"]]).all(), "every amount is what law and seed give")
         demand(claims["amount"].sum() == terms.total, "the packets sum to the total")
         told = np.concatenate(self.rows) if self.rows else np.empty(0, ROW)

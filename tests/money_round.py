@@ -501,7 +501,7 @@ class Examiner:
             for row in self.acknowledged(kind, DONE):
                 place = int(row["place"])
                 one = self.world.budget(place) if kind == CLOSE_BUDGET else self.world.envelope(place)
-                if not (one.is_closed if kind == CLOSE_BUDGET else one.claim("nobody").status == Status.CLOSED):
+                if not (one.closed if kind == CLOSE_BUDGET else one.claim("nobody").status == Status.CLOSED):
                     raise Broken(f"{one!r} was closed, and is open")
                 if one.close() < row["amount"]:
                     raise Broken(f"{one!r} has given back {one.close()}, and it was {row['amount']}")
@@ -524,7 +524,7 @@ class Examiner:
         for child in self.engine.budgets():
             if child.parent == budget:
                 stats = child.stats()
-                if stats.total != child.total - (child.close() if child.is_closed else 0):
+                if stats.total != child.total - (child.close() if child.closed else 0):
                     raise Broken(f"{child!r} has {stats}, of {child.total}")
                 settled += stats.settled
                 held += stats.available + stats.held
@@ -535,7 +535,7 @@ class Examiner:
                 is_closed = not amounts.remaining and envelope.claim("nobody").status == Status.CLOSED
                 held += amounts.total - amounts.settled - (envelope.close() if is_closed else 0)
         stats = budget.stats()
-        is_given = budget.is_closed and budget.parent is not None
+        is_given = budget.closed and budget.parent is not None
         expected = budget.total - held - settled
         if (is_given and budget.close() != expected) or (not is_given and stats.available != expected):
             raise Broken(f"{budget!r} has {stats}; its children and holds leave {expected} of {budget.total}")
@@ -545,7 +545,7 @@ class Examiner:
     def drain(self, budgets: list[hbcore.Budget]) -> None:
         """The living get whatever is available, to the last unit."""
         for budget in budgets:
-            if budget.is_closed:
+            if budget.closed:
                 if budget.reserve("late", 1).status != Status.CLOSED:
                     raise Broken(f"{budget!r} is closed and grants")
                 continue

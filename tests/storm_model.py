@@ -609,5 +609,4 @@ def check_history(history: np.ndarray, amounts: dict[int, np.ndarray]) -> Counte
 def amounts_of(envelope: hbcore.Envelope) -> np.ndarray:
     """Return what each packet of an envelope is worth by its law and seed."""
     terms = envelope.terms
-    law = hbcore.terms.LAWS[terms.law]
-    return hbcore.split(terms.total, terms.packets, law, terms.min, terms.max, terms.concentration, terms.seed)
+    return hbcore.split(terms.total, terms.packets, terms.law, terms.min, terms.max, terms.concentration, terms.seed)

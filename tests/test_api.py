@@ -518,6 +518,8 @@ FUTURE = [
 def test_what_has_expired_is_closed_to_newcomers(impl: ModuleType, expires_at: object) -> None:
     engine = impl.Engine()
     envelope = engine.envelope("e", 1000, 10, expires_at=expires_at)
+    assert envelope.closed is True
+    assert envelope.stats().remaining == 10, "the look has closed it"
     assert envelope.claim("u").status is Status.CLOSED
     assert (envelope.claim_many(["u", "v"])["status"] == Status.CLOSED).all()
     assert envelope.find("u") is None
@@ -529,6 +531,7 @@ def test_what_has_expired_is_closed_to_newcomers(impl: ModuleType, expires_at: o
 @pytest.mark.parametrize("expires_at", FUTURE, ids=repr)
 def test_what_expires_later_is_open(impl: ModuleType, expires_at: object) -> None:
     envelope = impl.Engine().envelope("e", 1000, 10, expires_at=expires_at)
+    assert envelope.closed is False
     assert envelope.claim("u").status is Status.GRANTED
     assert 3_999_999_999_000 < envelope.terms.expires_at_ms < 4_200_000_000_000
 
@@ -622,6 +625,44 @@ def test_an_engine_closes_at_the_end_of_its_with_block(impl: ModuleType) -> None
     with pytest.raises(ZeroDivisionError), impl.Engine() as engine:
         raise ZeroDivisionError
     assert engine.closed
+
+
+def test_closed_says_the_same_of_an_engine_a_budget_and_an_envelope(impl: ModuleType) -> None:
+    engine = impl.Engine()
+    budget = engine.budget("b", 1000)
+    envelope = budget.envelope("e", 20, 1, max_packets=2)
+    for thing in (envelope, budget, engine):
+        assert thing.closed is False
+    envelope.claim("u")
+    assert envelope.claim("v").status is Status.SOLD_OUT
+    assert envelope.closed is False, "sold out is not closed: a release or a top-up opens it again"
+    for thing in (envelope, budget):
+        thing.close()
+        assert thing.closed is True
+        assert engine.envelopes()[0].closed is True, "another handle says something else"
+        assert engine.closed is False
+    engine.close()
+    assert engine.closed is True
+    for thing in (envelope, budget):
+        with pytest.raises(hbcore.EngineClosedError):
+            thing.closed  # noqa: B018
+
+
+def test_the_name_of_its_law_is_among_the_terms_of_an_envelope(impl: ModuleType) -> None:
+    engine = impl.Engine()
+    for law in LAWS:
+        assert engine.envelope(law, 100, 10, law).terms.law == law
+        engine.create_many([f"{law} too"], 100, 10, law=law)
+        assert engine.envelope(f"{law} too").terms.law == law
+
+
+def test_the_terms_after_the_law_are_given_by_their_names(impl: ModuleType) -> None:
+    engine = impl.Engine()
+    for maker in (engine, engine.budget("b", 1000)):
+        with pytest.raises(TypeError, match="positional argument"):
+            maker.envelope("e", 100, 10, "equal", 1)
+        with pytest.raises(TypeError, match="positional argument"):
+            maker.create_many(["e"], 100, 10, "equal")
 
 
 def test_closing_one_engine_leaves_the_others_alone(impl: ModuleType) -> None:

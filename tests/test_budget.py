@@ -169,7 +169,7 @@ def test_every_answer_is_by_the_rules_and_every_unit_is_somewhere(
         assert outcome(lambda name=name, arguments=arguments: getattr(budget, name)(*arguments)) == expected
         assert check_stats(budget) == rules.stats()
         assert budget.total == rules.total
-        assert budget.is_closed is rules.is_closed
+        assert budget.closed is rules.is_closed
         assert len(budget.holds()) == len(rules.holds)
     report = engine.audit()
     assert (report.budgets, report.holds) == (1, len(rules.holds))
@@ -457,10 +457,10 @@ def test_a_closed_root_keeps_its_money_and_reserves_nothing(impl: ModuleType) ->
     engine = impl.Engine()
     budget = engine.budget("b", 100)
     budget.reserve_many(["a", "b", "c"], 20)
-    assert budget.is_closed is False
+    assert budget.closed is False
     for _ in range(2):
         assert budget.close() == 40
-        assert budget.is_closed is True
+        assert budget.closed is True
         assert budget.stats() == BudgetStats(100, 40, 60, 0)
     assert budget.reserve("d", 1) == budget.top_up("d", 1)
     assert budget.reserve("d", 1).status is Status.CLOSED

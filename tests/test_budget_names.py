@@ -128,7 +128,7 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     "close": lambda engine, budget: budget.close(),
     "top_up": lambda engine, budget: budget.top_up("t", 1),
     "total": lambda engine, budget: budget.total,
-    "is_closed": lambda engine, budget: budget.is_closed,
+    "closed": lambda engine, budget: budget.closed,
 }
 
 

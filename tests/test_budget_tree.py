@@ -48,7 +48,7 @@ def check_levels(engine: Any) -> None:
         assert (stats.held, stats.settled) == (held, settled)
         if budget.parent is None:
             assert stats.total == budget.total
-        elif budget.is_closed:
+        elif budget.closed:
             assert stats.available == 0
             assert budget.close() == budget.total - stats.total
         else:
@@ -164,7 +164,7 @@ def test_whatever_is_available_can_be_reserved_to_the_last_unit(
         world.do(*step)
     for budget in world.budgets:
         available = budget.stats().available
-        if budget.is_closed:
+        if budget.closed:
             assert budget.reserve("last", 1).status is Status.CLOSED
             continue
         assert budget.reserve("too much", available + 1).status is Status.INSUFFICIENT
@@ -375,7 +375,7 @@ def test_a_closed_sub_budget_refunds_now_and_later(impl: ModuleType) -> None:
         assert app.close() == 10
         assert app.stats() == BudgetStats(50, 0, 50, 0)
         assert gala.stats() == BudgetStats(100, 50, 50, 0)
-    assert (app.total, app.is_closed, gala.is_closed) == (60, True, False)
+    assert (app.total, app.closed, gala.closed) == (60, True, False)
     steps: list[tuple[Callable[[], Any], BudgetStats, BudgetStats]] = [
         (lambda: app.settle("a", 4), BudgetStats(44, 0, 40, 4), BudgetStats(100, 56, 40, 4)),
         (lambda: app.release("b"), BudgetStats(34, 0, 30, 4), BudgetStats(100, 66, 30, 4)),

@@ -108,9 +108,7 @@ def check_promises(envelope: hbcore.Envelope, engine: hbcore.Engine, answers: np
     # Every answer to a user names the same packet and the same amount.
     assert len(np.unique(holding[["user", "packet", "amount"]])) == len(granted)
     terms = envelope.terms
-    amounts = hbcore.split(
-        total, packets, hbcore.terms.LAWS[terms.law], terms.min, terms.max, terms.concentration, terms.seed
-    )
+    amounts = hbcore.split(total, packets, terms.law, terms.min, terms.max, terms.concentration, terms.seed)
     assert (holding["amount"] == amounts[holding["packet"]]).all(), "an amount is not what law and seed give"
     if len(np.unique(answers["user"])) >= packets:
         assert len(granted) == packets, "a packet was stranded"

@@ -227,7 +227,7 @@ def money_of(engine: hbcore.Engine) -> tuple:
     """Everything that anybody can be told about the money, once what a death has left is put right."""
     engine.audit()
     return (
-        {(budget.name, budget.total, budget.stats(), budget.is_closed) for budget in engine.budgets()},
+        {(budget.name, budget.total, budget.stats(), budget.closed) for budget in engine.budgets()},
         {(envelope.name, envelope.stats()) for envelope in engine.envelopes()},
         {(b.name, row["amount"], row["settled"], row["state"]) for b in engine.budgets() for row in b.holds()},
     )

@@ -187,7 +187,7 @@ def plain(answer: Any) -> Any:
     if name == "Envelope":
         return answer.name, answer.terms, repr(answer), answer.budget and answer.budget.name
     if name == "Budget":
-        return answer.name, answer.total, answer.is_closed, answer.stats(), answer.parent and answer.parent.name
+        return answer.name, answer.total, answer.closed, answer.stats(), answer.parent and answer.parent.name
     if isinstance(answer, np.ndarray) and answer.dtype == np.uint8:
         return answer.tolist()
     if isinstance(answer, np.ndarray):

@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from hbcore.terms import USER_LIMIT as _USER_LIMIT, shown
+from hbcore.terms import USER_LIMIT as _USER_LIMIT, described, shown
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -73,11 +73,11 @@ cdef int user_key(const HashKey *key, object user, UserKey *out) except -1:
     if isinstance(user, bytes):
         return text_key(key, PyBytes_AS_STRING(user), PyBytes_GET_SIZE(user), out)
     if isinstance(user, bool) or not PyIndex_Check(user):
-        raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})")
+        raise TypeError(f"user must be a str, bytes or int, not {described(user)}")
     try:
         whole = PyNumber_Index(user)
     except TypeError:   # NumPy's arrays have __index__ and refuse to use it
-        raise TypeError(f"user must be a str, bytes or int, not {user!r} ({type(user).__name__})") from None
+        raise TypeError(f"user must be a str, bytes or int, not {described(user)}") from None
     return unusual_integer_key(key, whole, out)
 
 

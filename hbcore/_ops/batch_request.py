@@ -32,6 +32,9 @@ class CheckedBatch(NamedTuple):
     packets: list[int]
     seeds: list[bytes] | None
 
+    def __repr__(self) -> str:
+        return f"<CheckedBatch of {len(self.names)} envelopes>"  # without the seeds
+
 
 def common_terms(
     law: object,

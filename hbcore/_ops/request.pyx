@@ -127,7 +127,7 @@ cdef int request_from(object checked, Request *request) except -1:
     # checked: hbcore.terms.Terms
     request.terms.total = checked.total
     request.terms.packets = checked.packets
-    request.terms.law = checked.law
+    request.terms.law = LAWS.index(checked.law)
     request.terms.min = checked.min
     request.terms.max = checked.max
     request.terms.concentration = checked.concentration
@@ -145,7 +145,7 @@ cdef object request_as_terms(const Request *request):
     return CheckedTerms(
         total=request.terms.total,
         packets=request.terms.packets,
-        law=request.terms.law,
+        law=LAWS[request.terms.law],
         min=request.terms.min,
         max=request.terms.max,
         concentration=request.terms.concentration,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import hbcore
 from hbcore.cli.summary import Check
-from hbcore.terms import LAWS, Terms
+from hbcore.terms import Terms
 from hbcore.types import Status
 
 Spans = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
@@ -97,8 +97,9 @@ def cross_check(
     packets_left = terms.packets - len(granted)
     right_sum = paid + remaining == terms.total and (remaining == 0) == (packets_left == 0)
     sums = f"given {paid:,} + left {remaining:,} {'=' if right_sum else 'is not'} total {terms.total:,}"
-    law = LAWS[terms.law]
-    foretold = hbcore.split(terms.total, terms.packets, law, terms.min, terms.max, terms.concentration, terms.seed)
+    foretold = hbcore.split(
+        terms.total, terms.packets, terms.law, terms.min, terms.max, terms.concentration, terms.seed
+    )
     differing = int(np.count_nonzero(foretold[given["packet"]] != given["amount"]))
     found = f"{differing:,} amounts differ" if differing else f"{len(granted):,} amounts recomputed, each the same"
     return [

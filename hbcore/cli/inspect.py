@@ -54,7 +54,6 @@ from hbcore.cli.terminal import (
 )
 from hbcore.cli.tree import BAR_LEAST, BAR_WIDTH, NAME_LEAST, NAME_WIDTH, rate_text, state_text, tree_table
 from hbcore.errors import CorruptFileError
-from hbcore.terms import LAWS
 from hbcore.types import EngineInfo, WorkerInfo
 
 WATCH_SECONDS = 1.0
@@ -277,7 +276,7 @@ def entry_as_json(entry: Entry) -> dict[str, object]:
     return {
         "name": entry.name,
         "budget": names_above(entry),
-        "law": None if terms is None else LAWS[terms.law],
+        "law": None if terms is None else terms.law,
         "min": None if terms is None else terms.min,
         "max": None if terms is None else terms.max,
         "concentration": None if terms is None else terms.concentration,
@@ -383,7 +382,7 @@ def entries_table(every: Sequence[Entry], entries: Sequence[Entry], page: Page, 
         rows.append(
             (
                 cut(name, NAME_WIDTH, page.unicode) if is_cut else name,
-                LAWS[entry.terms.law] if entry.terms else "?",
+                str(entry.terms.law) if entry.terms else "?",
                 f"{entry.packets:,}" if entry.terms else "?",
                 f"{entry.total:,}" if entry.terms else "?",
                 entry.amounts,

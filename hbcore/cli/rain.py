@@ -47,7 +47,7 @@ from hbcore.cli.progress import REFRESH_SECONDS, Display, State
 from hbcore.cli.report import Report, as_json, as_text, audited, described
 from hbcore.cli.summary import Lucky, Pace, Phase
 from hbcore.errors import ConflictError, NotFoundError
-from hbcore.terms import LAWS, Terms
+from hbcore.terms import Terms
 from hbcore.types import CLAIM_DTYPE, Status
 
 ENVELOPE_NAME = "rain"
@@ -405,11 +405,11 @@ def new_envelope(engine: hbcore.Engine, plan: Plan) -> hbcore.Envelope:
             ENVELOPE_NAME,
             terms.total,
             terms.packets,
-            LAWS[terms.law],
-            terms.min,
-            terms.max,
-            terms.concentration,
-            terms.seed,
+            terms.law,
+            min=terms.min,
+            max=terms.max,
+            concentration=terms.concentration,
+            seed=terms.seed,
         )
     raise ConflictError(f"{plan.file} holds an envelope {ENVELOPE_NAME!r} already: give --file a new name")
 
@@ -439,10 +439,16 @@ def rain(plan: Plan, console: Console | None) -> Report:
         lucky = Lucky(int(amounts[best]), int(answers["packet"][row]), int(log.users[row]), best + 1)
     run = {"users": plan.users, "processes": plan.processes, "batch": plan.batch, "duplicates": plan.duplicates}
     assert plan.terms.seed is not None
+    # The seed of a private engine is shown: with it the rain can be repeated. That of a file may have claims to come.
+    seed = plan.terms.seed if plan.file is None else None
+    notes = [
+        f"{plan.users:,} users in {plan.processes} process{'es' * (plan.processes > 1)}, "
+        f"{plan.duplicates:.0%} of the requests come again"
+    ]
     return Report(
         command="rain",
         run={**run, "file": plan.file},
-        envelope=described(ENVELOPE_NAME, plan.terms, plan.terms.seed),
+        envelope=described(ENVELOPE_NAME, plan.terms, seed),
         counts={status: int(np.count_nonzero(answers["status"] == status)) for status in Status},
         remaining=stats.remaining,
         amounts=amounts,
@@ -450,11 +456,7 @@ def rain(plan: Plan, console: Console | None) -> Report:
         phases=phases(log, times),
         checks=[*checks, audit_check],
         audit=audit,
-        notes=[
-            f"{plan.users:,} users in {plan.processes} process{'es' * (plan.processes > 1)}, "
-            f"{plan.duplicates:.0%} of the requests come again",
-            f"seed {plan.terms.seed.hex()}",
-        ],
+        notes=notes if seed is None else [*notes, f"seed {seed.hex()}"],
     )
 
 

@@ -28,7 +28,7 @@ from hbcore.cli.progress import Display, Draw, State
 from hbcore.cli.report import Report, as_json, as_text, audited, described
 from hbcore.cli.summary import Check, Lucky, Pace, Phase
 from hbcore.errors import NotFoundError
-from hbcore.terms import LAWS, Terms, object_name
+from hbcore.terms import Terms, object_name
 from hbcore.types import EnvelopeStats, Status
 
 CHUNK = 1000
@@ -161,7 +161,14 @@ def open_envelope(engine: hbcore.Engine, plan: Plan) -> tuple[hbcore.Envelope, d
             stats = envelope.stats()
             return envelope, {"name": plan.name, "total": stats.amounts.total, "packets": stats.packets}
     envelope = engine.envelope(
-        plan.name, terms.total, terms.packets, LAWS[terms.law], terms.min, terms.max, terms.concentration, terms.seed
+        plan.name,
+        terms.total,
+        terms.packets,
+        terms.law,
+        min=terms.min,
+        max=terms.max,
+        concentration=terms.concentration,
+        seed=terms.seed,
     )
     # The seed of a private engine is shown: with it the replay can be repeated. That of a file may have claims to come.
     return envelope, described(plan.name, terms, None if plan.engine else terms.seed)

@@ -17,7 +17,7 @@ from rich.text import Text
 import hbcore
 from hbcore.cli.summary import DECILES, Check, Fairness, Lucky, Pace, Phase, fairness, histogram
 from hbcore.errors import AuditError
-from hbcore.terms import LAWS, Terms
+from hbcore.terms import Terms
 from hbcore.types import AuditReport, Status
 
 USER_WIDTH = 48
@@ -66,7 +66,7 @@ def described(name: str, terms: Terms, seed: bytes | None) -> dict[str, object]:
         "name": name,
         "total": terms.total,
         "packets": terms.packets,
-        "law": LAWS[terms.law],
+        "law": terms.law,
         "min": terms.min,
         "max": terms.max,
         "concentration": terms.concentration,

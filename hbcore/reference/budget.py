@@ -16,7 +16,7 @@ from hbcore.errors import AuditError, ConflictError, InsufficientBudgetError
 from hbcore.reference.envelope import Envelope
 from hbcore.reference.hold import Hold
 from hbcore.reference.user import user_identity, user_key, user_list
-from hbcore.terms import TOTAL_LIMIT, amount_list, integer
+from hbcore.terms import TOTAL_LIMIT, LawName, amount_list, integer
 from hbcore.types import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, Status
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Budget:
         return self._base + sum(self._top_ups.values())
 
     @property
-    def is_closed(self) -> bool:
+    def closed(self) -> bool:
         """Whether nothing more can be reserved."""
         self._engine._check_open()
         return self._closed
@@ -118,7 +118,8 @@ class Budget:
         name: str,
         total: int | None = None,
         packets: int | None = None,
-        law: str = "double_mean",
+        law: LawName = "double_mean",
+        *,
         min: int = 1,
         max: int | None = None,
         concentration: int = 3,
@@ -143,7 +144,7 @@ class Budget:
         totals: object,
         packets: object,
         *,
-        law: str = "double_mean",
+        law: LawName = "double_mean",
         min: int = 1,
         max: int | None = None,
         concentration: int = 3,

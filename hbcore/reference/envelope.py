@@ -227,6 +227,13 @@ class Envelope:
             self._close()
         return self._closed
 
+    @property
+    def closed(self) -> bool:
+        """Whether a new user would be answered CLOSED: the envelope was closed, or has expired. Changes nothing."""
+        self._engine._check_open()
+        expires_at_ms = self.terms.expires_at_ms
+        return self._closed or (expires_at_ms != 0 and self._engine._now_ms() >= expires_at_ms)
+
     def _sweep(self) -> int:
         """End whatever is over; return how many things that were."""
         gone = self._give_back_gone()

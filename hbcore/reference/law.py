@@ -9,7 +9,7 @@ from os import urandom
 
 import numpy as np
 
-from hbcore.terms import Terms, envelope_terms, integer
+from hbcore.terms import LAWS, LawName, Terms, envelope_terms, integer
 
 MASK32 = (1 << 32) - 1
 
@@ -91,7 +91,7 @@ class Stream:
 
 # ---- law: pure functions from parameters to amounts -------------------------------------------------------------
 
-EQUAL, DOUBLE_MEAN, DIRICHLET = range(3)
+EQUAL, DOUBLE_MEAN, DIRICHLET = LAWS
 STRATUM_SIZE = 1024
 REJECTION_CELLS = 512
 ROUNDS = 48
@@ -273,7 +273,7 @@ def pair_share(stream: Stream, both: int, cap: int, concentration: int) -> int:
 
 
 def checked_terms(
-    total: int, packets: int, law: str, min: int, max: int | None, concentration: int, seed: bytes | None
+    total: int, packets: int, law: LawName, min: int, max: int | None, concentration: int, seed: bytes | None
 ) -> Terms:
     """Return the terms of an envelope, with a fresh seed where there is none."""
     terms = envelope_terms(total, packets, law, min, max, concentration, seed)
@@ -283,7 +283,7 @@ def checked_terms(
 def split(
     total: int,
     packets: int,
-    law: str = "double_mean",
+    law: LawName = "double_mean",
     min: int = 1,
     max: int | None = None,
     concentration: int = 3,
@@ -299,7 +299,7 @@ def packet_amount(
     packet: int,
     total: int,
     packets: int,
-    law: str = "double_mean",
+    law: LawName = "double_mean",
     min: int = 1,
     max: int | None = None,
     concentration: int = 3,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hbcore.terms import USER_LIMIT, array_list, index, shown
+from hbcore.terms import USER_LIMIT, array_list, described, index, shown
 
 MASK64 = (1 << 64) - 1
 
@@ -62,7 +62,7 @@ def user_identity(user: object, word: str = "user") -> bytes | int:
         return plain
     number = index(user)
     if number is None:
-        raise TypeError(f"{word} must be a str, bytes or int, not {user!r} ({type(user).__name__})")
+        raise TypeError(f"{word} must be a str, bytes or int, not {described(user)}")
     if not -(1 << 63) <= number < 1 << 64:
         raise ValueError(f"{word} must be within -2**63 .. 2**64 - 1, not {shown(number)}")
     return number

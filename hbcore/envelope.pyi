@@ -81,8 +81,8 @@ class Envelope:
         """Give the user a packet, or say why not; the same answer when asked again.
 
         Args:
-            user: ``str``, ``bytes`` or ``int`` (-2**63 .. 2**64 - 1). ``"a"`` and ``b"a"`` are one user, ``7`` and
-                ``"7"`` are two.
+            user: ``str``, ``bytes`` or ``int`` (``-2**63 .. 2**64 - 1``). ``"a"`` and ``b"a"`` are one user, ``7``
+                and ``"7"`` are two.
             nth: number of the packet among those of the user, 0 .. ``per_user`` - 1; each is a claim of its own.
 
         Returns:

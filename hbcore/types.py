@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 User: TypeAlias = str | bytes | int | SupportsIndex
-"""A user, or the key of a hold or a top-up: ``str``, ``bytes`` or an integer (NumPy's too) of -2**63 .. 2**64 - 1."""
+"""A user, or the key of a hold or top-up: ``str``, ``bytes`` or an integer (NumPy's too) of ``-2**63 .. 2**64 - 1``."""
 
 Users: TypeAlias = NDArray[np.integer[Any] | np.bytes_ | np.str_ | np.object_] | Iterable[User]
 """Many users or keys: an array of shape (users,) of integers or of fixed-width bytes or strings, or many ``User``."""

@@ -126,7 +126,9 @@ class Terms(NamedTuple):
 
     def __repr__(self) -> str:
         pairs = zip(self._fields, self, strict=True)
-        shown = (f"{name}={'<hidden>' if name == 'seed' and value else repr(value)}" for name, value in pairs)
+        shown = (
+            f"{name}={'<hidden>' if name == 'seed' and value is not None else repr(value)}" for name, value in pairs
+        )
         return f"Terms({', '.join(shown)})"
 
 
@@ -241,7 +243,7 @@ def file_path(path: object) -> str:
 
 
 def file_mode(mode: object) -> int:
-    """Return the permissions of a new file; whoever makes it must be able to read and write it."""
+    """Return the permissions of a new file; its owner must be able to read and write it."""
     bits = integer("mode", mode, 0, 0o777)
     if bits & OWNER_MODE != OWNER_MODE:
         raise ValueError(f"mode must let the owner read and write (at least 0o600), not 0o{bits:o}")
@@ -401,7 +403,7 @@ LOOKUP = {
 
 
 def check_lookup(*values: object) -> None:
-    """Of an envelope that is asked for by its name alone: refuse terms that would silently count for nothing."""
+    """Refuse terms of an envelope that is only looked up by its name: they would silently count for nothing."""
     for (name, default), value in zip(LOOKUP.items(), values):  # noqa: B905
         if value is not default and not (type(value) is type(default) and value == default):
             raise TypeError(

@@ -20,7 +20,7 @@ import hbcore
 
 PACKAGE = Path(hbcore.__file__).parent
 STUBBED = ("engine", "budget", "envelope", "law")
-WRITTEN = ("records", "terms", "errors")
+WRITTEN = tuple(thing.__module__.removeprefix("hbcore.") for thing in (hbcore.Status, hbcore.Terms, hbcore.HbcoreError))
 
 # Cython gives a `cdef readonly` attribute no docstring; the docstring of its class has it among its attributes.
 WITHOUT_DOCSTRING = {"Budget.name", "Budget.parent", "Envelope.name", "Envelope.budget"}

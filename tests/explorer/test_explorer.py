@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 EXPLORER = Path(__file__).parent / "explorer"
-SOURCES = Path(__file__).parent.parent / "hbcore" / "_claims" / "ledger.pyx"
+SOURCES = Path(__file__).parent.parent / "hbcore" / "_claims/ledger.pyx"
 
 pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="the explorer is built from a source tree")
 

@@ -89,7 +89,7 @@ RIGHT = {
     "one of two top-ups": history("1-9 top_up c0 4 Gg4", "2-8 top_up c0 4 Rg4, 9-10 stats c 9 9 0 0"),
     "a pending reserve took effect": history("1- reserve p0 7", "3-4 reserve p1 7 I", died={0: 2}),
     "a pending reserve took no effect": history("1- reserve p0 7", "3-4 reserve p1 7 Gg7", died={0: 2}),
-    "what the dead wished for is decided by who asks for the same": history(
+    "what the dead requested for is decided by who asks for the same": history(
         "1- reserve p0 7", "3-4 reserve p1 9 Gg9, 5-6 release p1 Rr9, 7-8 reserve p0 8 X", died={0: 2}
     ),
     "what the dead has released is back when somebody looks": history(
@@ -137,7 +137,7 @@ WRONG = {
     "a pending reserve comes and goes": history(
         "1- reserve p0 7", "3-4 reserve p1 7 I, 5-6 reserve p1 7 Gg7", died={0: 2}
     ),
-    "what the dead wished for happens of itself": history(
+    "what the dead requested for happens of itself": history(
         "1- reserve p0 7", "3-4 find p0 N, 5-6 reserve p1 7 I", died={0: 2}
     ),
     "what the dead had been answered is gone": history(

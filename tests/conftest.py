@@ -1,6 +1,5 @@
 """What the tests share: the two implementations, engines, Hypothesis settings that repeat themselves, and processes."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
+from running import environment
 
 import hbcore
 import hbcore.reference
@@ -40,12 +40,11 @@ def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[hbcore.Engine
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program in a process of its own that imports the hbcore under test."""
-    package_root = str(Path(hbcore.__file__).parent.parent)
 
     def run(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         process = subprocess.run(
             [sys.executable, "-c", program, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": package_root},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=120,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-EXPLORER = Path(__file__).parent / "explorer"
-SOURCES = Path(__file__).parent.parent / "hbcore" / "_claims/ledger.pyx"
+EXPLORER = Path(__file__).parent
+SOURCES = Path(__file__).resolve().parents[2] / "hbcore" / "_claims/ledger.pyx"
 
 pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="the explorer is built from a source tree")
 

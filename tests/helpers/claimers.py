@@ -22,7 +22,6 @@ import numpy as np
 import hbcore
 from hbcore import Status
 
-TESTS = Path(__file__).resolve().parent
 HANG_SECONDS = 60
 CLAIM_THREADS = 4
 PACKETS = 100_000

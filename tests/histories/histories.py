@@ -1,6 +1,6 @@
 """Recorded histories of real threads and processes on small envelopes, each checked for linearizability.
 
-    python tests/histories.py [--histories 10000] [--seed 1] [--kills 0.2] [--first 0]
+    python tests/histories/histories.py [--histories 10000] [--seed 1] [--kills 0.2] [--first 0]
 
 Two to four clients, threads of one to four processes, run short random programs of claim, find, settle, release and
 close on one small envelope of a file or a memory engine. Each call is recorded in shared memory before it begins and
@@ -34,7 +34,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
 from linearizability import FINAL, FOREVER, NOBODY, NOTHING, Checker, History, Operation
 from rich.console import Console

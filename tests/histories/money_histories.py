@@ -1,6 +1,6 @@
 """Recorded histories of real threads and processes on two budgets, each checked for linearizability.
 
-    python tests/money_histories.py [--histories 10000] [--seed 1] [--kills 0.2] [--first 0]
+    python tests/histories/money_histories.py [--histories 10000] [--seed 1] [--kills 0.2] [--first 0]
 
 As ``histories.py``, which records and kills: two to four clients reserve, settle, release, find, top up and close in a
 small budget and in a sub-budget of it. Then a survivor looks at what every key has, lets a sweep end what the dead have
@@ -11,11 +11,9 @@ and prints it.
 """
 
 import sys
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
 import numpy as np
 from histories import Broken, World, arguments, draw_moments, draw_victims, note_rows, note_sum, run
 from linearizability import FINAL, FOREVER, NOTHING

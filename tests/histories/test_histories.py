@@ -1,14 +1,11 @@
 """Linearizability in its short form: a few hundred recorded histories, and a checker that can say no.
 
-The long form is ``python tests/histories.py``; what a history is, and how it is checked, is said there.
+The long form is ``python tests/histories/histories.py``; what a history is, and how it is checked, is said there.
 """
 
 import itertools
-import os
 import random
 import re
-import subprocess
-import sys
 from array import array
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +13,8 @@ from types import ModuleType
 import pytest
 from histories import TAPE_WORDS, Names, bind, plan_history, read_tape, run_program
 from linearizability import FINAL, FOREVER, NOTHING, Checker, History, Operation
+from running import run_script
 
-import hbcore
 from hbcore import Status
 
 SCRIPT = Path(__file__).parent / "histories.py"
@@ -248,11 +245,7 @@ def test_one_after_the_other_only_the_given_answers_are_right(impl: ModuleType) 
 
 def test_recorded_histories_are_linearizable() -> None:
     """Threads and processes on files and in memory, some of them stopped or killed in the middle of a call."""
-    command = [sys.executable, SCRIPT, "--histories", "400", "--seed", "7"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    print(result.stdout)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "no promise broken" in result.stdout
-    assert float(re.search(r"([\d.]+)% had overlapping calls", result.stdout)[1]) > 0
-    assert int(re.search(r"(\d+) clients died in the middle of a call", result.stdout)[1]) > 0
+    printed = run_script(SCRIPT, "--histories", 400, "--seed", 7, timeout=500)
+    assert "no promise broken" in printed
+    assert float(re.search(r"([\d.]+)% had overlapping calls", printed)[1]) > 0
+    assert int(re.search(r"(\d+) clients died in the middle of a call", printed)[1]) > 0

@@ -1,6 +1,6 @@
 """Hostile files: real engine files are damaged in every way, and used through the whole API.
 
-    python tests/hostile.py [--files 2000] [--every-byte] [--seed 1] [--processes 2] [--folder F] [--only CASE ...]
+    python tests/hostile/hostile.py [--files 2000] [--every-byte] [--seed 1] [--processes 2] [--folder F] [--only CASE]
 
 The long form is ``--every-byte --files 60000``: more than 100,000 files, of which the first 41,000 have one wrong byte
 each, so that every byte of every structure has its turn.
@@ -49,13 +49,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
-
 from hostile_files import BUCKETS, BUILDERS, HANG_S, HEADER_SIZE, UNIT, WORKERS, World, build_world
 from hostile_use import Damage, examine
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 MEMORY_LIMIT = 256 << 20  # bytes of private memory that a process may add
 BATCH = 64  # files for each forked process

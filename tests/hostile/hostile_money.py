@@ -1,6 +1,6 @@
 """Hostile files with budgets: damaged in every field that money depends on, and used through the whole API.
 
-    python tests/hostile_money.py [--files 1000] [--seed 1] [--only CASE ...]
+    python tests/hostile/hostile_money.py [--files 1000] [--seed 1] [--only CASE ...]
 
 The sound file has a tree of budgets and envelopes with holds in every state, also those that deaths have left. Each
 case damages a byte, a word or several (a field of one kind gets what another field has, too) and asks everything that
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 from forgeries import FORGERIES
 from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
 from stepping import can_trace, die, swaps_of

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_files import FIRST_EXTENT
 
 import hbcore
 from hbcore import Status
 
 FRONTIER = 256
-FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
 CLOSED, INDEX_STATE = FIRST_EXTENT + 192, FIRST_EXTENT + 200
 STRATA = FIRST_EXTENT + 384 + 64
 VACANCY = STRATA + 64

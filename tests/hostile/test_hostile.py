@@ -1,28 +1,19 @@
 """Hostile files in their short form, and whether ``hostile.py`` sees what it must.
 
-The long form is ``python tests/hostile.py --every-byte --files 60000``; see there.
+The long form is ``python tests/hostile/hostile.py --every-byte --files 60000``; see there.
 """
 
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import hostile_files
 import pytest
 from hostile_use import Damage, examine
-
-import hbcore
+from running import run_script, script_command
 
 HERE = Path(__file__).parent
 NOTHING = Damage("none", "", [])
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    command = [sys.executable, HERE / "hostile.py", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +26,15 @@ def come_of(world: hostile_files.World, folder: Path, damage: Damage, mode: str 
 
 
 def test_hostile_files_give_an_error_a_right_answer_or_one_that_the_audit_names() -> None:
-    result = run("--files", 1200, "--worlds", "small", "large")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "failures: 0" in result.stdout
+    assert "failures: 0" in run_script(HERE / "hostile.py", "--files", 1200, "--worlds", "small", "large")
 
 
 def test_a_signal_is_seen() -> None:
     """A file that is cut short while it is open is a SIGBUS by nature: nothing else gives one on purpose."""
     # Not each of them is cut while there is still something to be done.
-    result = run("--worlds", "small", "--only", *[f"small<{64 * i}" for i in range(16)])
+    cases = [f"small<{64 * i}" for i in range(16)]
+    command = script_command(HERE / "hostile.py", "--worlds", "small", "--only", *cases)
+    result = subprocess.run(**command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "failure: SIGBUS" in result.stdout
 
@@ -95,9 +86,5 @@ def test_every_structure_of_the_format_is_damaged(world: hostile_files.World) ->
 
 
 def test_hostile_files_hand_out_no_money_that_the_audit_does_not_name() -> None:
-    """The long form is ``python tests/hostile_money.py --files 20000``."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    command = [sys.executable, HERE / "hostile_money.py", "--files", "500"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "failures: 0" in result.stdout
+    """The long form is ``python tests/hostile/hostile_money.py --files 20000``."""
+    assert "failures: 0" in run_script(HERE / "hostile_money.py", "--files", 500)

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hbcore"
 SHIPPED = {".py", ".pyi", ".pyx", ".pxd", ".h", ".typed"}
 SOURCES = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.suffix in SHIPPED}
 MODULES = sorted(name.removesuffix(".pyx") for name in SOURCES if name.endswith(".pyx"))
 PUBLIC_STUBS = {"hbcore/engine.pyi", "hbcore/budget.pyi", "hbcore/envelope.pyi", "hbcore/_split/law.pyi"}
-FAST_TESTS = ("test_api.py", "test_concurrency.py")
+FAST_TESTS = ("unit/test_api.py", "processes/test_concurrency.py")
 PRODUCTS = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
 
 CLAIMS = """
@@ -138,8 +138,8 @@ def test_the_sdist_carries_the_sources_and_nothing_generated(distribution: Distr
     members = sdist_members(distribution)
     assert {member for member in members if member.startswith("hbcore/")} == SOURCES
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "conftest.py"} <= members
-    assert {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")} <= members
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.py")} <= members
+    for folder in ("tests", "bench"):
+        assert {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")} <= members
     assert not {member for member in members if member.startswith("build/") or Path(member).suffix in {".so", ".pyc"}}
 
 

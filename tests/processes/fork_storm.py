@@ -1,6 +1,6 @@
 """Forks under load: servers whose threads claim fork children that claim as well, and all of them are killed.
 
-    python tests/fork_storm.py [--kills 300] [--memory] [--children 4] [--seed N]
+    python tests/processes/fork_storm.py [--kills 300] [--memory] [--children 4] [--seed N]
 
 A controller makes an engine and forks a server. The server's threads claim and release, one by one and in batches
 without the GIL, while it forks children and replaces those that die; children use the engine they inherited, open the
@@ -30,7 +30,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 import numpy as np
 import numpy.random  # now: a child that is forked while another thread imports it could never import it
 from claimers import adopt_orphans, distinct_users, living, send, shared_byte

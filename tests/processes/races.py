@@ -1,6 +1,6 @@
 """Settle, release and expiry of one claim race, and settle and release of one hold: each has exactly one winner.
 
-    python tests/races.py [--races 1000000] [--threads 2] [--processes 2]
+    python tests/processes/races.py [--races 1000000] [--threads 2] [--processes 2]
 
 In every race all threads of all processes speak of the same claim (or hold) at about the same time: some settle it,
 some release it, and of claims the hour runs out meanwhile, by a clock that is set when they do. Afterwards the
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 import numpy as np
 from controlled_clock import Clock, clock_of_this_script
 

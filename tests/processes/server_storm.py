@@ -1,6 +1,7 @@
 """A preloading server under load, with its workers killed and replaced: gunicorn, real requests, kill -9.
 
-    python tests/server_storm.py [--kills 100] [--workers 4] [--worker-class sync|gthread] [--clients 4] [--seed N]
+    python tests/processes/server_storm.py [--kills 100] [--workers 4] [--worker-class sync|gthread]
+        [--clients 4] [--seed N]
 
 gunicorn imports ``server_app.py``, which opens an engine file, and then forks its workers (``--preload``). Clients open
 a connection for each request, as behind a proxy without keep-alive, and ask again when it breaks, until they are
@@ -31,13 +32,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # where PYTHONSAFEPATH has left it out
-from claimers import TESTS, check_sold_out, claim_the_rest, living, send
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
+from claimers import check_sold_out, claim_the_rest, living, send
 from rich.console import Console
 from rich.progress import Progress
 
 import hbcore
 
+HERE = Path(__file__).resolve().parent
 PACKETS = 1_000_000
 BATCH = 500
 COMMON_USERS = 2000  # all clients ask for these
@@ -77,7 +79,7 @@ class Server:
                     [
                         *(sys.executable, "-m", "gunicorn", "--preload", *self.options),
                         *("--bind", f"fd://{descriptor}", "--backlog", "1024", "--worker-tmp-dir", str(self.folder)),
-                        *("--pythonpath", str(TESTS), "--config", str(self.config), "server_app:application"),
+                        *("--pythonpath", str(HERE), "--config", str(self.config), "server_app:application"),
                     ],
                     env={
                         **os.environ,

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 from controlled_clock import COMPILER, Clock, build
-from test_reopen import reboot
-
-import hbcore
+from engine_files import reboot
+from running import environment
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
@@ -62,16 +61,13 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        environment = {
-            **os.environ,
-            "LD_PRELOAD": str(self.library),
-            "CLOCK_FILE": str(self.clock_path),
-            "PYTHONPATH": str(Path(hbcore.__file__).parent.parent),
-        }
         self.process = subprocess.Popen(
             [*self.prefix, sys.executable, "-c", SERVER, str(self.path)],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env=environment(LD_PRELOAD=str(self.library), CLOCK_FILE=str(self.clock_path)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, *arguments: Any, **terms: Any) -> Any:
         assert self.process.stdin is not None

@@ -21,7 +21,6 @@ import pytest
 from claimers import (
     HANG_SECONDS,
     PACKETS,
-    TESTS,
     Child,
     RunPython,
     Say,
@@ -39,8 +38,11 @@ from claimers import (
     wait,
     wait_for_claims,
 )
+from running import run_script
 
 import hbcore
+
+SCRIPT = Path(__file__).parent / "fork_storm.py"
 
 
 @pytest.fixture(autouse=True)
@@ -369,7 +371,4 @@ def test_no_call_imports_anything(run_python: RunPython, path: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--memory",)], ids=["file", "memory"])
 def test_forks_under_load(options: tuple[str, ...]) -> None:
     """The short form of fork_storm.py."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    command = [sys.executable, str(TESTS / "fork_storm.py"), "--kills", "120", "--seed", "20", *options]
-    storm = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert storm.returncode == 0, storm.stdout + storm.stderr
+    run_script(SCRIPT, "--kills", 120, "--seed", 20, *options, timeout=300)

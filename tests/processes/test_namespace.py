@@ -1,6 +1,5 @@
 """Containers with time namespaces of their own on one file: a claim expires for all of them at the same moment."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from controlled_clock import COMPILER
+from engine_files import reboot
+from running import environment
 from test_clock import HOLD_S, STEADY_S, Machine, library
-from test_reopen import reboot
 
-import hbcore
 from hbcore._file.namespace import INITIAL, boot_offset_ms, time_namespace
 
 __all__ = ["library"]  # a fixture
@@ -55,8 +54,8 @@ def test_the_clocks_differ(start: Callable[[bool], Machine]) -> None:
 
 def test_the_offset_is_told() -> None:
     source = "from hbcore._file.namespace import *; print(time_namespace(), boot_offset_ms())"
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    inside = subprocess.run([*UNSHARE, sys.executable, "-c", source], env=environment, capture_output=True, check=True)
+    command = [*UNSHARE, sys.executable, "-c", source]
+    inside = subprocess.run(command, env=environment(), capture_output=True, check=True)
     number, ahead_ms = map(int, inside.stdout.split())
     assert number not in (0, INITIAL, time_namespace())
     assert ahead_ms - boot_offset_ms() == AHEAD_S * 1000
@@ -128,5 +127,4 @@ UNSHARED = """if 1:
 
 
 def test_who_is_forked_into_another_namespace_must_open_the_engine_anew(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    subprocess.run([sys.executable, "-c", UNSHARED, tmp_path / "e.hb"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", UNSHARED, tmp_path / "e.hb"], env=environment(), check=True)

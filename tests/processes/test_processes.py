@@ -12,7 +12,6 @@ import pytest
 from claimers import (
     HANG_SECONDS,
     PACKETS,
-    TESTS,
     Child,
     Granted,
     RunPython,
@@ -28,6 +27,8 @@ from claimers import (
 import hbcore
 from hbcore import Status
 
+HERE = Path(__file__).resolve().parent
+
 # ---- multiprocessing ------------------------------------------------------------------------------------------------
 
 
@@ -36,7 +37,7 @@ def use_multiprocessing(method: str, path: str | None) -> None:
     signal.alarm(HANG_SECONDS)
     context = multiprocessing.get_context(method.split()[0])
     if method.endswith("preload"):
-        os.environ["PYTHONPATH"] += os.pathsep + str(TESTS)
+        os.environ["PYTHONPATH"] += os.pathsep + str(HERE)
         os.environ |= {"HBCORE_FILE": str(path), "HBCORE_PACKETS": str(PACKETS)}
         context.set_forkserver_preload(["server_app"])
     engine = hbcore.Engine(path)
@@ -69,7 +70,7 @@ def use_multiprocessing(method: str, path: str | None) -> None:
 def test_multiprocessing(run_python: RunPython, path: Path, method: str) -> None:
     program = "import sys; sys.path.insert(0, sys.argv[1]); import test_processes; test_processes.use_multiprocessing"
     where = None if method == "fork in memory" else str(path)
-    run_python(f"{program}({method!r}, {where!r})", TESTS)
+    run_python(f"{program}({method!r}, {where!r})", HERE)
 
 
 # ---- beginnings and ends --------------------------------------------------------------------------------------------

@@ -11,32 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_files import FIRST_EXTENT, reboot, word, write_word
 
 import hbcore
 from hbcore import Status
 
-BOOT_ID = 56
-FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
 MAKING, LIVE, RETIRED = 1, 2, 3
-
-
-def reboot(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.seek(BOOT_ID)
-        file.write(b"another boot id!")
-
-
-def word(path: Path, offset: int) -> int:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return int.from_bytes(file.read(8), "little")
-
-
-def write_word(path: Path, offset: int, value: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(value.to_bytes(8, "little"))
-
 
 # ---- reboot ---------------------------------------------------------------------------------------------------------
 

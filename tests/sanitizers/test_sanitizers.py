@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-SANITIZERS = Path(__file__).parent / "sanitizers"
-SOURCES = Path(__file__).parent.parent / "hbcore" / "_claims/ledger.pyx"
+SANITIZERS = Path(__file__).parent
+SOURCES = Path(__file__).resolve().parents[2] / "hbcore" / "_claims/ledger.pyx"
 CANNOT = 77  # build.py: the compiler or the machine has no such sanitizer
 
 pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="the sanitizers need a source tree")

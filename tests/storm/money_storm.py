@@ -1,6 +1,6 @@
 """The storm with money: workers of one engine are killed and stopped while they reserve, settle, release and refund.
 
-    python tests/money_storm.py [--kills 10000] [--seed N] [--memory] [--workers 8] [--folder DIR]
+    python tests/storm/money_storm.py [--kills 10000] [--seed N] [--memory] [--workers 8] [--folder DIR]
 
 A campaign with sub-budgets and envelopes, and more of them made, topped up and closed all the while; claims and
 envelopes that expire. Workers are killed (SIGKILL) and stopped (SIGSTOP) as in ``storm.py``. After each round one
@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 import money_round
 from controlled_clock import clock_of_this_script
 from storm import HANG_SECONDS, Playing, arguments, progress_bar, shares
@@ -64,7 +64,7 @@ def storm(options: argparse.Namespace, folder: Path) -> str:
             places += outcome.places
             graves += outcome.graves
             if outcome.broken:
-                again = f"python tests/money_storm.py --seed {options.seed} --round {number}"
+                again = f"python tests/storm/money_storm.py --seed {options.seed} --round {number}"
                 broken = f"round {number}: {outcome.broken}\n{settings}\nplay it again: {again}\nkept: {folder}"
             number += options.round is None
             show(counted["kills"])

@@ -1,6 +1,6 @@
 """The storm: workers of one engine are killed and stopped at random moments, and nothing that was answered may be lost.
 
-    python tests/storm.py [--kills 10000] [--seed N] [--memory] [--workers 8] [--folder DIR]
+    python tests/storm/storm.py [--kills 10000] [--seed N] [--memory] [--workers 8] [--folder DIR]
 
 Round after round, worker processes claim, repeat, settle, release, make and close envelopes of one new engine, while a
 controller kills them (SIGKILL) and replaces them at once, and stops and continues them (SIGSTOP, SIGCONT): at random
@@ -30,7 +30,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from storm_crew import Plan, die_with_parent
 from storm_round import WEATHER_IS_OVER, WEATHERS, Outcome, Settings, play_apart
@@ -181,7 +180,7 @@ class Storm:
         """Return the command that plays a round again."""
         options = self.options
         return (
-            f"python tests/storm.py --seed {options.seed} --round {number} --workers {options.workers} "
+            f"python tests/storm/storm.py --seed {options.seed} --round {number} --workers {options.workers} "
             f"--kills-a-round {options.kills_a_round}{' --memory' * options.memory}"
         )
 

@@ -1,20 +1,18 @@
 """The storm in its short form, and that its check sees every kind of broken promise.
 
-The long form is ``python tests/storm.py --kills 10000``, for a memory engine with ``--memory``.
+The long form is ``python tests/storm/storm.py --kills 10000``, for a memory engine with ``--memory``.
 """
 
 import os
 import select
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import run_script, script_command
 from storm_model import HISTORY, Answer, Broken, Kind, check_history
-
-import hbcore
 
 SCRIPT = Path(__file__).parent / "storm.py"
 AMOUNTS = {0: np.array([60, 40])}
@@ -22,17 +20,13 @@ AMOUNTS = {0: np.array([60, 40])}
 
 def command(folder: Path, *options: str) -> dict:
     """Return what runs the storm with the hbcore under test."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(hbcore.__file__).parent.parent)}
-    return {"args": [sys.executable, str(SCRIPT), "--folder", str(folder), *options], "env": environment}
+    return script_command(SCRIPT, "--folder", folder, *options)
 
 
 @pytest.mark.parametrize("options", [[], ["--memory"]], ids=["file", "memory"])
 def test_nothing_is_lost_in_a_storm(options: list[str], tmp_path: Path) -> None:
-    storm = command(tmp_path, "--kills", "150", "--seed", "1", *options)
-    result = subprocess.run(**storm, capture_output=True, text=True, check=False, timeout=300)
-    print(result.stdout)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "no promise broken" in result.stdout
+    printed = run_script(SCRIPT, "--folder", tmp_path, "--kills", 150, "--seed", 1, *options, timeout=300)
+    assert "no promise broken" in printed
     assert not any(tmp_path.iterdir()), "a storm that has broken nothing leaves nothing behind"
 
 

@@ -1,7 +1,7 @@
 """Writes the golden vectors of the amounts, tests/data/amounts.json, from the reference.
 
-``python tests/make_amounts.py`` is only to be run when a law is changed on purpose: every envelope that was ever made
-under the old one changes with it.
+``python tests/unit/make_amounts.py`` is only to be run when a law is changed on purpose: every envelope that was ever
+made under the old one changes with it.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hbcore import reference
 
-PATH = Path(__file__).parent / "data" / "amounts.json"
+PATH = Path(__file__).resolve().parents[1] / "data" / "amounts.json"
 WRITTEN_OUT = 64  # packets; longer lists are stored as their SHA-256
 
 HUGE = 2**62 - 1

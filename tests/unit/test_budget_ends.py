@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from claimers import Child, Say
-from test_damage import FIRST_EXTENT
+from engine_files import FIRST_EXTENT
 
 import hbcore
 from hbcore import Status

@@ -136,7 +136,7 @@ def test_another_process_finds_everything_as_it_was_left(path: Path, run_python:
     with hbcore.Engine(path) as engine:
         furnish(engine)
         before = seen(engine)
-    show = "import sys, json, hbcore, test_file; json.dump(test_file.seen(hbcore.Engine(sys.argv[1])), sys.stdout)"
+    show = "import json, hbcore, test_file; json.dump(test_file.seen(hbcore.Engine(sys.argv[1])), sys.stdout)"
     program = f"import sys; sys.path.insert(0, sys.argv[2]); {show}"
     assert json.loads(run_python(program, path, Path(__file__).parent).stdout) == before
     with hbcore.Engine(path) as engine:

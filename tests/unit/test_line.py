@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-HEADER = Path(__file__).parent.parent / "hbcore" / "_lib" / "atomics.h"
+HEADER = Path(__file__).resolve().parents[2] / "hbcore" / "_lib" / "atomics.h"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 SOURCE = """
 #include "atomics.h"

@@ -2,7 +2,6 @@
 
 import enum
 from collections.abc import Iterable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from running import TESTS
 
 import hbcore
 import hbcore._keys.user
@@ -20,7 +20,7 @@ KEY = bytes(range(200, 232))
 SIPHASH = [hbcore._keys.user.siphash, hbcore.reference.siphash128]
 VECTORS = [
     bytes.fromhex(line)
-    for line in Path(__file__).with_name("data").joinpath("siphash128.txt").read_text().splitlines()
+    for line in (TESTS / "data" / "siphash128.txt").read_text().splitlines()
     if not line.startswith("#")
 ]
 

@@ -1,0 +1,25 @@
+"""Where words stand in an engine's file, as ``format.h`` has it, and how tests read and write them there."""
+
+from pathlib import Path
+
+BOOT_ID = 56
+FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
+
+
+def reboot(path: Path) -> None:
+    """Leave what a reboot leaves: another boot id. No process may have the file open."""
+    with open(path, "r+b") as file:
+        file.seek(BOOT_ID)
+        file.write(b"another boot id!")
+
+
+def word(path: Path, offset: int) -> int:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return int.from_bytes(file.read(8), "little")
+
+
+def write_word(path: Path, offset: int, value: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(value.to_bytes(8, "little"))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -273,7 +274,11 @@ def test_disk_is_taken_when_envelopes_are_made(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["capacity", "disk"])
 def test_a_file_grows_by_whole_grains(path: Path, kind: str) -> None:
     """ext4 zeroes the rest of the block in which a file ended when others have already seen that it is longer, and may
-    have written there: two threads that took space lost it, or had the same. No file ends within a block."""
+    have written there: two threads that took space lost it, or had the same. No file ends within a block.
+
+    What is refused at the end is an envelope, less than a grain, but in two of a hundred engines the next level of the
+    directory, 262,208 bytes: the names are hashed with a key of the file's own, which decides when a bucket is full.
+    """
     sizes = set()
     limit = 32 << 20
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -281,9 +286,14 @@ def test_a_file_grows_by_whole_grains(path: Path, kind: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with hbcore.Engine(path, capacity=limit - 1 if kind == "capacity" else None) as engine:
-            with contextlib.suppress(hbcore.EngineFullError):
-                for i in range(10_000):
+            refused = 0
+            for i in range(10_000):
+                try:
                     engine.envelope(f"e{i}", 10**6, 1 + 37 * i % 1000)
+                except hbcore.EngineFullError as error:
+                    refused = int(re.search(r"(\d+) (?:more )?bytes", str(error))[1])
+                    break
+                finally:
                     sizes.add(path.stat().st_size)
             for envelope in engine.envelopes():
                 assert envelope.claim(7)
@@ -292,7 +302,7 @@ def test_a_file_grows_by_whole_grains(path: Path, kind: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(sizes) > 3
     assert {size % 65536 for size in sizes} == {0}
-    assert max(sizes) == limit
+    assert limit - max(sizes) < refused, "there was room for what was refused"
 
 
 def test_what_lies_beyond_the_last_whole_grain_is_not_used(path: Path) -> None:

@@ -20,6 +20,29 @@ settings.register_profile(
 settings.load_profile("hbcore")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="also run the tests that are marked as full: minutes, not seconds"
+    )
+
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests that are marked as full to ``--full``; with ``--full -m full`` they run alone."""
+    full = [item for item in items if item.get_closest_marker("full")]
+    if full and not config.getoption("full"):
+        config.stash[LEFT_OUT] = len(full)
+        config.hook.pytest_deselected(items=full)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} tests were left to the full run: python -m pytest --full")
+
+
 @pytest.fixture(scope="module", params=[hbcore, hbcore.reference], ids=["native", "reference"])
 def impl(request: pytest.FixtureRequest) -> ModuleType:
     """The native core and its twin in plain Python: a test that takes ``impl`` is a promise that both keep."""

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from inspecting import (
+from commands import (
     AUDIT_KEYS,
     CHINESE,
     HAMMER,
@@ -36,6 +36,7 @@ from inspecting import (
     run_json,
     watched,
 )
+from engine_files import turn_bit
 
 import hbcore
 from hbcore.cli.audit import check_agreement
@@ -415,10 +416,7 @@ def damage(path: Path, user: object, name: str, offset: int) -> None:
     with hbcore.Engine(path) as engine:
         hashed = engine.user_hash(user)
         assert engine.envelope(name).find(user)
-    content = bytearray(path.read_bytes())
-    assert content.count(hashed) == 1
-    content[content.index(hashed) + offset] ^= 1
-    path.write_bytes(content)
+    turn_bit(path, hashed, offset)
 
 
 def test_an_audit_that_fails_says_what_is_wrong_first(path: Path) -> None:

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import CHINESE, WORKER, Worker, make_gala, on_terminal, run, without_colours
 from hypothesis import given
 from hypothesis import strategies as st
-from inspecting import CHINESE, WORKER, Worker, make_gala, on_terminal, run, without_colours
 from rich.cells import cell_len
 from rich.console import Console
 

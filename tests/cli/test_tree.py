@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from inspecting import (
+from commands import (
     CHINESE,
     HOSTILE,
     MONEY,
@@ -29,6 +27,9 @@ from inspecting import (
     watched,
     without_colours,
 )
+from engine_files import turn_bit
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 import hbcore
@@ -321,14 +322,6 @@ def test_a_budget_for_which_no_row_is_left_says_how_many_are_below_it(path: Path
 # ---- damaged ----------------------------------------------------------------------------------------------------
 
 
-def spoil(path: Path, found: bytes, shift: int = 0) -> None:
-    """Turn one bit over, ``shift`` bytes from where something is found that is in the file once."""
-    content = bytearray(path.read_bytes())
-    assert content.count(found) == 1
-    content[content.index(found) + shift] ^= 1
-    path.write_bytes(content)
-
-
 def test_a_damaged_budget_hides_neither_what_is_beside_it_nor_what_is_below(path: Path) -> None:
     with hbcore.Engine(path) as engine:
         gala = engine.budget("gala", 1_000)
@@ -338,7 +331,7 @@ def test_a_damaged_budget_hides_neither_what_is_beside_it_nor_what_is_below(path
         good.envelope("e", 100, 10, law="equal").claim("u")
         good.reserve("k", 20)
         good.settle("k")
-    spoil(path, b"the-spoilt-one")
+    turn_bit(path, b"the-spoilt-one")
     report = run_json("inspect", path, status=1)
     found = {budget["name"]: budget for budget in report["budgets"]}
     assert list(found) == ["gala", "uhe-spoilt-one", "below it", "good"]
@@ -371,7 +364,7 @@ def test_a_damaged_hold_or_envelope_is_its_own_and_nobody_elses(path: Path, tmp_
         user = engine.user_hash("u")
     copy = tmp_path / "copy.hb"
     shutil.copyfile(path, copy)
-    spoil(copy, user, 16)  # the amount of the claim
+    turn_bit(copy, user, 16)  # the amount of the claim
     report = run_json("inspect", copy, status=1)
     assert [budget["state"] for budget in report["budgets"]] == ["open", "open"]
     assert report["budgets"][1]["amounts"] == money(0, 177, 323, 0)

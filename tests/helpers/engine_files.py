@@ -23,3 +23,11 @@ def write_word(path: Path, offset: int, value: int) -> None:
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(value.to_bytes(8, "little"))
+
+
+def turn_bit(path: Path, found: bytes, shift: int = 0) -> None:
+    """Turn one bit over, ``shift`` bytes from where something is found that is in the file once."""
+    content = bytearray(path.read_bytes())
+    assert content.count(found) == 1
+    content[content.index(found) + shift] ^= 1
+    path.write_bytes(content)

@@ -7,17 +7,14 @@ import itertools
 import random
 import re
 from array import array
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from histories import TAPE_WORDS, Names, bind, plan_history, read_tape, run_program
 from linearizability import FINAL, FOREVER, NOTHING, Checker, History, Operation
-from running import run_script
 
 from hbcore import Status
 
-SCRIPT = Path(__file__).parent / "histories.py"
 AMOUNTS = (100, 200, 400, 800)
 ANSWERS = {
     "G": Status.GRANTED,
@@ -241,11 +238,3 @@ def test_one_after_the_other_only_the_given_answers_are_right(impl: ModuleType) 
                 assert not Checker(recorded._replace(clients=[[*calls[:i], other, *calls[i + 1 :]]])).is_linearizable()
                 changed += 1
     assert changed > 500
-
-
-def test_recorded_histories_are_linearizable() -> None:
-    """Threads and processes on files and in memory, some of them stopped or killed in the middle of a call."""
-    printed = run_script(SCRIPT, "--histories", 400, "--seed", 7, timeout=500)
-    assert "no promise broken" in printed
-    assert float(re.search(r"([\d.]+)% had overlapping calls", printed)[1]) > 0
-    assert int(re.search(r"(\d+) clients died in the middle of a call", printed)[1]) > 0

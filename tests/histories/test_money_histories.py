@@ -5,7 +5,6 @@ The long form is ``python tests/histories/money_histories.py``; what a history i
 
 import re
 from array import array
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,11 +12,9 @@ from histories import TAPE_WORDS, run_program
 from linearizability import FINAL, FOREVER, NOTHING
 from money_histories import bind, plan_history, read_tape
 from money_linearizability import ANY_STATE, CHILD, CONFLICT, PARENT, Checker, History, Operation
-from running import run_script
 
 from hbcore import State, Status
 
-SCRIPT = Path(__file__).parent / "money_histories.py"
 TOTALS = (15, 5)
 ANSWERS = {
     "G": Status.GRANTED, "R": Status.REPEATED, "I": Status.INSUFFICIENT, "C": Status.CLOSED, "N": NOTHING, "F": FINAL,
@@ -204,11 +201,3 @@ def test_one_after_the_other_only_the_given_answers_are_right(impl: ModuleType) 
                 assert not Checker(recorded._replace(clients=[[*calls[:i], other, *calls[i + 1 :]]])).is_linearizable()
                 changed += 1
     assert changed > 500
-
-
-def test_recorded_histories_are_linearizable() -> None:
-    """Threads and processes on files and in memory, some of them stopped or killed in the middle of a call."""
-    printed = run_script(SCRIPT, "--histories", 400, "--seed", 7, timeout=500)
-    assert "no promise broken" in printed
-    assert float(re.search(r"([\d.]+)% had overlapping calls", printed)[1]) > 0
-    assert int(re.search(r"(\d+) clients died in the middle of a call", printed)[1]) > 0

@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 import numpy as np
 import numpy.random  # now: a child that is forked while another thread imports it could never import it
-from claimers import adopt_orphans, distinct_users, living, send, shared_byte
+from children import adopt_orphans, distinct_users, living, send, shared_byte
 from rich.console import Console
 from rich.progress import Progress
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
-from claimers import check_sold_out, claim_the_rest, living, send
+from children import check_sold_out, claim_the_rest, living, send
 from rich.console import Console
 from rich.progress import Progress
 

@@ -6,17 +6,15 @@ same protocol through all of them, in miniature.
 
 import contextlib
 import itertools
-import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from claimers import Child
+from children import Child, race
 
 import hbcore
 import hbcore.terms
@@ -44,33 +42,8 @@ def run_threads(work: Callable[[int], object]) -> list:
 
 def run_processes(work: Callable[[int], np.ndarray], dtype: np.dtype) -> list:
     """Run ``work(i)`` in WORKERS forked children that start together; return the arrays of ``dtype`` they give."""
-    start_read, start_write = os.pipe()
-    children = []
-    for i in range(WORKERS):
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.close(start_write)
-                os.read(start_read, 1)  # returns when the parent closes its end
-                with os.fdopen(write, "wb") as pipe:
-                    pipe.write(np.ascontiguousarray(work(i), dtype).tobytes())
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        os.close(write)
-        children.append((pid, read))
-    os.close(start_read)
-    os.close(start_write)
-    results = []
-    for pid, read in children:
-        with os.fdopen(read, "rb") as pipe:
-            results.append(np.frombuffer(pipe.read(), dtype))
-        assert os.waitpid(pid, 0)[1] == 0, f"worker {pid} failed"
-    return results
+    results = race(lambda i: np.ascontiguousarray(work(i), dtype).tobytes(), WORKERS)
+    return [np.frombuffer(result, dtype) for result in results]
 
 
 SIZES = [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)]

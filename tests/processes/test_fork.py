@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claimers import (
+from children import (
     HANG_SECONDS,
     PACKETS,
     Child,

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from claimers import (
+from children import (
     HANG_SECONDS,
     PACKETS,
     Child,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from claimers import Child, Say
+from children import Child, Say
 from engine_files import FIRST_EXTENT
 
 import hbcore

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import Refusing
 from test_input import BAD_BATCHES, BAD_USERS, HUGE, HUGE_WORDS, NOT_INTEGERS, tag
 
 import hbcore
@@ -42,7 +43,7 @@ def named(cases: list[tuple[Any, type[Exception], str]]) -> list[Any]:
 BAD_AMOUNTS = bad_integers("amount", 1, LIMIT)
 
 
-class World:
+class World(Refusing):
     """A tree with holds of every state, and everything that can be seen of it."""
 
     def __init__(self, impl: ModuleType) -> None:
@@ -65,14 +66,6 @@ class World:
             [(envelope.name, envelope.terms, envelope.claims().tolist()) for envelope in self.engine.envelopes()],
             self.engine.audit(),
         )
-
-    def refuses(self, call: Callable[["World"], object], error: type[Exception], words: str) -> None:
-        before = self.seen()
-        with pytest.raises(error) as caught:
-            call(self)
-        assert type(caught.value) is error
-        assert str(caught.value) == words
-        assert self.seen() == before
 
 
 @pytest.fixture(scope="module")

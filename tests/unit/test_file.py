@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claimers import RunPython
+from children import RunPython, race_for_json
 
 import hbcore
 from hbcore import Status
@@ -25,38 +25,6 @@ from hbcore import Status
 SEED = bytes(range(32))
 KEY = bytes(range(100, 132))
 WORKERS = 4
-
-
-def race(work: Callable[[int], object], workers: int = WORKERS) -> list[Any]:
-    """Run ``work(i)`` in forked processes that start together; return what they give, as JSON gives it back."""
-    start_read, start_write = os.pipe()
-    children = []
-    for i in range(workers):
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.close(start_write)
-                os.read(start_read, 1)  # returns when the parent closes its end
-                with os.fdopen(write, "w") as pipe:
-                    json.dump(work(i), pipe)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        os.close(write)
-        children.append((pid, read))
-    os.close(start_read)
-    os.close(start_write)
-    results, codes = [], []
-    for pid, read in children:
-        with os.fdopen(read) as pipe:
-            results.append(pipe.read())
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    assert codes == [0] * workers
-    return [json.loads(result) for result in results]
 
 
 def seen(engine: hbcore.Engine) -> list[Any]:
@@ -351,7 +319,7 @@ def test_of_processes_that_make_one_file_at_once_one_wins_and_all_share_it(tmp_p
             answers.append([engine.user_hash("u").hex()])
         return answers
 
-    answers = race(work)
+    answers = race_for_json(work, WORKERS)
     assert sorted(os.listdir(tmp_path)) == sorted(f"{round_number}.hb" for round_number in range(rounds))
     for round_number in range(rounds):
         with hbcore.Engine(tmp_path / f"{round_number}.hb") as engine:
@@ -372,7 +340,7 @@ def test_of_processes_that_make_one_envelope_at_once_one_wins_and_all_share_it(p
             for envelope, claim in zip(envelopes, claims, strict=True)
         ]
 
-    answers = race(work)
+    answers = race_for_json(work, WORKERS)
     for i, name in enumerate(names):
         seeds, statuses, packets = zip(*(answer[i] for answer in answers), strict=True)
         assert len(set(seeds)) == 1, f"{name} has been made twice"
@@ -399,7 +367,7 @@ def test_of_processes_that_make_one_envelope_with_other_terms_one_wins_and_the_o
                 totals.append(-winner)
         return totals
 
-    for totals in zip(*race(work), strict=True):
+    for totals in zip(*race_for_json(work, WORKERS), strict=True):
         winners = [total for total in totals if total > 0]
         assert len(winners) == 1
         assert totals == tuple(total if total > 0 else -winners[0] for total in totals)
@@ -414,7 +382,7 @@ def test_processes_claim_every_packet_of_a_file_exactly_once(path: Path) -> None
         return np.stack([users, *(envelope.claim_many(users)[field] for field in ("packet", "amount"))]).tolist()
 
     of_user: dict[int, tuple[int, int]] = {}
-    for answers in race(work):
+    for answers in race_for_json(work, WORKERS):
         for user, packet, amount in zip(*answers, strict=True):
             if packet >= 0:
                 assert of_user.setdefault(user, (packet, amount)) == (packet, amount)
@@ -699,7 +667,7 @@ def test_a_limit_of_the_file_size_is_a_full_disk(path: Path) -> None:
         with pytest.raises(hbcore.EngineFullError, match=r"^no disk space for a new engine"):
             hbcore.Engine(path.with_name("another.hb"))
 
-    race(work, workers=1)
+    race_for_json(work, workers=1)
     assert os.listdir(path.parent) == ["gala.hb"]
 
 

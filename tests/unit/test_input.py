@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import Refusing
 
 import hbcore
 import hbcore.reference
@@ -23,7 +24,7 @@ HUGE = 10**5000  # more digits than Python prints
 HUGE_WORDS = f"an integer of {HUGE.bit_length()} bits"
 
 
-class World:
+class World(Refusing):
     """An engine with claims of every state, and everything that can be seen of it."""
 
     def __init__(self, impl: ModuleType, *arguments: Any) -> None:
@@ -43,14 +44,6 @@ class World:
             [(envelope.name, envelope.terms, envelope.stats(), envelope.claims().tolist()) for envelope in envelopes],
             self.engine.audit(),
         )
-
-    def refuses(self, call: Callable[["World"], object], error: type[Exception], words: str) -> None:
-        before = self.seen()
-        with pytest.raises(error) as caught:
-            call(self)
-        assert type(caught.value) is error
-        assert str(caught.value) == words
-        assert self.seen() == before
 
 
 @pytest.fixture(scope="module")

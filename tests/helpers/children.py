@@ -23,6 +23,7 @@ import hbcore
 from hbcore import Status
 
 HANG_SECONDS = 60
+RACE_SECONDS = 600
 CLAIM_THREADS = 4
 PACKETS = 100_000
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -67,9 +68,9 @@ def tell(descriptor: int, what: Any) -> None:
         line = line[os.write(descriptor, line) :]
 
 
-def run_as_child(work: Callable[[], object]) -> None:
+def run_as_child(work: Callable[[], object], limit_s: int = HANG_SECONDS) -> None:
     """Do the work in a process that was just forked, and end it; what hangs is killed."""
-    signal.alarm(HANG_SECONDS)
+    signal.alarm(limit_s)
     status = 1
     try:
         work()
@@ -78,6 +79,39 @@ def run_as_child(work: Callable[[], object]) -> None:
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def race(work: Callable[[int], bytes], workers: int) -> list[bytes]:
+    """Run ``work(i)`` in forked children that start together; return the bytes that they give."""
+    start_read, start_write = os.pipe()
+
+    def start(i: int, write: int) -> None:
+        os.close(start_write)
+        os.read(start_read, 1)  # returns when the parent closes its end
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(work(i))
+
+    children = []
+    for i in range(workers):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            run_as_child(lambda i=i, write=write: start(i, write), RACE_SECONDS)
+        os.close(write)
+        children.append((pid, read))
+    os.close(start_read)
+    os.close(start_write)
+    results, codes = [], []
+    for pid, read in children:
+        with os.fdopen(read, "rb") as pipe:
+            results.append(pipe.read())
+        codes.append(wait(pid))
+    assert codes == [0] * workers
+    return results
+
+
+def race_for_json(work: Callable[[int], object], workers: int) -> list[Any]:
+    return [json.loads(result) for result in race(lambda i: json.dumps(work(i)).encode(), workers)]
 
 
 def wait(pid: int) -> int:

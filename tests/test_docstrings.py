@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hbcore.law
 import numpy as np
 import pytest
 
 import hbcore
+import hbcore.law
 
 PACKAGE = Path(hbcore.__file__).parent
 STUBBED = ("engine", "budget", "envelope", "law")

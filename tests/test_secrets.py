@@ -18,7 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hbcore.law
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,6 +27,7 @@ from rich.pretty import Pretty
 
 import hbcore
 import hbcore._ops.batch_request
+import hbcore.law
 import hbcore.reference
 from hbcore.cli import main
 from hbcore.terms import Terms, check_same_terms, envelope_terms

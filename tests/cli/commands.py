@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import running
 
 import hbcore
 from hbcore.cli import main
 
 COMMAND = [sys.executable, "-m", "hbcore"]
-PACKAGE_ROOT = str(Path(hbcore.__file__).parent.parent)
+WIDTHS = ("COLUMNS", "LINES", "NO_COLOR")
 TIME_LIMIT_S = 120
 SEED = bytes(range(32))
 PARTS = ("settled", "granted", "remaining", "refunded")
@@ -68,20 +69,24 @@ HAMMER = """if 1:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a command: the package under test, and nothing that says how wide a line is."""
-    path = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH", "")]))
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    return {**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", "TERM": "xterm-256color", "TZ": "UTC", **changes}
+    settings = {"PYTHONUTF8": "1", "TERM": "xterm-256color", "TZ": "UTC", **changes}
+    return {name: value for name, value in running.environment().items() if name not in WIDTHS} | settings
 
 
-def run(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run(
+    *arguments: object, stdin: bytes = b"", cwd: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         env=environment(**changes),
-        encoding="utf-8",
+        cwd=cwd,
         timeout=TIME_LIMIT_S,
         check=False,
+    )
+    return subprocess.CompletedProcess(
+        result.args, result.returncode, result.stdout.decode(), result.stderr.decode(errors="backslashreplace")
     )
 
 

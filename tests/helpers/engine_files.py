@@ -6,11 +6,15 @@ BOOT_ID = 56
 FIRST_EXTENT = 4096 + 1024 * 64 + 512 * 64
 
 
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 def reboot(path: Path) -> None:
     """Leave what a reboot leaves: another boot id. No process may have the file open."""
-    with open(path, "r+b") as file:
-        file.seek(BOOT_ID)
-        file.write(b"another boot id!")
+    overwrite(path, BOOT_ID, b"another boot id!")
 
 
 def word(path: Path, offset: int) -> int:
@@ -20,9 +24,7 @@ def word(path: Path, offset: int) -> int:
 
 
 def write_word(path: Path, offset: int, value: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(value.to_bytes(8, "little"))
+    overwrite(path, offset, value.to_bytes(8, "little"))
 
 
 def turn_bit(path: Path, found: bytes, shift: int = 0) -> None:

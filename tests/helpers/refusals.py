@@ -6,7 +6,7 @@ from typing import Any, Self
 import pytest
 
 
-class Refusing:
+class WholeOrNothing:
     """What can be seen as a whole by ``seen()``, and must look the same after a call that is refused."""
 
     def seen(self) -> Any:

@@ -28,24 +28,40 @@ import traceback
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from itertools import chain, combinations
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from linearizability import FINAL, FOREVER, NOBODY, NOTHING, Checker, History, Operation
+from history_plans import (
+    CLIENT_LIMIT,
+    PACKET_LIMIT,
+    ROUND_SIZE,
+    TOPOLOGIES,
+    VARIANTS,
+    WORLD_SIZE,
+    Plan,
+    plan_history,
+    terms_of,
+)
+from history_tapes import TAPE_WORDS, Names, bind, read_tape, run_program
+from linearizability import Checker, History
 from rich.console import Console
 
 import hbcore
 import hbcore.reference
-from hbcore import State, Status
 from hbcore.cli.progress import Display
 
 HANG_SECONDS = 120
 LIBC = ctypes.CDLL(None, use_errno=True)
 TIMER_ABSTIME, PR_SET_PDEATHSIG = 1, 1
+LINE_WORDS = 16  # 128 bytes between words that several processes write
+# Lines of the board: three barriers of one line for each client and one more, what clients have to say, process ids.
+BEGIN, BEGIN_AGAIN, BEGIN_BESIDE, DONE, PIDS = (CLIENT_LIMIT * i + i for i in range(5))
+START_NS = 1500  # from the moment at which all are there to the first call
+ARM_NS = 250_000  # the same, if timers have to be set before
+PULSE_NS = 1500  # who has shown a pulse so lately is on a core
+CO_SCHEDULE_NS = 200_000
 
 
 def contention(history: History, finals: int) -> tuple[int, int]:
@@ -66,295 +82,6 @@ def contention(history: History, finals: int) -> tuple[int, int]:
         under_way.append((end, client))
         most = max(most, len(under_way))
     return pairs, most
-
-
-# ---- what is to be done -----------------------------------------------------------------------------------------
-
-TOPOLOGIES = ((1, 1), (1, 1, 1), (2,), (2, 1), (1, 1), (1, 1, 1, 1), (1, 2), (2, 2), (1, 1), (4,))  # threads by process
-CLIENT_LIMIT = max(map(sum, TOPOLOGIES))
-PACKET_LIMIT = 4
-WORLD_SIZE = 100  # histories of one engine
-ROUND_SIZE = 25  # histories that the clients run without hearing from anybody; a kill ends a round
-VARIANTS = 8  # of terms, for each number of packets
-CLOSES = 0.15  # share of histories in which somebody closes the envelope
-STOPS = 0.7  # of those without deaths: in which processes are stopped for a while
-MIXES = (
-    {"claim": 2, "release": 3, "settle": 1, "claim_many": 4},
-    {"claim": 5, "release": 4, "find": 1},
-    {"claim": 4, "release": 2, "settle": 1, "find": 1, "claim_many": 2},
-    {"claim": 3, "release": 2, "settle": 2, "find": 2},
-)
-
-
-class Step(NamedTuple):
-    """One step of a program. ``claim_many`` claims for each user ``repeats`` times."""
-
-    kind: str
-    users: tuple[int, ...] = ()
-    repeats: int = 1
-
-
-class Plan(NamedTuple):
-    """One history, before it happens.
-
-    Processes are killed while they run the first of two programs; the second begins when they are dead. Processes are
-    stopped while they run their last program; the others run theirs while these stand still, and then continue them.
-    """
-
-    terms: dict[str, Any]
-    amounts: tuple[int, ...]
-    users: int
-    programs: list[list[list[Step]]]  # by client, one or two
-    finals: list[Step]  # what a survivor does at last
-    killed: tuple[int, ...]
-    stopped: tuple[int, ...]
-    is_waiting: bool  # whether the others begin only when those are stopped
-    after_ns: int  # from the beginning of a program to when the timer of the signal is set
-    delays_ns: list[int]  # by client, before its first call
-    is_text: bool
-
-    def releases(self, user: int) -> int:
-        return sum(
-            step == Step("release", (user,)) for client in self.programs for program in client for step in program
-        )
-
-
-@cache
-def terms_of(packets: int, variant: int) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Terms of an envelope whose packets are told by their sums, and the amounts as the reference splits them."""
-    for attempt in range(100):
-        terms = {
-            "total": 1000 * packets,
-            "packets": packets,
-            "law": ("dirichlet", "double_mean")[variant % 2],
-            "seed": bytes([packets, variant, attempt]) + bytes(29),
-        }
-        amounts = tuple(hbcore.reference.split(**terms).tolist())
-        sums = {sum(chosen) for size in range(packets + 1) for chosen in combinations(amounts, size)}
-        if len(sums) == 1 << packets:
-            return terms, amounts
-    raise AssertionError(f"no seed splits {packets} packets so that sums tell them")
-
-
-def random_program(random: Random, mix: dict[str, int], users: int, size: int, repeats: tuple[int, ...]) -> list[Step]:
-    program = []
-    for kind in random.choices(list(mix), list(mix.values()), k=size):
-        if kind == "claim_many":
-            some = tuple(random.sample(range(users), random.randint(1, users)))
-            program.append(Step(kind, some, random.choice(repeats)))
-        else:
-            program.append(Step(kind, (random.randrange(users),)))
-    return program
-
-
-def draw_victims(random: Random, topology: tuple[int, ...], kills: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Draw the processes that are to be killed, and those that are to be stopped."""
-    processes = range(len(topology))
-    killed: tuple[int, ...] = ()
-    if random.random() < kills:
-        killed = tuple(random.sample(processes, min(random.choice((1, 1, 1, 2)), len(topology))))
-    living = [process for process in processes if process not in killed]
-    stopped: tuple[int, ...] = ()
-    if len(living) > 1 and random.random() < STOPS:
-        stopped = tuple(random.sample(living, random.randint(1, len(living) - 1)))
-    return killed, stopped
-
-
-def draw_moments(
-    random: Random, killed: tuple[int, ...], stopped: tuple[int, ...], clients: int, latest_ns: int = 40_000
-) -> dict[str, Any]:
-    """Draw when that happens, as fields of a plan."""
-    return {
-        "killed": killed,
-        "stopped": stopped,
-        "is_waiting": bool(stopped) and random.random() < 0.7,
-        "after_ns": random.randint(4_000, latest_ns) if killed else random.randint(1_000, 9_000),
-        "delays_ns": [random.choice((0, 0, 300, 1000, 3000)) for _ in range(clients)],
-    }
-
-
-def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float) -> Plan:
-    """The same programs for the same arguments, in whichever process."""
-    random = Random(f"{seed}/{number}")
-    packets, users = random.randint(1, PACKET_LIMIT), random.randint(1, 4)
-    terms, amounts = terms_of(packets, random.randrange(VARIANTS))
-    processes = range(len(topology))
-    killed, stopped = draw_victims(random, topology, kills)
-    # Threads of one process overlap only where the GIL is released, for long enough that another gets it.
-    mix = random.choice(MIXES if len(topology) > 1 else MIXES[:1])
-    repeats = (1, 2, 40, 800) if len(topology) > 1 else (500, 5000)
-    programs = [
-        [
-            random_program(random, mix, users, random.randint(2, 9 if process in killed + stopped else 6), repeats)
-            for _ in range(2 if killed else 1)
-        ]
-        for process in processes
-        for _ in range(topology[process])
-    ]
-    if random.random() < CLOSES:
-        program = random.choice(random.choice(programs))
-        program.insert(random.randint(0, len(program)), Step("close"))
-    everybody = list(range(users + packets + 1))  # the users, and strangers who take what is free
-    random.shuffle(everybody)
-    finals = [*(Step("find", (user,)) for user in range(users)), Step("snapshot")]
-    if random.random() < 0.5:
-        finals += [Step("close"), Step("snapshot")]
-    finals += [*(Step("claim", (user,)) for user in everybody), Step("snapshot"), Step("close")]
-    return Plan(
-        terms=terms,
-        amounts=amounts,
-        users=users,
-        programs=programs,
-        finals=finals,
-        **draw_moments(random, killed, stopped, len(programs)),
-        is_text=random.random() < 0.3,
-    )
-
-
-# ---- recording --------------------------------------------------------------------------------------------------
-
-TAPE_WORDS = 2048  # of one client in one history
-LINE_WORDS = 16  # 128 bytes between words that several processes write
-# Lines of the board: three barriers of one line for each client and one more, what clients have to say, process ids.
-BEGIN, BEGIN_AGAIN, BEGIN_BESIDE, DONE, PIDS = (CLIENT_LIMIT * i + i for i in range(5))
-START_NS = 1500  # from the moment at which all are there to the first call
-ARM_NS = 250_000  # the same, if timers have to be set before
-PULSE_NS = 1500  # who has shown a pulse so lately is on a core
-CO_SCHEDULE_NS = 200_000
-
-# A call is recorded as [invoked, returned, number of answers, then for each answer the user, status, packet, amount];
-# a zero is a time that never came. `returned` is written last.
-
-
-def run_program(calls: list[tuple[Callable[..., Any], tuple[Any, ...], Callable[..., int]]], tape: Any, at: int) -> int:
-    """Make the calls one after the other, and leave on the tape what a death at any moment must not take along.
-
-    Returns where the tape goes on.
-    """
-    clock = time.monotonic_ns
-    for call, arguments, note in calls:
-        tape[at] = clock()
-        try:
-            answer = call(*arguments)
-        except hbcore.ConflictError:
-            answer = FINAL
-        returned = clock()
-        end = note(tape, at + 3, answer)
-        tape[at + 2] = (end - at - 3) // 4
-        tape[at + 1] = returned
-        at = end
-    return at
-
-
-def note_sum(tape: Any, at: int, answer: int) -> int:
-    tape[at] = tape[at + 1] = tape[at + 2] = 0
-    tape[at + 3] = answer
-    return at + 4
-
-
-def note_claim(tape: Any, at: int, answer: Any) -> int:
-    """A Claim, None, or FINAL."""
-    tape[at] = 0
-    if answer is None or answer == FINAL:
-        tape[at + 1], tape[at + 2], tape[at + 3] = NOTHING if answer is None else FINAL, -1, 0
-    else:
-        tape[at + 1], tape[at + 2], tape[at + 3] = answer.status, answer.packet, answer.amount
-    return at + 4
-
-
-def note_rows(tape: Any, at: int, answer: list[tuple[int, int, int, int]]) -> int:
-    for row in answer:
-        for word in row:
-            tape[at] = word
-            at += 1
-    return at
-
-
-def note_batch(tape: Any, at: int, answer: tuple[int, np.ndarray]) -> int:
-    """Of several equal answers in a row to one user, other than GRANTED, only the first.
-
-    They change nothing, so a moment that is right for one of them is right for all.
-    """
-    repeats, rows = answer
-    places = np.arange(len(rows)) // repeats
-    is_new = np.ones(len(rows), bool)
-    is_new[1:] = (rows["packet"][1:] != rows["packet"][:-1]) | (rows["status"][1:] != rows["status"][:-1])
-    is_new |= (np.arange(len(rows)) % repeats == 0) | (rows["status"] == Status.GRANTED)
-    kept = rows[is_new]
-    answers = zip(
-        places[is_new].tolist(), kept["status"].tolist(), kept["packet"].tolist(), kept["amount"].tolist(), strict=True
-    )
-    return note_rows(tape, at, list(answers))
-
-
-class Names:
-    """The users of one history: each history has its own, so that they meet in other places of the index."""
-
-    def __init__(self, engine: hbcore.Engine, plan: Plan, number: int) -> None:
-        self.engine, self.plan = engine, plan
-        count = plan.users + len(plan.amounts) + 1
-        self.names: list[Any] = [number * 16 + user for user in range(count)]
-        if plan.is_text:
-            self.names = [f"user {name}" for name in self.names]
-
-    def batch(self, step: Step) -> Any:
-        names = [self.names[user] for user in step.users for _ in range(step.repeats)]
-        return names if self.plan.is_text else np.array(names)
-
-    def snapshot(self, envelope: hbcore.Envelope) -> list[tuple[int, int, int, int]]:
-        numbers = {self.engine.user_hash(name): number for number, name in enumerate(self.names)}
-        return [
-            (numbers.get(row["user"].tobytes(), NOBODY), int(row["state"]), int(row["packet"]), int(row["amount"]))
-            for row in envelope.claims()
-        ]
-
-
-def bind(envelope: hbcore.Envelope, names: Names, program: list[Step]) -> list:
-    """The calls of a program, each with its arguments and what writes down its answer, ready to run."""
-    scalars = {"claim": envelope.claim, "find": envelope.find, "settle": envelope.settle, "release": envelope.release}
-    calls: list = []
-    for step in program:
-        if step.kind in scalars:
-            calls.append((scalars[step.kind], (names.names[step.users[0]],), note_claim))
-        elif step.kind == "claim_many":
-            batch = names.batch(step)
-            calls.append((lambda users, step=step: (step.repeats, envelope.claim_many(users)), (batch,), note_batch))
-        elif step.kind == "snapshot":
-            calls.append((names.snapshot, (envelope,), note_rows))
-        else:
-            calls.append((envelope.close, (), note_sum))
-    return calls
-
-
-def read_tape(plan: Plan, program: list[Step], tape: Any) -> list[Operation]:
-    """The operations that a client has recorded."""
-    operations: list[Operation] = []
-    at = 0
-    for step in program:
-        invoked, returned, count = tape[at : at + 3]
-        if not invoked:
-            break
-        rows = [tuple(tape[at + 3 + 4 * i : at + 7 + 4 * i]) for i in range(count)] if returned else []
-        at += 3 + 4 * count
-        times = {"invoked": invoked, "returned": returned or FOREVER}
-        if step.kind == "snapshot":
-            held = tuple(sorted((user, packet, int(state == State.SETTLED)) for user, state, packet, _ in rows))
-            right = all(amount == plan.amounts[packet] for _, _, packet, amount in rows)
-            operations.append(Operation("snapshot", rows=held if right else ((-1, -1, -1),), **times))
-        elif step.kind == "close":
-            operations.append(Operation("close", **times))
-            operations += [Operation("refund", amount=row[3], **times) for row in rows]
-        elif returned:
-            kind = "claim" if step.kind == "claim_many" else step.kind
-            operations += [Operation(kind, step.users[row[0]], row[1], row[2], amount=row[3], **times) for row in rows]
-        elif step.kind == "claim_many":
-            for user in step.users:  # each may have been granted once, and again after each release
-                operations += [Operation("claim", user, **times)] * min(step.repeats, 1 + plan.releases(user))
-        else:
-            operations.append(Operation(step.kind, step.users[0], **times))
-        if not returned:
-            break
-    return operations
 
 
 # ---- clients and their processes --------------------------------------------------------------------------------

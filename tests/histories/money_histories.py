@@ -11,12 +11,15 @@ and prints it.
 """
 
 import sys
+from itertools import chain
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
-from histories import Broken, World, arguments, draw_moments, draw_victims, note_rows, note_sum, run
-from linearizability import FINAL, FOREVER, NOTHING
+from histories import Broken, World, arguments, run
+from history_plans import draw_moments, draw_victims
+from history_tapes import calls_of, note_rows, note_sum
+from linearizability import FINAL, NOTHING
 from money_linearizability import ANY_STATE, CHILD, CONFLICT, PARENT, Checker, History, Operation
 
 import hbcore
@@ -209,18 +212,7 @@ def operations_of(step: Step, rows: list[tuple[int, ...]], times: dict[str, int]
 
 def read_tape(program: list[Step], tape: Any) -> list[Operation]:
     """The operations that a client has recorded."""
-    operations: list[Operation] = []
-    at = 0
-    for step in program:
-        invoked, returned, count = tape[at : at + 3]
-        if not invoked:
-            break
-        rows = [tuple(tape[at + 3 + 4 * i : at + 7 + 4 * i]) for i in range(count)] if returned else []
-        at += 3 + 4 * count
-        operations += operations_of(step, rows, {"invoked": invoked, "returned": returned or FOREVER})
-        if not returned:
-            break
-    return operations
+    return list(chain.from_iterable(operations_of(step, rows, times) for step, times, rows in calls_of(program, tape)))
 
 
 class MoneyWorld(World):

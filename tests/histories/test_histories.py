@@ -10,7 +10,8 @@ from array import array
 from types import ModuleType
 
 import pytest
-from histories import TAPE_WORDS, Names, bind, plan_history, read_tape, run_program
+from history_plans import plan_history
+from history_tapes import TAPE_WORDS, Names, bind, read_tape, run_program
 from linearizability import FINAL, FOREVER, NOTHING, Checker, History, Operation
 
 from hbcore import Status

@@ -8,7 +8,7 @@ from array import array
 from types import ModuleType
 
 import pytest
-from histories import TAPE_WORDS, run_program
+from history_tapes import TAPE_WORDS, run_program
 from linearizability import FINAL, FOREVER, NOTHING
 from money_histories import bind, plan_history, read_tape
 from money_linearizability import ANY_STATE, CHILD, CONFLICT, PARENT, Checker, History, Operation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from refusals import Refusing
+from refusals import WholeOrNothing
 from test_input import BAD_BATCHES, BAD_USERS, HUGE, HUGE_WORDS, NOT_INTEGERS, tag
 
 import hbcore
@@ -43,7 +43,7 @@ def named(cases: list[tuple[Any, type[Exception], str]]) -> list[Any]:
 BAD_AMOUNTS = bad_integers("amount", 1, LIMIT)
 
 
-class World(Refusing):
+class World(WholeOrNothing):
     """A tree with holds of every state, and everything that can be seen of it."""
 
     def __init__(self, impl: ModuleType) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from refusals import Refusing
+from refusals import WholeOrNothing
 
 import hbcore
 import hbcore.reference
@@ -24,7 +24,7 @@ HUGE = 10**5000  # more digits than Python prints
 HUGE_WORDS = f"an integer of {HUGE.bit_length()} bits"
 
 
-class World(Refusing):
+class World(WholeOrNothing):
     """An engine with claims of every state, and everything that can be seen of it."""
 
     def __init__(self, impl: ModuleType, *arguments: Any) -> None:

@@ -20,18 +20,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 from build import HERE, SANITIZERS, TIME_LIMIT_S, build, missing, run_python
 
 ROOT = HERE.parent.parent
+FILES = [
+    "processes/test_concurrency.py",
+    "unit/test_file.py",
+    "unit/test_refused_file.py",
+    "unit/test_full_file.py",
+    "hostile/test_file_damage.py",
+]
 SUITE = {
-    "thread": ["test_concurrency.py", "test_file.py"],
+    "thread": FILES,
     "address": [
-        "test_concurrency.py",
-        "test_file.py",
-        "test_damage.py",
-        "test_api.py",
-        "test_input.py",
-        "test_user.py",
-        "test_stream.py",
-        "test_law.py",
-        "test_stateful.py",
+        *FILES,
+        "hostile/test_damage.py",
+        "unit/test_api.py",
+        "unit/test_engine_ends.py",
+        "unit/test_input.py",
+        "unit/test_user.py",
+        "unit/test_stream.py",
+        "unit/test_law.py",
+        "unit/test_law_distribution.py",
+        "unit/test_stateful.py",
     ],
 }
 
@@ -61,7 +69,8 @@ def run_suite(name: str, folder: Path) -> bool:
     for file in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / file, folder)
     tests = [f"tests/{file}" for file in SUITE[name]]
-    return run_with_a_bar(f"{name}: suite", name, folder, ["-m", "pytest", "-p", "no:cacheprovider", *tests], 3600)
+    command = ["-m", "pytest", "--full", "-p", "no:cacheprovider", *tests]
+    return run_with_a_bar(f"{name}: suite", name, folder, command, 3600)
 
 
 def main() -> int:

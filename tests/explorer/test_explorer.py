@@ -30,18 +30,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_every_schedule_with_three_preemptions_keeps_the_promises(built: Path) -> None:
     output = run("explore.py", built, "--preemptions", 3)
     print(output)
     assert "no promise broken" in output
 
 
+@pytest.mark.full
 def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> None:
     output = run("explore.py", built, "--preemptions", 2, "--deaths", 1)
     print(output)
     assert "no promise broken" in output
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "mutant",
     [

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from marks import full_but
 from running import run_script
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("histories", [40, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("histories", full_but([40, 400], 40))
 @pytest.mark.parametrize("script", ["histories.py", "money_histories.py"])
 def test_recorded_histories_are_linearizable(script: str, histories: int) -> None:
     """Threads and processes on files and in memory, some of them stopped or killed in the middle of a call."""

@@ -162,10 +162,11 @@ def use_many(folder: Path, first: int, count: int) -> None:
             sys.exit(f"case {case} ({', '.join(done)}) ended with {code}")
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 30), pytest.param(30, 270, marks=pytest.mark.full)])
 def test_a_damaged_file_gives_an_error_or_a_right_answer_and_never_a_crash(
-    tmp_path: Path, run_python: RunPython
+    tmp_path: Path, run_python: RunPython, first: int, count: int
 ) -> None:
     with hbcore.Engine(tmp_path / "sound.hb", capacity=1 << 30) as engine:
         furnish(engine)
     program = "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_file_damage as test"
-    run_python(f"{program}; test.use_many(Path(sys.argv[1]), 0, 300)", tmp_path, Path(__file__).parent)
+    run_python(f"{program}; test.use_many(Path(sys.argv[1]), {first}, {count})", tmp_path, Path(__file__).parent)

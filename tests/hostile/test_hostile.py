@@ -10,6 +10,7 @@ from pathlib import Path
 import hostile_files
 import pytest
 from hostile_use import Damage, examine
+from marks import full_but
 from running import run_script, script_command
 
 HERE = Path(__file__).parent
@@ -25,8 +26,11 @@ def come_of(world: hostile_files.World, folder: Path, damage: Damage, mode: str 
     return examine(world, folder / "case.hb", damage, mode, random.Random(1))[0]
 
 
-def test_hostile_files_give_an_error_a_right_answer_or_one_that_the_audit_names() -> None:
-    assert "failures: 0" in run_script(HERE / "hostile.py", "--files", 1200, "--worlds", "small", "large")
+@pytest.mark.parametrize(
+    ("files", "worlds"), [(100, ["small"]), pytest.param(1200, ["small", "large"], marks=pytest.mark.full)]
+)
+def test_hostile_files_give_an_error_a_right_answer_or_one_that_the_audit_names(files: int, worlds: list[str]) -> None:
+    assert "failures: 0" in run_script(HERE / "hostile.py", "--files", files, "--worlds", *worlds)
 
 
 def test_a_signal_is_seen() -> None:
@@ -85,6 +89,7 @@ def test_every_structure_of_the_format_is_damaged(world: hostile_files.World) ->
     assert padding == [], "bytes in use that no damage would meet"
 
 
-def test_hostile_files_hand_out_no_money_that_the_audit_does_not_name() -> None:
+@pytest.mark.parametrize("files", full_but([40, 500], 40))
+def test_hostile_files_hand_out_no_money_that_the_audit_does_not_name(files: int) -> None:
     """The long form is ``python tests/hostile/hostile_money.py --files 20000``."""
-    assert "failures: 0" in run_script(HERE / "hostile_money.py", "--files", 500)
+    assert "failures: 0" in run_script(HERE / "hostile_money.py", "--files", files)

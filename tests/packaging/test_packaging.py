@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hbcore"
 SHIPPED = {".py", ".pyi", ".pyx", ".pxd", ".h", ".typed"}

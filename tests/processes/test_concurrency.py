@@ -98,7 +98,14 @@ def check_promises(envelope: hbcore.Envelope, engine: hbcore.Engine, answers: np
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("claim", [claim_batch, claim_singly])
 @pytest.mark.parametrize(
-    ("packets", "user_count"), [(1, 50), (64, 40), (1000, 1500), (20_000, 30_000), (30_000, 20_000)]
+    ("packets", "user_count"),
+    [
+        (1, 50),
+        (64, 40),
+        (1000, 1500),
+        pytest.param(20_000, 30_000, marks=pytest.mark.full),
+        pytest.param(30_000, 20_000, marks=pytest.mark.full),
+    ],
 )
 def test_overlapping_users_race_for_one_envelope(runner: str, claim, packets: int, user_count: int) -> None:
     """Every worker claims for every user, each in an order of its own or all in the same one, and retries a few."""
@@ -281,6 +288,7 @@ def churn(envelope: hbcore.Envelope) -> None:
             envelope.release(user + i)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("readonly", [False, True])
 def test_an_audit_names_nothing_while_indexes_are_replaced(tmp_path: Path, readonly: bool) -> None:
     """A replacement that begins when the audit has seen the slots, and not yet the index, is no damage."""
@@ -372,6 +380,7 @@ def create_part(engine: hbcore.Engine, budget: hbcore.Budget, keys: list[int]) -
 
 
 # A name meets another bucket in every engine: the counts are such that all engines need the same levels.
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("part", "count", "turns"),
     [(reserve_part, 80_000, 20), (create_part_of_a_budget, 4_000, 40), (create_part, 16_000, 60)],
@@ -396,6 +405,7 @@ def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: in
     assert max(make(together) for _ in range(turns)) <= alone * (1 if has_gil else WORKERS)
 
 
+@pytest.mark.full
 def test_amounts_that_another_thread_writes_to_are_checked_as_they_are_used() -> None:
     """A batch of reserves takes what it has looked at, or refuses it: no hold is of 0."""
     count = 100_000

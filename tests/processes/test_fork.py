@@ -368,6 +368,7 @@ def test_no_call_imports_anything(run_python: RunPython, path: Path) -> None:
     assert run_python(program, path).stdout == "[]\n"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [(), ("--memory",)], ids=["file", "memory"])
 def test_forks_under_load(options: tuple[str, ...]) -> None:
     """The short form of fork_storm.py."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from running import run_script
 
+pytestmark = pytest.mark.full
+
 SCRIPT = Path(__file__).with_name("server_storm.py")
 KILLS = os.environ.get("HBCORE_SERVER_KILLS", "40")
 

@@ -15,7 +15,7 @@ SANITIZERS = Path(__file__).parent
 SOURCES = Path(__file__).resolve().parents[2] / "hbcore" / "_claims/ledger.pyx"
 CANNOT = 77  # build.py: the compiler or the machine has no such sanitizer
 
-pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="the sanitizers need a source tree")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not SOURCES.exists(), reason="the sanitizers need a source tree")]
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

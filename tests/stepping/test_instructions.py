@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from marks import full_but
 from stepping import can_trace, states
 
 import hbcore
@@ -133,6 +134,7 @@ def test_a_kill_at_any_instruction_leaves_a_valid_file(tmp_path: Path, name: str
         check(content, copy, is_step(users, method, user))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["the last claim", "a release of a full envelope", "a release that replaces the index"]
 )
@@ -233,7 +235,7 @@ def money_of(engine: hbcore.Engine) -> tuple:
     )
 
 
-@pytest.mark.parametrize("name", MONEY)
+@pytest.mark.parametrize("name", full_but(MONEY, "reserve"))
 @pytest.mark.parametrize("is_audited", [True, False], ids=["audited", "asked again"])
 def test_a_kill_at_any_instruction_leaves_all_the_money(tmp_path: Path, name: str, is_audited: bool) -> None:
     path, copy = tmp_path / "b.hb", tmp_path / "copy.hb"

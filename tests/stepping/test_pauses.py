@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from marks import full_but
 from stepping import Work, can_trace, die, instructions_of, pause, swaps_of
 
 import hbcore
@@ -109,7 +110,7 @@ def check(engine: hbcore.Engine, is_done: bool) -> None:
     engine.audit()
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", full_but(OPERATIONS, "reserve"))
 @pytest.mark.parametrize("meanwhile", [everything, same], ids=["others", "the same"])
 def test_a_pause_at_any_instruction_changes_nothing(
     tmp_path: Path, name: str, meanwhile: Callable[[hbcore.Engine], None]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marks import full_but
 from running import run_script, script_command
 from storm_model import HISTORY, Answer, Broken, Kind, check_history
 
@@ -23,9 +24,10 @@ def command(folder: Path, *options: str) -> dict:
     return script_command(SCRIPT, "--folder", folder, *options)
 
 
+@pytest.mark.parametrize("kills", full_but([20, 150], 20))
 @pytest.mark.parametrize("options", [[], ["--memory"]], ids=["file", "memory"])
-def test_nothing_is_lost_in_a_storm(options: list[str], tmp_path: Path) -> None:
-    printed = run_script(SCRIPT, "--folder", tmp_path, "--kills", 150, "--seed", 1, *options, timeout=300)
+def test_nothing_is_lost_in_a_storm(options: list[str], kills: int, tmp_path: Path) -> None:
+    printed = run_script(SCRIPT, "--folder", tmp_path, "--kills", kills, "--seed", 1, *options, timeout=300)
     assert "no promise broken" in printed
     assert not any(tmp_path.iterdir()), "a storm that has broken nothing leaves nothing behind"
 

@@ -245,6 +245,7 @@ def test_what_lies_beyond_the_last_whole_grain_is_not_used(path: Path) -> None:
         assert engine.audit().granted == 200
 
 
+@pytest.mark.full
 def test_the_worker_table_is_full_when_1024_have_the_file_open(path: Path, run_python: RunPython) -> None:
     program = """if 1:
         import resource, sys, hbcore

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import children_of
 from commands import COMMAND, TIME_LIMIT_S, environment
 from reports import SEED, check_consistent, refused, run, run_json
 
@@ -142,11 +143,6 @@ def test_rain_report_says_it_in_words() -> None:
         assert words in result.stdout
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and not yet seen the end of."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def interrupted_rain(act: Callable[[subprocess.Popen[str], list[int]], None]) -> tuple[int, str, list[int]]:
     """Start a rain of several seconds, act on it as soon as it has all its workers, and see how it ends."""
     arguments = [*COMMAND, "rain", "--packets", "3000000", "--processes", "3", "--duplicates", "0.9"]
@@ -155,7 +151,7 @@ def interrupted_rain(act: Callable[[subprocess.Popen[str], list[int]], None]) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment(COLUMNS="100", TERM="xterm"),
         start_new_session=True,
     ) as process:
         limit = time.monotonic() + TIME_LIMIT_S
@@ -195,7 +191,10 @@ def on_terminal(*arguments: object) -> str:
     """Run a command with a terminal as its standard error, and return what was written there."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=theirs, env=environment()
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment(COLUMNS="100", TERM="xterm"),
     ) as process:
         os.close(theirs)
         seen = b""

@@ -118,6 +118,14 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and not yet seen the end of; none if it has ended itself."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def living() -> Iterator[tuple[int, int, int]]:
     """Give pid, parent and process group of every process that is not a zombie."""
     for entry in os.listdir("/proc"):

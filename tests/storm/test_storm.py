@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import children_of
 from marks import full_but
 from running import run_script, script_command
 from storm_model import HISTORY, Answer, Broken, Kind, check_history
@@ -30,13 +31,6 @@ def test_nothing_is_lost_in_a_storm(options: list[str], kills: int, tmp_path: Pa
     printed = run_script(SCRIPT, "--folder", tmp_path, "--kills", kills, "--seed", 1, *options, timeout=300)
     assert "no promise broken" in printed
     assert not any(tmp_path.iterdir()), "a storm that has broken nothing leaves nothing behind"
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -1,6 +1,7 @@
 """Damage where the format is known: each word is made wrong by hand, and the engine must say so, or still be right.
 
-Random damage is in ``test_file.py``. The offsets are those of ``format.h``: one envelope with a name of one letter.
+Random damage is in ``test_file_damage.py``. The offsets are those of ``format.h``: one envelope with a name of one
+letter.
 """
 
 import gc

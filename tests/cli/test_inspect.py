@@ -175,6 +175,7 @@ def test_what_is_said_in_words(path: Path) -> None:
     assert repr(HOSTILE) in result.stdout
 
 
+@pytest.mark.full
 def test_of_many_the_latest_or_the_largest_are_shown_and_the_sum_is_of_all(path: Path) -> None:
     with hbcore.Engine(path) as engine:
         for i in range(3000):
@@ -255,6 +256,7 @@ def test_a_file_whose_makers_were_killed(path: Path, workers: Callable[..., Work
             assert (claim.amount, claim.packet) == (amount, packet)
 
 
+@pytest.mark.full
 def test_fifty_looks_under_load(path: Path, workers: Callable[..., Worker], capsys: pytest.CaptureFixture[str]) -> None:
     """Looks while two workers claim, settle, release, and are killed and replaced."""
     with hbcore.Engine(path) as engine:
@@ -316,6 +318,7 @@ def test_watch_tells_how_many_packets_are_given_a_second(path: Path, workers: Ca
     assert counted == pytest.approx(700, rel=0.05)
 
 
+@pytest.mark.full
 def test_a_file_renamed_over_under_its_workers_is_noticed(path: Path, workers: Callable[..., Worker]) -> None:
     made_it, opened_it = workers(WORKER, path), workers(WORKER, path)
     strays = sorted([made_it.process.pid, opened_it.process.pid])

@@ -13,6 +13,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from marks import full_but
 from reports import SEED, answers_of, check_consistent, refused, run, run_json
 
 import hbcore
@@ -48,7 +49,7 @@ def json_log() -> bytes:
     ],
     ids=["text", "crlf", "mark", "csv", "csv-mark", "jsonl", "format-jsonl", "format-text"],
 )
-@pytest.mark.parametrize("out", ["answers.csv", "answers.jsonl"])
+@pytest.mark.parametrize("out", full_but(["answers.csv", "answers.jsonl"], "answers.csv"))
 def test_replay_answers_every_line_in_order(
     name: str, content: bytes, options: list[str], first_line: int, out: str, tmp_path: Path
 ) -> None:

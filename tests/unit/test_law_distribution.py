@@ -15,6 +15,7 @@ from math import comb, factorial, sqrt
 
 import numpy as np
 import pytest
+from marks import full_but
 from scipy.stats import chi2, norm
 
 from hbcore import law as native
@@ -85,7 +86,7 @@ UNIFORM = {
 }
 
 
-@pytest.mark.parametrize("name", UNIFORM)
+@pytest.mark.parametrize("name", full_but(UNIFORM, "both"))
 def test_dirichlet_with_concentration_one_is_uniform_over_every_split(name):
     total, packets, low, high = UNIFORM[name]
     splits = every_split(total, packets, low, high or total)
@@ -108,7 +109,7 @@ WEIGHTED = {
 }
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", full_but(WEIGHTED, "both"))
 def test_dirichlet_gives_every_split_its_weight(name):
     # A share of x units (above the minimum) can be cut into c cells in comb(x + c - 1, c - 1) ways.
     total, packets, low, high, cells = WEIGHTED[name]
@@ -146,7 +147,7 @@ DOUBLE_MEAN = {
 }
 
 
-@pytest.mark.parametrize("name", DOUBLE_MEAN)
+@pytest.mark.parametrize("name", full_but(DOUBLE_MEAN, "a maximum"))
 def test_double_mean_is_the_classic_shuffled(name):
     total, packets, low, high = DOUBLE_MEAN[name]
     weights = {
@@ -162,6 +163,7 @@ def test_double_mean_is_the_classic_shuffled(name):
 EQUAL = [(13, 6), (50, 7), (9, 2), (41, 8)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("total", "packets"), EQUAL)
 def test_equal_gives_the_odd_units_to_every_set_of_packets_alike(total, packets):
     base = total // packets
@@ -211,6 +213,7 @@ def ways_to_fill(cells: int, units: int) -> list[int]:
 LOOSE = [(1, 20), (1, 100), (3, 2), (3, 20), (3, 150), (8, 100)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("cells", "mean"), LOOSE)
 def test_without_a_maximum_the_law_is_the_one_that_counting_gives(cells, mean):
     packets, count = 64, 20_000
@@ -258,6 +261,7 @@ TIGHT = [  # concentration, mean, cap
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("cells", "mean", "cap"), TIGHT)
 def test_a_tight_maximum_gives_the_law_that_counting_gives(cells, mean, cap):
     # In all of these rejection fails nearly always, and the shares are brought to the law by resplit.
@@ -330,7 +334,7 @@ EXCHANGEABLE = {
 }
 
 
-@pytest.mark.parametrize("name", EXCHANGEABLE)
+@pytest.mark.parametrize("name", full_but(EXCHANGEABLE, "double_mean"))
 def test_no_packet_of_a_small_envelope_is_better(name):
     rows = envelopes(60_000, 10, 6, **EXCHANGEABLE[name])
     tests = 7 * len(EXCHANGEABLE)
@@ -353,7 +357,7 @@ LARGER = {
 }
 
 
-@pytest.mark.parametrize("name", LARGER)
+@pytest.mark.parametrize("name", full_but(LARGER, "double_mean"))
 def test_no_packet_of_a_larger_envelope_is_better(name):
     rows = envelopes(40_000, 64, 7, **LARGER[name])
     for view, values in views(rows).items():
@@ -373,7 +377,7 @@ STRATA = {
 }
 
 
-@pytest.mark.parametrize("name", STRATA)
+@pytest.mark.parametrize("name", full_but(STRATA, "double_mean"))
 def test_no_packet_of_several_strata_is_better(name):
     packets, case = STRATA[name]
     starts = [reference.stratum_start(packets, stratum) for stratum in range(reference.stratum_count(packets) + 1)]

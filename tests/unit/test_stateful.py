@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -523,6 +524,7 @@ def programs(draw: st.DrawFn) -> Program:
     return Program(draw(st.lists(st.one_of(STEPS), min_size=260, max_size=300)))
 
 
+@pytest.mark.full
 @settings(max_examples=30)
 @given(terms=good_terms, total=first_totals, program=programs())
 def test_long_lives(terms: dict[str, Any], total: int, program: Program) -> None:

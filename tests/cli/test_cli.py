@@ -272,6 +272,7 @@ def test_bad_arguments_end_the_process_with_2(tmp_path: Path) -> None:
     assert "invalid choice: 'rein'" in refused("rein")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

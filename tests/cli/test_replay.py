@@ -247,6 +247,7 @@ def real_words(count: int) -> list[str]:
     return list(words)[:count]
 
 
+@pytest.mark.full
 def test_a_hundred_thousand_real_words_get_one_answer_each_and_twice_the_same(tmp_path: Path) -> None:
     words = real_words(100_000)
     assert len(set(words)) == 100_000

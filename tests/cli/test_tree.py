@@ -24,6 +24,7 @@ from commands import (
 from engine_files import turn_bit
 from hypothesis import given
 from hypothesis import strategies as st
+from marks import full_but
 from rich.cells import cell_len
 
 import hbcore
@@ -197,7 +198,7 @@ def test_names_do_no_harm_in_a_tree(path: Path) -> None:
     assert r"  └ '\x1b[2J'" in result.stdout
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 132, 200])
+@pytest.mark.parametrize("columns", full_but([60, 80, 100, 132, 200], 60, 132))
 def test_a_terminal_is_not_overrun_by_a_tree(columns: int, path: Path) -> None:
     make_campaign(path)
     with hbcore.Engine(path) as engine:
@@ -278,6 +279,7 @@ def test_a_folded_tree_fits_and_leaves_nothing_out(roots: list[AnyEntry], limit:
     assert len(seen) == len({id(entry) for entry in seen})
 
 
+@pytest.mark.full
 def test_of_many_children_the_latest_or_the_largest_are_shown_and_a_sum(path: Path) -> None:
     with hbcore.Engine(path) as engine:
         gala = engine.budget("gala", 2_000_000)
@@ -438,7 +440,7 @@ def test_the_audit_says_what_became_of_the_money(path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [-1, 1, 1_000])
+@pytest.mark.parametrize("change", full_but([-1, 1, 1_000], -1))
 def test_missing_money_and_money_from_nowhere_fail_the_audit(path: Path, change: int) -> None:
     make_campaign(path)
     content = bytearray(path.read_bytes())

@@ -505,8 +505,13 @@ class SideBySide(RuleBasedStateMachine):
         self.both(lambda engine: engine.audit(), self.engines)
 
 
-TestShort = SideBySide.TestCase
-TestShort.settings = settings(max_examples=80, stateful_step_count=40)
+class TestFew(SideBySide.TestCase):
+    settings = settings(max_examples=2, stateful_step_count=30)
+
+
+@pytest.mark.full
+class TestMany(SideBySide.TestCase):
+    settings = settings(max_examples=80, stateful_step_count=40)
 
 
 class Program:

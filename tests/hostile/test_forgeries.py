@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from forgeries import FORGERIES
-from marks import full_but
 
 import hbcore
 
@@ -36,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", full_but(range(12), 0, 1, 2))
+@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("name", FORGERIES)
 def test_the_audit_names_a_forgery(path: Path, name: str, seed: int) -> None:
     writes = FORGERIES[name](path.read_bytes(), random.Random(seed))

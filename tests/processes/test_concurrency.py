@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import Child, race
+from marks import full_but
 
 import hbcore
 import hbcore.terms
@@ -254,7 +255,7 @@ def test_settle_and_release_have_one_winner() -> None:
         engine.audit()
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", full_but(RUNNERS, "threads"))
 def test_closing_races_with_claims(runner: str) -> None:
     """What is granted and what is refunded make the total, whatever the moment of the close."""
     for packets in (5, 3000):

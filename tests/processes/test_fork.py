@@ -38,6 +38,7 @@ from children import (
     wait,
     wait_for_claims,
 )
+from marks import full_but
 from running import run_script
 
 import hbcore
@@ -113,7 +114,7 @@ def fork_within_a_claim(envelope: hbcore.Envelope, say: Say, ended: mmap.mmap) -
 
 
 @pytest.mark.usefixtures("orphans")
-@pytest.mark.parametrize("parent_work", [fork_and_claim, fork_within_a_claim])
+@pytest.mark.parametrize("parent_work", full_but([fork_and_claim, fork_within_a_claim], fork_and_claim))
 def test_an_orphan_keeps_what_it_holds_and_its_dead_parent_does_not(
     engine: hbcore.Engine, parent_work: Callable[[hbcore.Envelope, Say, mmap.mmap], None]
 ) -> None:
@@ -212,7 +213,7 @@ BYSTANDERS = {
 
 
 @pytest.mark.usefixtures("orphans")
-@pytest.mark.parametrize("bystander", BYSTANDERS)
+@pytest.mark.parametrize("bystander", full_but(BYSTANDERS, "fork", "fork of a thread"))
 def test_a_child_that_never_touches_the_engine_does_not_keep_its_dead_parent_alive(
     engine: hbcore.Engine, life: tuple[int, int, list[int]], bystander: str
 ) -> None:

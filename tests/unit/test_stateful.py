@@ -506,7 +506,7 @@ class SideBySide(RuleBasedStateMachine):
 
 
 class TestFew(SideBySide.TestCase):
-    settings = settings(max_examples=2, stateful_step_count=30)
+    settings = settings(max_examples=5, stateful_step_count=30)
 
 
 @pytest.mark.full

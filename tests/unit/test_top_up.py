@@ -48,6 +48,7 @@ def growing(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     return terms, top_ups
 
 
+@pytest.mark.full
 @settings(max_examples=40)
 @given(growing())
 def test_every_part_is_split_by_its_own_seed_and_numbered_on(impl: ModuleType, drawn: tuple) -> None:

@@ -28,6 +28,7 @@ def crash_states(path: Path, is_funded: bool) -> Iterator[bytes]:
     yield from states(path, work)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
 @pytest.mark.parametrize("is_funded", [False, True])
 def test_a_death_at_any_instruction_of_a_top_up_is_made_good(tmp_path: Path, is_funded: bool) -> None:

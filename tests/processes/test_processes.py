@@ -23,6 +23,7 @@ from children import (
     claiming,
     wait,
 )
+from marks import full_but
 
 import hbcore
 from hbcore import Status
@@ -66,7 +67,9 @@ def use_multiprocessing(method: str, path: str | None) -> None:
     engine.audit()
 
 
-@pytest.mark.parametrize("method", ["fork", "fork in memory", "spawn", "forkserver", "forkserver with preload"])
+@pytest.mark.parametrize(
+    "method", full_but(["fork", "fork in memory", "spawn", "forkserver", "forkserver with preload"], "fork", "spawn")
+)
 def test_multiprocessing(run_python: RunPython, path: Path, method: str) -> None:
     program = "import sys; sys.path.insert(0, sys.argv[1]); import test_processes; test_processes.use_multiprocessing"
     where = None if method == "fork in memory" else str(path)
@@ -228,6 +231,7 @@ def test_a_child_that_drops_its_privileges(engine: hbcore.Engine) -> None:
     engine.audit()
 
 
+@pytest.mark.full
 def test_a_full_worker_table_has_room_again_when_a_process_is_killed(path: Path) -> None:
     """Eight processes hold the 1,024 entries. A forked child is told; the others go on; a death makes room."""
     with hbcore.Engine(path, capacity=1 << 20) as engine:  # the first entry

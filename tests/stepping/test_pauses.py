@@ -134,6 +134,7 @@ def test_a_pause_at_any_instruction_changes_nothing(
             check(engine, is_done=meanwhile is same or name == "settle in part")
 
 
+@pytest.mark.full
 def test_an_audit_that_is_paused_finds_nothing_wrong_with_a_top_up(tmp_path: Path) -> None:
     """The chain of parts grows between two looks at its end, and the audit has looked once."""
     fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
@@ -163,6 +164,7 @@ def release_of(what: str, user: int) -> Work:
     return work
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", ["closed envelope", "closed budget"])
 def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -> None:
     """Who stands still finds his own refund half done by another, who has died in it."""

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parent / "money_storm.py"
 
 
 @pytest.mark.parametrize("kills", full_but([10, 60], 10))
-@pytest.mark.parametrize("options", [[], ["--memory"]], ids=["file", "memory"])
+@pytest.mark.parametrize("options", full_but([[], ["--memory"]], []), ids=["file", "memory"])
 def test_no_fen_is_lost_or_made_in_a_storm(options: list[str], kills: int, tmp_path: Path) -> None:
     arguments = ("--folder", tmp_path, "--kills", kills, "--kills-a-round", 30, "--seed", 1, *options)
     assert "no promise broken" in run_script(SCRIPT, *arguments, timeout=300)

@@ -26,7 +26,7 @@ def command(folder: Path, *options: str) -> dict:
 
 
 @pytest.mark.parametrize("kills", full_but([20, 150], 20))
-@pytest.mark.parametrize("options", [[], ["--memory"]], ids=["file", "memory"])
+@pytest.mark.parametrize("options", full_but([[], ["--memory"]], []), ids=["file", "memory"])
 def test_nothing_is_lost_in_a_storm(options: list[str], kills: int, tmp_path: Path) -> None:
     printed = run_script(SCRIPT, "--folder", tmp_path, "--kills", kills, "--seed", 1, *options, timeout=300)
     assert "no promise broken" in printed

@@ -62,6 +62,7 @@ def test_a_death_at_any_instruction_of_a_top_up_is_made_good(tmp_path: Path, is_
     print(kept)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
 def test_a_key_that_was_refused_after_a_death_is_a_conflict_with_any_other_top_up(tmp_path: Path) -> None:
     """Its maker dies once it is funded; others take the room: the key keeps that outcome, and the money comes back."""
@@ -91,6 +92,7 @@ def test_a_key_that_was_refused_after_a_death_is_a_conflict_with_any_other_top_u
     assert refused > 2
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not can_trace(), reason="ptrace is not allowed here")
 @pytest.mark.parametrize("then", ["full", "closed"])
 @pytest.mark.parametrize("is_funded", [False, True])
@@ -218,6 +220,7 @@ def fill(engine: hbcore.Engine, packets: int) -> int:
     raise AssertionError("the engine is too large")
 
 
+@pytest.mark.full
 def test_an_abandoned_part_gives_its_space_back(tmp_path: Path) -> None:
     """A maker that dies before anything leads to its part leaves nothing that keeps a full engine full."""
     path, copy = tmp_path / "gala.hb", tmp_path / "copy.hb"

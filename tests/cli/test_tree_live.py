@@ -59,6 +59,7 @@ def spenders(path: Path) -> Iterator[Callable[[int], Worker]]:
         worker.__exit__()
 
 
+@pytest.mark.full
 def test_looks_under_load_and_after_kills(
     path: Path, spenders: Callable[[int], Worker], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,7 @@ def test_rain_with_fewer_users_than_packets_leaves_some() -> None:
     assert report["answers"]["sold_out"] == 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -346,6 +346,7 @@ def test_a_file_renamed_over_under_its_workers_is_noticed(path: Path, workers: C
 # ---- reading only -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_inspect_and_a_readonly_audit_write_nothing(path: Path, workers: Callable[..., Worker]) -> None:
     make_gala(path)
     worker = workers(WORKER, path)

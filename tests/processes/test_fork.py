@@ -312,7 +312,7 @@ def not_found() -> int:
     return 0
 
 
-@pytest.mark.parametrize("spawner", SPAWNERS)
+@pytest.mark.parametrize("spawner", full_but(SPAWNERS, "subprocess", "posix_spawn"))
 def test_programs_are_started_while_threads_claim(engine: hbcore.Engine, spawner: str) -> None:
     envelope = engine.envelope("e", PACKETS * 10, PACKETS)
     with claiming(envelope) as granted:
@@ -323,6 +323,7 @@ def test_programs_are_started_while_threads_claim(engine: hbcore.Engine, spawner
     engine.audit()
 
 
+@pytest.mark.full
 def test_children_are_forked_while_threads_open_and_close_engines(path: Path) -> None:
     """A child opens engines as well: no lock that another thread of its parent held may be in its way."""
     ended = threading.Event()

@@ -154,6 +154,7 @@ def test_not_one_unit_is_lost_on_any_level_whatever_is_done(
     check_tree(world.engine)
 
 
+@pytest.mark.full
 @settings(max_examples=300)
 @given(total=st.integers(1, 60), program=programs)
 def test_whatever_is_available_can_be_reserved_to_the_last_unit(
@@ -173,6 +174,7 @@ def test_whatever_is_available_can_be_reserved_to_the_last_unit(
     check_tree(world.engine)
 
 
+@pytest.mark.full
 @settings(max_examples=300)
 @given(total=st.integers(1, 60), program=programs, order=st.randoms(use_true_random=False))
 def test_in_the_end_all_that_was_not_spent_is_back_at_the_root(

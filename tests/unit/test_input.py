@@ -129,6 +129,7 @@ def test_one_bad_user_in_a_batch_is_named_and_grants_nothing(
         )
 
 
+@pytest.mark.full
 @given(
     good=st.lists(st.integers() | st.text(), max_size=50),
     bad=st.sampled_from(range(len(BAD_USERS))),

@@ -136,6 +136,7 @@ def test_strata_borders_on_the_native_twin(law, concentration, shape):
         check_split(native.split(**case), case)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("law", "concentration"), LAWS)
 def test_strata_borders_on_both_twins(law, concentration, shape):

@@ -178,6 +178,7 @@ def test_the_memory_of_an_engine_goes_back_with_it() -> None:
 # ---- churn ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("packets", "residents", "turns"),
     [

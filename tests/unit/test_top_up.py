@@ -308,6 +308,7 @@ def test_top_ups_race_with_claims_and_each_other(engine: hbcore.Engine, is_funde
     assert engine.audit().amount_granted == 10 + 40 * 100
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("is_funded", [False, True])
 def test_what_finds_no_room_in_a_race_gives_its_money_back(path: Path, is_funded: bool) -> None:
     """Four processes top up where there is room for one of two: the others are refused, now and whenever they ask."""

@@ -1,5 +1,4 @@
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any, Never, SupportsIndex, TypeAlias, Unpack, final
 
 import numpy as np
@@ -395,6 +394,3 @@ def names_of(budget: Budget) -> tuple[str, ...]:
 
 def budget_get(region: Region, parent: Budget | None, name: str, total: int | None) -> Budget:
     """Get or create a budget below ``parent``, or below the engine if that is None."""
-
-def envelopes() -> ModuleType:
-    """Return the module of the envelopes, which lies above this one."""

@@ -476,7 +476,7 @@ cdef class Budget(BudgetBase):
         return budget_get(self.region, self, name, total)
 
     def envelope(
-        self, name, total=None, packets=None, law="double_mean", *, min=1, max=None, concentration=3, seed=None,
+        self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
         expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it as a hold of this budget. As ``Engine.envelope``.

@@ -71,7 +71,7 @@ cdef class Engine:
         self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages)
 
     def envelope(
-        self, name, total=None, packets=None, law="double_mean", *, min=1, max=None, concentration=3, seed=None,
+        self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,
         expires_at=None, per_user=1, hold_seconds=None, max_packets=None,
     ):
         """Get the envelope of that name, or create it. O(1) in its packets.
@@ -452,6 +452,7 @@ def reopen_envelope(path, engine_id, names, readonly=False):
     for parent in above:
         budget = budget_get(region, budget, parent, None)
     return get_envelope(region, budget, name, None, None, "double_mean", 1, None, 3, None, None, 1, None, None)
+
 
 budget_set_reopen(reopen_budget)
 envelope_set_reopen(reopen_envelope)

@@ -8,7 +8,7 @@ from hbcore._file.format cimport hb_envelope
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.limits cimport NAME_LIMIT
-from hbcore._split.law cimport Terms
+from hbcore._split.law cimport hb_terms
 from hbcore.budget cimport Budget
 
 cdef class Claim:
@@ -39,13 +39,12 @@ cdef class Envelope:
     cdef Claim answer(self, int status, const Found *found)
 
 cdef const char *envelope_read(
-    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms
+    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name
 ) noexcept nogil
 cdef object raise_damaged(Region region, str name, const char *wrong)
 cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=*)
 cdef Envelope envelope_from(
-    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
-    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const hb_terms *terms
 )
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)

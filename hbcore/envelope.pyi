@@ -3,7 +3,6 @@ from typing import Never, SupportsIndex, final
 import numpy as np
 from numpy.typing import NDArray
 
-from hbcore._file.region import Region
 from hbcore.budget import Budget, Hold
 from hbcore.terms import Terms
 from hbcore.types import EnvelopeStats, Status, User, Users
@@ -301,6 +300,3 @@ class Envelope:
 
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
-
-def settled_within(region: Region, offset: int) -> int:
-    """Return what was settled of the envelope at an offset, for the statistics of its budget."""

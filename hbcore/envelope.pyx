@@ -29,7 +29,7 @@ from hbcore._lib.answers cimport (
 from hbcore._lib.atomics cimport hb_load_acquire, hb_store_release
 from hbcore._lib.limits cimport NAME_LIMIT, PACKET_LIMIT, TOP_UP_LIMIT
 from hbcore._money.funding cimport refund_from
-from hbcore._split.law cimport Terms, strata_of, terms_valid
+from hbcore._split.law cimport Terms, hb_terms, strata_of, terms_as_python, terms_valid
 from hbcore.budget cimport Budget, budget_set_settled, parent_of
 
 import numpy as np
@@ -37,9 +37,8 @@ import numpy as np
 from hbcore.budget import names_of
 from hbcore.errors import ConflictError, CorruptFileError
 from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
-from hbcore.terms import LAWS as _LAWS, Terms as CheckedTerms, integer
+from hbcore.terms import integer
 
-cdef tuple LAWS = _LAWS
 cdef tuple STATUSES = tuple(Status)
 
 if sizeof(ClaimRow) != CLAIM_DTYPE.itemsize or sizeof(SnapshotRow) != SNAPSHOT_DTYPE.itemsize:
@@ -178,9 +177,9 @@ cdef class Envelope:
         return claim
 
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF:
-        if type(nth) is int and 0 <= nth < self.deck.per_user:
+        if type(nth) is int and 0 <= nth < self.deck.first.terms.per_user:
             return nth
-        return integer("nth", nth, 0, self.deck.per_user - 1)
+        return integer("nth", nth, 0, self.deck.first.terms.per_user - 1)
 
     def claim(self, user, /, nth=0):
         """Give the user a packet, or say why not; the same answer when asked again.
@@ -381,9 +380,9 @@ cdef class Envelope:
         self.count(&counts)
         count = <int64_t>(counts.granted + counts.settled)
         limit = 0
-        while <int64_t>limit <= count and limit < self.deck.max_packets:
+        while <int64_t>limit <= count and limit < self.deck.first.terms.max_packets:
             # Others may claim meanwhile: with room to spare, and again with more if that was not enough.
-            limit = min(2 * <uint64_t>count + 1024, self.deck.max_packets)
+            limit = min(2 * <uint64_t>count + 1024, self.deck.first.terms.max_packets)
             rows = np.zeros(limit, SNAPSHOT_DTYPE)
             PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
             with nogil:
@@ -503,7 +502,7 @@ cdef class Envelope:
         return hb_load_acquire(self.deck.ledger.closed) != 0 or self.has_expired()
 
     cdef bint has_expired(self) noexcept:
-        return self.deck.expires_at_ms != 0 and hb_now_ms() >= self.deck.expires_at_ms
+        return self.deck.first.terms.expires_at_ms != 0 and hb_now_ms() >= self.deck.first.terms.expires_at_ms
 
     cdef bint finish_closing(self) except -1:
         # Close it if its time is over, and go on where a death has stopped a closer: whether it is closed now.
@@ -610,20 +609,7 @@ cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
 
 
 cdef object envelope_terms_of(Envelope envelope):
-    cdef Terms *terms = &envelope.deck.first.terms
-    return CheckedTerms(
-        total=terms.total,
-        packets=terms.packets,
-        law=LAWS[terms.law],
-        min=terms.min,
-        max=terms.max,
-        concentration=terms.concentration,
-        seed=terms.seed[:32],
-        expires_at_ms=envelope.deck.expires_at_ms,
-        per_user=envelope.deck.per_user,
-        hold_ms=envelope.deck.hold_ms,
-        max_packets=envelope.deck.max_packets,
-    )
+    return terms_as_python(&envelope.deck.first.terms.given, True)
 
 
 cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
@@ -639,7 +625,7 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
         return CORRUPT
     memcpy(&copy, shared, sizeof(hb_tranche))
     if (not record_is_sound(envelope.region, &copy.extent, TRANCHE_TERMS, NULL, 0) or copy.extent.parent != envelope.offset
-            or copy.packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets):
+            or copy.packets > envelope.deck.first.terms.max_packets - tranche.start - tranche.terms.packets):
         return CORRUPT
     next = <Tranche *>malloc(sizeof(Tranche))
     if next == NULL:
@@ -653,7 +639,7 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     next.key.high = copy.key[1]
     next.strata = <uint64_t *>(<char *>shared + sizeof(hb_tranche))
     next.following = &shared.following
-    if not terms_valid(&next.terms):
+    if not terms_valid(&next.terms.given):
         free(next)
         return CORRUPT
     tranche_prepare(next)
@@ -666,7 +652,7 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
 
 
 cdef const char *envelope_read(
-    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name, Terms *terms
+    Region region, uint64_t offset, hb_envelope *copy, unsigned char *name
 ) noexcept nogil:
     # The envelope whose extent is at an offset that was read from the mapping: everything that is used later is copied
     # and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
@@ -680,18 +666,11 @@ cdef const char *envelope_read(
             or size < memory_offset(copy.extent.name_length)):
         return "has an impossible size"
     memcpy(name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
-    terms.total = copy.total
-    terms.packets = copy.packets
-    terms.min = copy.min
-    terms.max = copy.max
-    terms.law = copy.law
-    terms.concentration = copy.concentration
-    memcpy(terms.seed, copy.seed, 32)
     if (not record_is_sound(region, &copy.extent, ENVELOPE_TERMS, name, copy.extent.name_length)
-            or not terms_valid(terms)
-            or not terms.packets <= copy.max_packets < PACKET_LIMIT):
+            or not terms_valid(&copy.terms)
+            or not copy.terms.packets <= copy.terms.max_packets < PACKET_LIMIT):
         return "has impossible terms"
-    if size < envelope_size(copy.extent.name_length, strata_of(terms.packets), copy.max_packets):
+    if size < envelope_size(copy.extent.name_length, strata_of(copy.terms.packets), copy.terms.max_packets):
         return "has an impossible size"
     return NULL
 
@@ -704,9 +683,8 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budge
     # The handle of the envelope at an offset. budget: that of it, if it is known; otherwise it is found.
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] copied_name
-    cdef Terms terms
     cdef Name place
-    cdef const char *wrong = envelope_read(region, offset, &copy, copied_name, &terms)
+    cdef const char *wrong = envelope_read(region, offset, &copy, copied_name)
     if wrong != NULL:
         raise_damaged(region, name, wrong)
     place.length = copy.extent.name_length
@@ -716,23 +694,16 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budge
         name_set(region, HB_KIND_ENVELOPE, copy.extent.parent, copied_name, copy.extent.name_length, &place)
     else:
         budget = None
-    return envelope_from(
-        region, offset, name, budget, &place, &terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets
-    )
+    return envelope_from(region, offset, name, budget, &place, &copy.terms)
 
 
 cdef Envelope envelope_from(
-    Region region, uint64_t offset, str name, Budget budget, const Name *place, const Terms *terms,
-    uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets
+    Region region, uint64_t offset, str name, Budget budget, const Name *place, const hb_terms *terms
 ):
     # The handle of an envelope whose terms are known: read and checked, or just made.
     cdef Envelope envelope = Envelope.__new__(Envelope)
-    envelope.deck.first.terms = terms[0]
+    envelope.deck.first.terms.given = terms[0]
     tranche_prepare(&envelope.deck.first)
-    envelope.deck.max_packets = max_packets
-    envelope.deck.expires_at_ms = expires_at_ms
-    envelope.deck.hold_ms = hold_ms
-    envelope.deck.per_user = per_user
     envelope.deck.clock_offset_ms = region.clock_offset_ms
     envelope.region = region
     envelope.budget = budget

@@ -19,10 +19,6 @@ cdef struct Deck:
     attach_function attach
     void *owner             # what attach is called with
     hb_envelope *shared
-    uint64_t max_packets
-    uint64_t expires_at_ms
-    uint64_t hold_ms
-    uint64_t per_user
     uint64_t clock_offset_ms
     uint64_t seal[2]
 
@@ -79,7 +75,7 @@ cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count,
 
 
 cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
-    return hb_load_acquire(deck.ledger.closed) != 0 or (deck.expires_at_ms != 0 and now_ms >= deck.expires_at_ms)
+    return hb_load_acquire(deck.ledger.closed) != 0 or (deck.first.terms.expires_at_ms != 0 and now_ms >= deck.first.terms.expires_at_ms)
 
 
 cdef inline int deck_claim(

@@ -37,16 +37,16 @@ cdef void deck_attach(
     deck.first.strata = <uint64_t *>memory
     deck.first.following = &shared.following
     deck.last = <uint64_t>&deck.first
-    ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.max_packets,
+    ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.first.terms.max_packets,
                   &shared.closed, &shared.index_state, &shared.tombstones)
     deck.ledger.free_map.open_count = &shared.open_count
     deck.ledger.free_map.cleared_count = &shared.cleared_count
     deck.ledger.next_expiry = &shared.next_expiry_ms
     deck.ledger.late_refunds = &shared.late_refunds
-    deck.ledger.hold_ms = deck.hold_ms
+    deck.ledger.hold_ms = deck.first.terms.hold_ms
     deck.ledger.clock_offset_ms = deck.clock_offset_ms
     deck.ledger.prepare = prepare_packet
-    if deck.max_packets > deck.first.terms.packets:
+    if deck.first.terms.max_packets > deck.first.terms.packets:
         deck.ledger.grow = open_appended
     deck.ledger.context = deck
     deck.ledger.is_dead = hb_worker_is_dead
@@ -253,7 +253,7 @@ cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
     cdef uint64_t next_expiry = <uint64_t>-1
     cdef uint64_t count = 0
     cdef Tranche *tranche = &deck.first
-    while tranche != NULL and deck.hold_ms != 0:
+    while tranche != NULL and deck.first.terms.hold_ms != 0:
         for stratum in range(tranche.terms.stratum_count):
             if hb_load_acquire(&tranche.strata[stratum]) == STRATUM_OPEN:
                 for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):

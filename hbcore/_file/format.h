@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../_split/terms.h"
+
 #define HB_MAGIC "hbcore\r\n" /* the line end shows a transfer in text mode */
 #define HB_VERSION 2
 #define HB_BYTE_ORDER UINT64_C(0x0102030405060708)
@@ -101,17 +103,7 @@ enum {
  * slots, each rounded up to whole units, all inside the extent. Tree, tables and slots are for max_packets of them. */
 struct hb_envelope {
     struct hb_extent extent;
-    uint64_t total;
-    uint64_t packets;
-    uint64_t min;
-    uint64_t max;
-    uint32_t law;
-    uint32_t concentration;
-    uint64_t expires_at_ms; /* 0: never */
-    uint64_t hold_ms;       /* a claim that is not settled for so long goes back; 0: never */
-    uint64_t per_user;      /* packets that one user may claim */
-    uint64_t max_packets;   /* room for so many, those of top-ups included */
-    unsigned char seed[32];
+    struct hb_terms terms;
     unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
     unsigned char reserved1[8];
     uint64_t closed;          /* [atomic] 0 or the time of closing in ms */
@@ -197,8 +189,8 @@ static_assert(sizeof(struct hb_worker) == 64, "worker size");
 static_assert(sizeof(struct hb_extent) == 64, "extent size");
 static_assert(offsetof(struct hb_extent, refund) == 32, "refund");
 static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
-static_assert(offsetof(struct hb_envelope, total) == 64, "total of an envelope");
-static_assert(offsetof(struct hb_envelope, seed) == 136, "seed");
+static_assert(offsetof(struct hb_envelope, terms) == 64, "total of an envelope");
+static_assert(offsetof(struct hb_envelope, terms.seed) == 136, "seed");
 static_assert(offsetof(struct hb_envelope, check) == 168, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
 static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");

@@ -1,6 +1,8 @@
 # The file format: see format.h, which says what each field is and who may change it.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from hbcore._split.law cimport hb_terms
+
 
 cdef extern from "format.h" nogil:
     const char *HB_MAGIC
@@ -61,17 +63,7 @@ cdef extern from "format.h" nogil:
 
     struct hb_envelope:
         hb_extent extent
-        uint64_t total
-        uint64_t packets
-        uint64_t min
-        uint64_t max
-        uint32_t law
-        uint32_t concentration
-        uint64_t expires_at_ms
-        uint64_t hold_ms
-        uint64_t per_user
-        uint64_t max_packets
-        unsigned char seed[32]
+        hb_terms terms
         unsigned char check[16]
         uint64_t closed
         uint64_t index_state

@@ -25,7 +25,7 @@ from hbcore._ops.request cimport (
     BatchRequest, Request, is_default_law, plain_batch_request, plain_request, request_as_terms, request_from,
     request_of, text_of,
 )
-from hbcore._split.law cimport Terms, strata_of
+from hbcore._split.law cimport hb_terms, strata_of
 from hbcore._split.stream cimport Stream, stream_init, stream_word
 from hbcore.budget cimport Budget, budget_set_envelopes
 from hbcore.envelope cimport Envelope, envelope_at, envelope_from, envelope_read, envelope_terms_of, raise_damaged
@@ -61,18 +61,8 @@ cdef void fill(const Name *name, const Request *request, uint64_t now_ms, hb_env
     image.extent.name_offset = sizeof(hb_envelope)
     image.extent.parent = name.parent
     image.extent.created_at_ms = now_ms
-    image.total = request.terms.total
-    image.packets = request.terms.packets
-    image.min = request.terms.min
-    image.max = request.terms.max
-    image.law = request.terms.law
-    image.concentration = request.terms.concentration
-    image.expires_at_ms = request.expires_at_ms
-    image.hold_ms = request.hold_ms
-    image.per_user = request.per_user
-    image.max_packets = request.max_packets
+    image.terms = request.terms
     image.open_count = image.cleared_count = request.terms.packets
-    memcpy(image.seed, request.terms.seed, SEED_SIZE)
 
 
 cdef int create(
@@ -83,31 +73,25 @@ cdef int create(
     # extent in phase MAKING that nothing leads to, which is nobody's.
     cdef int64_t made = 0
     cdef char *shared
-    offset[0] = child_afford(region, budget, name, image.total, available)
+    offset[0] = child_afford(region, budget, name, image.terms.total, available)
     if offset[0] == 0:
-        made = directory_allocate(region, envelope_size(name.length, strata_of(image.packets), image.max_packets))
+        made = directory_allocate(region, envelope_size(name.length, strata_of(image.terms.packets), image.terms.max_packets))
         # All of it lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is named. The state
         # of the extent, the first word, stays what it is.
         shared = region.base + made
         memcpy(shared + STATE_SIZE, <const char *>image + STATE_SIZE, sizeof(hb_envelope) - STATE_SIZE)
         memcpy(shared + sizeof(hb_envelope), name.text, name.length)
         # The compare-and-swap is in there; before it nobody can see the envelope, after it it is whole.
-        offset[0] = child_insert(region, budget, name, <uint64_t>made, image.total, available)
+        offset[0] = child_insert(region, budget, name, <uint64_t>made, image.terms.total, available)
     if offset[0] > 0:
         return GRANTED_NOW if offset[0] == made else REPEATED
     return CLOSED if offset[0] == CHILD_CLOSED else INSUFFICIENT
 
 
-cdef bint is_as_requested(
-    const Terms *terms, uint64_t expires_at_ms, uint64_t hold_ms, uint64_t per_user, uint64_t max_packets,
-    const Request *request
-) noexcept nogil:
+cdef bint is_as_requested(const hb_terms *terms, const Request *request) noexcept nogil:
     # Whether an envelope that exists has the terms that are asked for; any seed will do where none is given.
-    return (terms.total == request.terms.total and terms.packets == request.terms.packets and terms.law == request.terms.law
-            and terms.min == request.terms.min and terms.max == request.terms.max
-            and terms.concentration == request.terms.concentration and expires_at_ms == request.expires_at_ms
-            and hold_ms == request.hold_ms and per_user == request.per_user and max_packets == request.max_packets
-            and (not request.has_seed or memcmp(terms.seed, request.terms.seed, SEED_SIZE) == 0))
+    cdef size_t size = sizeof(hb_terms) if request.has_seed else sizeof(hb_terms) - SEED_SIZE      # the seed is the last
+    return memcmp(terms, &request.terms, size) == 0
 
 
 cdef int fresh_seed(unsigned char *seed) except -1:
@@ -168,15 +152,9 @@ cdef object get_envelope(
         if offset < 0:
             raise insufficient(budget, f"envelope {name!r}", request.terms.total, <int>offset, available)
         if status == GRANTED_NOW:
-            return envelope_from(
-                region, <uint64_t>offset, <str>name, budget, &place, &request.terms, request.expires_at_ms, request.hold_ms,
-                request.per_user, request.max_packets,
-            )
+            return envelope_from(region, <uint64_t>offset, <str>name, budget, &place, &request.terms)
         envelope = envelope_at(region, <uint64_t>offset, <str>name, budget)
-    if not is_as_requested(
-        &envelope.deck.first.terms, envelope.deck.expires_at_ms, envelope.deck.hold_ms, envelope.deck.per_user,
-        envelope.deck.max_packets, &request,
-    ):
+    if not is_as_requested(&envelope.deck.first.terms.given, &request):
         check_same_terms(name, envelope_terms_of(envelope), request_as_terms(&request))
     return envelope
 
@@ -335,12 +313,11 @@ cdef int look_at(Region region, const Name *name, uint64_t offset, const Request
     # REPEATED if the envelope that exists is the one that is requested, else CONFLICT.
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] text
-    cdef Terms terms
-    cdef const char *wrong = envelope_read(region, offset, &copy, text, &terms)
+    cdef const char *wrong = envelope_read(region, offset, &copy, text)
     if wrong != NULL:
         with gil:
             raise_damaged(region, name.text[:name.length].decode(), wrong)
-    if is_as_requested(&terms, copy.expires_at_ms, copy.hold_ms, copy.per_user, copy.max_packets, request):
+    if is_as_requested(&copy.terms, request):
         return REPEATED
     return CONFLICT
 

@@ -92,7 +92,7 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
         if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
             # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
             hb_cas(&slot.state, state, slot_state(FREE, state, 0))
-    if slot_kind(state) == GRANTED and deck.hold_ms != 0:
+    if slot_kind(state) == GRANTED and deck.first.terms.hold_ms != 0:
         # Nobody knows how long the machine was off: the claim has its whole time again.
         now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
         hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))

@@ -3,14 +3,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from hbcore._lib.limits cimport SEED_SIZE
-from hbcore._split.law cimport Terms
+from hbcore._split.law cimport hb_terms
 
 cdef struct Request:           # what an envelope is to be
-    Terms terms             # as far as they are given: nothing in it is derived, and the seed only if there is one
-    uint64_t expires_at_ms
-    uint64_t hold_ms
-    uint64_t per_user
-    uint64_t max_packets
+    hb_terms terms          # the seed only if one is given
     bint has_seed
 
 
@@ -44,6 +40,6 @@ cdef inline void request_of(BatchRequest batch, Py_ssize_t i, Request *request) 
     request.terms.total = <uint64_t>batch.totals[i]
     request.terms.packets = <uint64_t>batch.packets[i]
     request.terms.max = min(batch.highest, request.terms.total)
-    request.max_packets = batch.room if batch.room != 0 else request.terms.packets
+    request.terms.max_packets = batch.room if batch.room != 0 else request.terms.packets
     if request.has_seed:
         memcpy(request.terms.seed, batch.seed_bytes + i * SEED_SIZE, SEED_SIZE)

@@ -12,13 +12,12 @@ from libc.string cimport memchr, memcpy
 
 from hbcore._lib.integers cimport hb_read_integer
 from hbcore._lib.limits cimport CONCENTRATION_LIMIT, NAME_LIMIT, PACKET_LIMIT, PER_USER_LIMIT, SEED_SIZE
-from hbcore._split.law cimport Terms, terms_valid
+from hbcore._split.law cimport hb_terms, terms_as_python, terms_read, terms_valid
 
 import numpy as np
 
 from hbcore.terms import (
     EXPIRY_LIMIT_MS as _EXPIRY_LIMIT_MS, HOLD_LIMIT_SECONDS as _HOLD_LIMIT_SECONDS, LAWS as _LAWS, LOOKUP as _LOOKUP,
-    Terms as CheckedTerms,
 )
 
 cdef extern from "Python.h":
@@ -78,7 +77,7 @@ cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, 
 
 
 cdef inline bint has_room(const Request *request) noexcept nogil:
-    return request.terms.packets <= request.max_packets < PACKET_LIMIT
+    return request.terms.packets <= request.terms.max_packets < PACKET_LIMIT
 
 
 cdef bint plain_request(
@@ -86,7 +85,7 @@ cdef bint plain_request(
     object expires_at, object per_user, object hold_seconds, object max_packets, Request *request
 ) except -1:
     # Read terms that are plain and sound. False: something is neither, or maybe not.
-    cdef Terms *terms = &request.terms
+    cdef hb_terms *terms = &request.terms
     cdef uint64_t number = 0
     if not (plain_integer(total, &terms.total) and plain_integer(packets, &terms.packets)
             and plain_integer(min, &terms.min) and plain_integer(concentration, &number)):
@@ -109,52 +108,28 @@ cdef bint plain_request(
         if terms.min > terms.total:
             return False
     if max_packets is None:
-        request.max_packets = terms.packets
-    elif not plain_integer(max_packets, &request.max_packets) or not has_room(request):
+        request.terms.max_packets = terms.packets
+    elif not plain_integer(max_packets, &request.terms.max_packets) or not has_room(request):
         return False
     request.has_seed = seed is not None
     if request.has_seed:
         if type(seed) is not bytes or len(<bytes>seed) != SEED_SIZE:
             return False
         memcpy(terms.seed, <const unsigned char *><bytes>seed, SEED_SIZE)
-    if not plain_integer(per_user, &request.per_user) or request.per_user > PER_USER_LIMIT:
+    if not plain_integer(per_user, &request.terms.per_user) or request.terms.per_user > PER_USER_LIMIT:
         return False
-    return (plain_seconds(expires_at, EXPIRY_LIMIT, False, &request.expires_at_ms)
-            and plain_seconds(hold_seconds, HOLD_LIMIT, True, &request.hold_ms) and terms_valid(terms))
+    return (plain_seconds(expires_at, EXPIRY_LIMIT, False, &request.terms.expires_at_ms)
+            and plain_seconds(hold_seconds, HOLD_LIMIT, True, &request.terms.hold_ms) and terms_valid(terms))
 
 
 cdef int request_from(object checked, Request *request) except -1:
     # checked: hbcore.terms.Terms
-    request.terms.total = checked.total
-    request.terms.packets = checked.packets
-    request.terms.law = LAWS.index(checked.law)
-    request.terms.min = checked.min
-    request.terms.max = checked.max
-    request.terms.concentration = checked.concentration
     request.has_seed = checked.seed is not None
-    if request.has_seed:
-        memcpy(request.terms.seed, <const unsigned char *><bytes>checked.seed, SEED_SIZE)
-    request.expires_at_ms = checked.expires_at_ms
-    request.per_user = checked.per_user
-    request.hold_ms = checked.hold_ms
-    request.max_packets = checked.max_packets
-    return 0
+    return terms_read(&request.terms, checked)
 
 
 cdef object request_as_terms(const Request *request):
-    return CheckedTerms(
-        total=request.terms.total,
-        packets=request.terms.packets,
-        law=LAWS[request.terms.law],
-        min=request.terms.min,
-        max=request.terms.max,
-        concentration=request.terms.concentration,
-        seed=request.terms.seed[:SEED_SIZE] if request.has_seed else None,
-        expires_at_ms=request.expires_at_ms,
-        per_user=request.per_user,
-        hold_ms=request.hold_ms,
-        max_packets=request.max_packets,
-    )
+    return terms_as_python(&request.terms, request.has_seed)
 
 
 # ---- many -----------------------------------------------------------------------------------------------------------
@@ -311,7 +286,7 @@ cdef BatchRequest plain_batch_request(object names, object totals, object packet
     cdef Request request = common[0]
     cdef Py_ssize_t i
     batch.highest = common.terms.max
-    batch.room = common.max_packets
+    batch.room = common.terms.max_packets
     if not plain_names(names, batch):
         return None
     batch.totals = <int64_t *>memory_for(batch.count, sizeof(int64_t))

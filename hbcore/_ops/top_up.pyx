@@ -242,7 +242,7 @@ cdef int append(
         if following == offset:
             return WAS_APPENDED
         if following == 0:
-            if (packets > envelope.deck.max_packets - tranche.start - tranche.terms.packets
+            if (packets > envelope.deck.first.terms.max_packets - tranche.start - tranche.terms.packets
                     or sum + tranche.terms.total + total >= <uint64_t>TOTAL_LIMIT or tranche.number >= TOP_UP_LIMIT):
                 return REFUSED
             # Release: whoever reads the offset sees all of the tranche.

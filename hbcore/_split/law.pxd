@@ -5,26 +5,47 @@ cdef enum:
     STRATUM_SIZE = 1024
 
 
-cdef struct Terms:
-    uint64_t total
-    uint64_t packets
-    uint64_t min
-    uint64_t max
-    uint32_t law
-    uint32_t concentration
-    unsigned char seed[32]
-    # Derived by terms_prepare:
-    uint64_t stratum_count
-    uint64_t stratum_size       # packets of the smaller strata
-    uint64_t larger_count       # the first so many strata hold one packet more
-    uint64_t rotation           # packet i is at position (i + rotation) % packets
+cdef extern from "terms.h" nogil:
+    struct hb_terms:
+        uint64_t total
+        uint64_t packets
+        uint64_t min
+        uint64_t max
+        uint32_t law
+        uint32_t concentration
+        uint64_t expires_at_ms
+        uint64_t hold_ms
+        uint64_t per_user
+        uint64_t max_packets
+        unsigned char seed[32]
+
+    # The same fields, also as `given`, and what terms_prepare derives from them.
+    ctypedef struct Terms "struct hb_split_terms":
+        hb_terms given
+        uint64_t total
+        uint64_t packets
+        uint64_t min
+        uint64_t max
+        uint32_t law
+        uint32_t concentration
+        uint64_t expires_at_ms
+        uint64_t hold_ms
+        uint64_t per_user
+        uint64_t max_packets
+        unsigned char seed[32]
+        uint64_t stratum_count
+        uint64_t stratum_size
+        uint64_t larger_count
+        uint64_t rotation
 
 
-cdef bint terms_valid(const Terms *terms) noexcept nogil
+cdef bint terms_valid(const hb_terms *terms) noexcept nogil
 cdef void terms_prepare(Terms *terms) noexcept nogil
 cdef uint64_t stratum_share(const Terms *terms, uint64_t stratum) noexcept nogil
 cdef int split_stratum(const Terms *terms, uint64_t stratum, uint64_t *amounts) noexcept nogil
 cdef int terms_from_python(Terms *terms, object checked) except -1
+cdef int terms_read(hb_terms *terms, object checked) except -1
+cdef object terms_as_python(const hb_terms *terms, bint has_seed)
 
 
 cdef inline uint64_t strata_of(uint64_t packets) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from hbcore._lib.limits cimport CONCENTRATION_LIMIT, PACKET_LIMIT, TOTAL_LIMIT
+from hbcore._lib.limits cimport CONCENTRATION_LIMIT, PACKET_LIMIT, SEED_SIZE, TOTAL_LIMIT
 from hbcore._lib.wide cimport hb_lowest_bit, hb_multiply, hb_multiply_divide, hb_product_below
 from hbcore._split.stream cimport (
     DOMAIN_ROTATION, DOMAIN_SPLIT, Stream, stream_below, stream_below32, stream_fill_below, stream_init, stream_shuffle,
@@ -17,7 +17,7 @@ from hbcore._split.stream cimport (
 import numpy as np
 from os import urandom
 
-from hbcore.terms import LAWS as _LAWS, envelope_terms, integer
+from hbcore.terms import LAWS as _LAWS, Terms as CheckedTerms, envelope_terms, integer
 
 cdef tuple LAWS = _LAWS
 
@@ -32,7 +32,7 @@ cdef enum:
     STACK_PLACES = 1024
 
 
-cdef bint terms_valid(const Terms *terms) noexcept nogil:
+cdef bint terms_valid(const hb_terms *terms) noexcept nogil:
     # Terms may come from a file that somebody else has written: everything the laws rely on is checked here.
     if not (1 <= terms.total < <uint64_t>TOTAL_LIMIT and 1 <= terms.packets < PACKET_LIMIT):
         return False
@@ -356,15 +356,42 @@ cdef inline uint64_t pair_share(
             return share
 
 
-cdef int terms_from_python(Terms *terms, object checked) except -1:
-    # checked: hbcore.terms.Terms with a seed
+cdef int terms_read(hb_terms *terms, object checked) except -1:
+    # checked: hbcore.terms.Terms; without a seed, that of `terms` is left as it is.
     terms.total = checked.total
     terms.packets = checked.packets
     terms.min = checked.min
     terms.max = checked.max
     terms.law = LAWS.index(checked.law)
     terms.concentration = checked.concentration
-    memcpy(terms.seed, <const unsigned char *><bytes>checked.seed, 32)
+    terms.expires_at_ms = checked.expires_at_ms
+    terms.hold_ms = checked.hold_ms
+    terms.per_user = checked.per_user
+    terms.max_packets = checked.max_packets
+    if checked.seed is not None:
+        memcpy(terms.seed, <const unsigned char *><bytes>checked.seed, SEED_SIZE)
+    return 0
+
+
+cdef object terms_as_python(const hb_terms *terms, bint has_seed):
+    return CheckedTerms(
+        total=terms.total,
+        packets=terms.packets,
+        law=LAWS[terms.law],
+        min=terms.min,
+        max=terms.max,
+        concentration=terms.concentration,
+        seed=terms.seed[:SEED_SIZE] if has_seed else None,
+        expires_at_ms=terms.expires_at_ms,
+        per_user=terms.per_user,
+        hold_ms=terms.hold_ms,
+        max_packets=terms.max_packets,
+    )
+
+
+cdef int terms_from_python(Terms *terms, object checked) except -1:
+    # checked: hbcore.terms.Terms with a seed
+    terms_read(&terms.given, checked)
     terms_prepare(terms)
     return 0
 

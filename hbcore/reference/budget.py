@@ -119,7 +119,6 @@ class Budget:
         total: int | None = None,
         packets: int | None = None,
         law: LawName = "double_mean",
-        *,
         min: int = 1,
         max: int | None = None,
         concentration: int = 3,

@@ -104,7 +104,6 @@ class Engine:
         total: int | None = None,
         packets: int | None = None,
         law: LawName = "double_mean",
-        *,
         min: int = 1,
         max: int | None = None,
         concentration: int = 3,

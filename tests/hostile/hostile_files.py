@@ -1,6 +1,6 @@
 """What hostile files are made of: sound engine files, a plain model of each, and where in them what stands.
 
-Tranche of ``hostile.py``. The layout is read from ``hbcore/format.h``; what that does not say (the order of an
+Tranche of ``hostile.py``. The layout is read from ``format.h``; what that does not say (the order of an
 envelope's parts) stands in ``Layout`` and nowhere else, and is checked against what the engine has written.
 """
 
@@ -58,7 +58,18 @@ def parse_format(text: str) -> tuple[dict[str, int], dict[str, dict[str, tuple[i
     return constants, structs
 
 
-CONSTANTS, STRUCTS = parse_format((Path(hbcore.__file__).parent / "format.h").read_text())
+def format_text() -> str:
+    """Return the file format as one text: the terms of an envelope, a macro in a header of their own, are put in."""
+    package = Path(hbcore.__file__).parent
+    terms = (package / "_split" / "terms.h").read_text()
+    fields = re.search(r"#define HB_TERMS_FIELDS(.*?\n)\n", terms, re.DOTALL)
+    assert fields is not None
+    text = (package / "_file" / "format.h").read_text()
+    assert text.count("struct hb_terms terms;") == 1
+    return text.replace("struct hb_terms terms;", fields[1].replace("\\\n", "\n"))
+
+
+CONSTANTS, STRUCTS = parse_format(format_text())
 UNIT, HEADER_SIZE = CONSTANTS["HB_UNIT"], CONSTANTS["HB_HEADER_SIZE"]
 BOOT = slice(56, 72)  # the boot id in the header
 WORKERS = range(HEADER_SIZE, HEADER_SIZE + CONSTANTS["HB_WORKER_LIMIT"] * UNIT, UNIT)

@@ -24,7 +24,7 @@ SHIPPED = {".py", ".pyi", ".pyx", ".pxd", ".h", ".typed"}
 SOURCES = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.suffix in SHIPPED}
 MODULES = sorted(name.removesuffix(".pyx") for name in SOURCES if name.endswith(".pyx"))
 PUBLIC_STUBS = {"hbcore/engine.pyi", "hbcore/budget.pyi", "hbcore/envelope.pyi", "hbcore/_split/law.pyi"}
-FAST_TESTS = ("unit/test_api.py", "processes/test_concurrency.py")
+SOME_TESTS = ("unit/test_api.py", "processes/test_concurrency.py")
 PRODUCTS = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
 
 CLAIMS = """

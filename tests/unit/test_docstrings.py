@@ -19,7 +19,7 @@ import hbcore
 import hbcore.law
 
 PACKAGE = Path(hbcore.__file__).parent
-STUBBED = ("engine", "budget", "envelope", "law")
+STUBBED = ("engine", "budget", "envelope", "_split.law")
 WRITTEN = tuple(thing.__module__.removeprefix("hbcore.") for thing in (hbcore.Status, hbcore.Terms, hbcore.HbcoreError))
 
 # Cython gives a `cdef readonly` attribute no docstring; the docstring of its class has it among its attributes.
@@ -37,12 +37,12 @@ class Documented(NamedTuple):
     @property
     def is_public(self) -> bool:
         """Whether a user of hbcore meets it, by ``hbcore`` or by ``hbcore.law``."""
-        return self.module == "law" or self.name.split(".")[0] in hbcore.__all__
+        return self.module == "_split.law" or self.name.split(".")[0] in hbcore.__all__
 
 
 def documented(module: str, suffix: str) -> Iterator[Documented]:
     """Return what a file defines, but for names with an underscore: what a class means by them, its docstring says."""
-    path = PACKAGE / f"{module}.{suffix}"
+    path = PACKAGE / f"{module.replace('.', '/')}.{suffix}"
     for node in ast.parse(path.read_text(), path).body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("_"):
             continue

@@ -51,7 +51,7 @@ FAULTS = {
         "data race",
         [
             (
-                "atomics.h",
+                "_lib/atomics.h",
                 "desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)",
                 "desired, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)",
             )

@@ -190,6 +190,18 @@ def test_every_table_of_layers_says_the_same() -> None:
                         assert order.index(target.split(".")[1]) < order.index(module.split(".")[1]), (module, target)
 
 
+def test_every_function_of_the_flows_is_where_they_say() -> None:
+    """docs/architecture.md names each step as ``file: function`` or ``file: Class.method``."""
+    text = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    steps = re.findall(r"`([\w/]+\.(?:pyx|pxd|py)): ([\w.]+)`", text)
+    assert len(steps) > 50
+    for file, name in steps:
+        function = name.split(".")[-1]
+        source = (PACKAGE / file).read_text()
+        assert re.search(rf"^ *(def|cdef)\b[^\n]*\b{function}\(", source, re.M), f"{file} has no {name}"
+        assert "." not in name or re.search(rf"^cdef class {name.split('.')[0]}\b", source, re.M), f"{file}: {name}"
+
+
 def test_a_status_has_the_number_of_its_answer() -> None:
     answers = dict(re.findall(r"^    ([A-Z_]+) = (-?\d+)", (PACKAGE / "_lib" / "answers.pxd").read_text(), re.M))
     assert len(set(answers.values())) == len(answers), "a number with two meanings"

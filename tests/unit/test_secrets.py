@@ -124,7 +124,7 @@ def test_nothing_that_is_given_back_shows_a_secret(impl: ModuleType) -> None:
         *(budget.reserve("k", 5), budget.holds(), budget.stats(), engine.audit(), engine.envelopes(), engine.budgets()),
         *(budget.create_many(["x", "y"], 100, 5, seeds=[SEED, OTHER]), engine.user_hash("a"), envelope.terms),
         *(hbcore.law.checked_terms(100, 5, "equal", 1, None, 3, SEED), impl.split(1000, 10, seed=SEED)),
-        hbcore._ops.batch_request.orders(["x"], 100, 5, "equal", 1, None, 3, [SEED], None, 1, None, None),
+        hbcore._ops.batch_request.checked_batch(["x"], 100, 5, "equal", 1, None, 3, [SEED], None, 1, None, None),
     ]
     if impl is hbcore:
         things.append(engine.info())

@@ -92,13 +92,18 @@ print("the same")
 """
 
 
-def run(*command: object, folder: Path) -> str:
-    """Run a command that sees nothing of this tree, and return what it prints."""
+def result_of(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees nothing of this tree."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     arguments = [str(argument) for argument in command]
-    result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def run(*command: object, folder: Path) -> str:
+    """Run a command that sees nothing of this tree, and return what it prints."""
+    result = result_of(*command, folder=folder)
     if result.returncode != 0:
-        pytest.fail(f"{' '.join(arguments)}\n{result.stdout}\n{result.stderr}", pytrace=False)
+        pytest.fail(f"{' '.join(result.args)}\n{result.stdout}\n{result.stderr}", pytrace=False)
     return result.stdout
 
 
@@ -158,9 +163,13 @@ def test_the_wheel_carries_extensions_sources_and_stubs(distribution: Distributi
     assert (ROOT / "README.md").read_text().splitlines()[0] in metadata.splitlines()
 
 
-def test_an_empty_environment_can_claim(python: Path, tmp_path: Path) -> None:
+def test_an_empty_environment_can_claim_and_says_what_its_command_line_lacks(python: Path, tmp_path: Path) -> None:
     assert run(python, "-c", CLAIMS, folder=tmp_path) == "50\n"
     version = run(python, "-c", "import hbcore; print(hbcore.__version__)", folder=tmp_path)
+    lacking = result_of(python.parent / "hbcore", "--version", folder=tmp_path)
+    assert (lacking.returncode, lacking.stdout) == (2, "")
+    assert lacking.stderr == "hbcore: error: the command line needs rich: python -m pip install 'hbcore[cli]'\n"
+    install(python, "rich")
     assert run(python.parent / "hbcore", "--version", folder=tmp_path) == f"hbcore {version}"
     assert run(python, "-m", "hbcore", "--version", folder=tmp_path) == f"hbcore {version}"
 

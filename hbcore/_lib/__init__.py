@@ -1,1 +1,1 @@
-"""What everything stands on: atomic operations, wide integers, and the answer codes of the core."""
+"""The lowest layer: atomic operations, wide integers, limits, and the answer codes of the core."""

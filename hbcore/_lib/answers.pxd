@@ -1,32 +1,34 @@
-# The answers that the functions of the core give each other: one number for one meaning, in every module.
+# The answers that the functions of the core give each other. A number has the same meaning in every module.
 #
-# The first six are hbcore.Status, and stand as they are in the rows of a batch. What is below zero is an error.
+# The first six are the values of hbcore.Status, and the rows of a batch hold them unchanged. Numbers below zero are
+# errors.
 
 cdef enum:
-    GRANTED_NOW = 0         # by this very call
-    REPEATED = 1            # it was so before
+    GRANTED_NOW = 0         # this very call granted it
+    REPEATED = 1            # it was so before this call
     SOLD_OUT = 2
     CLOSED = 3
     INSUFFICIENT = 4
     CONFLICT = 5
 
-    NOT_FOUND = 8           # the user has no claim, nothing was ever granted to the key
+    NOT_FOUND = 8           # the user has no claim, or nothing was ever granted to the key
     ALREADY_SETTLED = 9
-    EXPIRED = 10            # a claim that was not settled in time, and that nobody has given back yet
+    EXPIRED = 10            # the claim has lapsed: it was not settled in time, and nobody has given it back yet
     EXCESSIVE = 11          # less is held than is to be spent
 
-    # What the caller of an account must do before it asks again: LACKING is the least of them.
-    LACKING = 16            # attach a level or a segment that somebody has made
+    # These say what the caller of an account must do before it asks again. LACKING is the smallest of them.
+    LACKING = 16            # attach a level or a segment that another handle or process has made
     CROWDED = 17            # make the next level
     FULL = 18               # make the next segment
     UNSEEN = 19             # look how large the file has become
 
-    # Within an account and its index; no caller hears them.
-    AGAIN = 20              # somebody was faster
+    # These stay within an account and its index; no caller hears them.
+    AGAIN = 20              # another thread or process was faster
     ALREADY_HELD = 21       # the key has a hold
-    HAPPENED = 22           # the amount was taken by this very call
+    HAPPENED = 22           # this very call took the amount
     PATH_ENDS = 23          # the path of a key goes on in the next level
 
     NO_MEMORY = -1
     CORRUPT = -2
-    BUSY = -3               # only where nothing may be written: the index is being replaced, or stale
+    BUSY = -3               # to a reader that may not write: the index is being replaced, or is stale. Within
+                            # transitions.pyx also: another thread or process has changed the slot

@@ -1,4 +1,4 @@
-# Every atomic operation: see atomics.h, which says what each one orders.
+# Every atomic operation is declared here; atomics.h says what each one orders.
 from libc.stdint cimport uint64_t
 
 

@@ -1,11 +1,12 @@
-/* The value of an int, as PyLong_AsLongLongAndOverflow says it, which is a call and 30 instructions: here those that are
- * nearly all are read where they lie. number: an exact int. */
+/* The value of a Python int. PyLong_AsLongLongAndOverflow says the same, but costs a call and 30 instructions; here the
+ * digits of nearly all ints are read where they lie. */
 #ifndef HBCORE_INTEGERS_H
 #define HBCORE_INTEGERS_H
 
 #include <Python.h>
 
-/* Returns 0, or not 0 if it is not within -2**63 .. 2**63 - 1; *value is -1 then. Raises nothing. */
+/* Read an exact int into *value and return 0. If it is not within -2**63 .. 2**63 - 1, set *value to -1 and return
+ * something else. Raises nothing. */
 static inline int hb_read_integer(PyObject *number, long long *value)
 {
     int overflow;
@@ -16,7 +17,7 @@ static inline int hb_read_integer(PyObject *number, long long *value)
     }
 #else
     const digit *digits = ((PyLongObject *)number)->ob_digit;
-    if (Py_SIZE(number) == 1 || Py_SIZE(number) == 2) { /* how many, negative of a negative int */
+    if (Py_SIZE(number) == 1 || Py_SIZE(number) == 2) { /* the number of digits, negated for a negative int */
         *value = (long long)digits[0] | (Py_SIZE(number) == 2 ? (long long)digits[1] << PyLong_SHIFT : 0);
         return 0;
     }

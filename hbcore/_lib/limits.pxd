@@ -1,4 +1,4 @@
-# The limits that the core checks for itself, the same as in hbcore.terms (a test compares them).
+# The limits that the core checks for itself. They are the same as in hbcore.terms; a test compares them.
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
@@ -13,5 +13,5 @@ cdef extern from *:
     #define HB_TOTAL_LIMIT (INT64_C(1) << 62)
     #define HB_PACKET_LIMIT (UINT64_C(1) << 40)
     """
-    const int64_t TOTAL_LIMIT "HB_TOTAL_LIMIT"          # every amount is less
-    const uint64_t PACKET_LIMIT "HB_PACKET_LIMIT"       # and every number of packets
+    const int64_t TOTAL_LIMIT "HB_TOTAL_LIMIT"          # every amount in minor units is below this
+    const uint64_t PACKET_LIMIT "HB_PACKET_LIMIT"       # every number of packets is below this

@@ -1,4 +1,4 @@
-/* Products of two 64-bit integers, and the lowest bit of one: Cython has no words for them. */
+/* Products of two 64-bit integers, and the highest and the lowest set bit of one. Cython cannot express them. */
 #ifndef HBCORE_WIDE_H
 #define HBCORE_WIDE_H
 
@@ -6,7 +6,7 @@
 
 typedef unsigned __int128 hb_u128;
 
-/* The high half of a * b; *low receives the low half. */
+/* Return the high half of a * b; *low receives the low half. */
 static inline uint64_t hb_multiply(uint64_t a, uint64_t b, uint64_t *low)
 {
     hb_u128 product = (hb_u128)a * b;
@@ -14,19 +14,19 @@ static inline uint64_t hb_multiply(uint64_t a, uint64_t b, uint64_t *low)
     return (uint64_t)(product >> 64);
 }
 
-/* floor(a * b / divisor), which must fit in 64 bits. */
+/* Return floor(a * b / divisor), which must fit in 64 bits. */
 static inline uint64_t hb_multiply_divide(uint64_t a, uint64_t b, uint64_t divisor)
 {
     return (uint64_t)((hb_u128)a * b / divisor);
 }
 
-/* Whether a * b < c. */
+/* Return whether a * b < c. */
 static inline int hb_product_below(uint64_t a, uint64_t b, uint64_t c) { return (hb_u128)a * b < c; }
 
-/* The number of the highest bit that is set; some bit must be. */
+/* Return the number of the highest bit that is set; some bit must be. */
 static inline unsigned int hb_highest_bit(uint64_t word) { return 63 - (unsigned int)__builtin_clzll(word); }
 
-/* The number of the lowest bit that is set; some bit must be. */
+/* Return the number of the lowest bit that is set; some bit must be. */
 static inline unsigned int hb_lowest_bit(uint64_t word) { return (unsigned int)__builtin_ctzll(word); }
 
 #endif

@@ -1,25 +1,25 @@
-# The users of a batch, or the keys of holds.
+# The users of a batch, or the keys of a batch of holds.
 from libc.stdint cimport uint64_t
 
 from hbcore._keys.user cimport HashKey, UserKey
 
 cdef enum:
-    GROUP = 16      # users that are hashed, and what they lead to is fetched, before the first is looked at
+    GROUP = 16      # users in a group: all are hashed, and what they lead to is fetched, before the first is looked at
     MESSAGE_LIMIT = 384
 
 cdef struct Message:
-    size_t size                 # less than MESSAGE_LIMIT
+    size_t size                 # bytes in use, fewer than MESSAGE_LIMIT
     unsigned char[MESSAGE_LIMIT] bytes
 
 
 cdef struct Batch:
-    const UserKey *keys         # or NULL, and then the users are integers:
+    const UserKey *keys         # the hashes of the users; NULL: the users are the integers below
     const HashKey *hash_key
-    const char *integers
-    Py_ssize_t stride
-    int size
+    const char *integers        # address of the first
+    Py_ssize_t stride           # bytes from one integer to the next
+    int size                    # bytes of an integer
     bint is_signed
-    uint64_t nth                # which of a user's claims
+    uint64_t nth                # which of a user's claims, from 0
 
 
 cdef class Users:

@@ -1,6 +1,6 @@
-"""The users of a batch: from what Python gives to keyed hashes, a group at a time.
+"""The users of a batch, on their way from what Python gives to keyed hashes, a group at a time.
 
-``users_of`` checks everything before anything is done with it, so a bad user changes nothing.
+``users_of`` checks all users before anything is done with them, so a bad user changes nothing.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
@@ -26,18 +26,18 @@ cdef extern from "siphash.h" nogil:
         HB_LANES
 
 cdef object NDARRAY = np.ndarray
-cdef object ALL = slice(None)      # of a list or tuple: what a subclass says of itself is not asked
+cdef object ALL = slice(None)      # takes all of a list or tuple; a subclass is not asked what it says of itself
 
 cdef enum:
     BLOCK_LIMIT = MESSAGE_LIMIT // 8
-    TEXT_LIMIT = 1024       # characters of a fixed-width string; wider arrays are taken as lists
+    TEXT_LIMIT = 1024       # most characters of a fixed-width string; wider arrays are taken as lists
 
 
 @cython.final
 @cython.auto_pickle(False)
 @cython.no_gc
 cdef class Users:
-    """The users of one batch; what it points to lives as long as it does."""
+    """The users of one batch. Their hashes, or the view of their array, live as long as this does."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.keys)
@@ -46,7 +46,7 @@ cdef class Users:
 
 
 cdef Users users_of(const HashKey *key, object users, uint64_t nth):
-    # The key must outlive what is returned.
+    # Check the users of a batch, and hash them or view their integers. `key` must outlive what is returned.
     cdef Users out = Users.__new__(Users)
     out.batch.hash_key = key
     out.batch.nth = nth
@@ -64,16 +64,16 @@ cdef Users users_of(const HashKey *key, object users, uint64_t nth):
 
 
 cdef bint view_integers(object users, Users out) except -1:
-    # Whether an array is one of native integers, of one dimension. All that it is asked is asked by one look at its
-    # buffer, which for a small batch is half of what else there is to do.
+    # Return whether an array holds native integers in one dimension; if so, `out` views them. One look at the buffer
+    # of the array answers all questions about it; for a small batch this look costs half as much as all else.
     cdef const char *format
     cdef const char *kind
     try:
         PyObject_GetBuffer(users, &out.view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
-    except (BufferError, ValueError):       # of some types NumPy shows nothing
+    except (BufferError, ValueError):       # NumPy exports no buffer of some types
         return False
     format = out.view.format
-    if format[0] == b"=":       # unaligned, which is no matter; of another byte order it is < or >
+    if format[0] == b"=":       # the array is unaligned, which does not matter; for another byte order it is < or >
         format += 1
     kind = strchr(b"bhilqBHILQ", format[0])
     if out.view.ndim != 1 or kind == NULL or kind[0] == 0 or format[1] != 0:
@@ -89,8 +89,8 @@ cdef bint view_integers(object users, Users out) except -1:
 
 
 cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept nogil:
-    # The key of claim number nth of a user; the first is the user's own. Under the key of integers, whose messages are
-    # of 9 bytes: no user of any kind has the same message.
+    # Replace a user's key by the key of that user's claim number nth; claim 0 has the user's own. The hash is under the
+    # key of integers, whose messages have 9 bytes, so no user of any kind has the same message.
     cdef uint64_t message[3]
     if nth != 0:
         message[0] = key.low
@@ -100,7 +100,7 @@ cdef void nth_key(const HashKey *hash_key, uint64_t nth, UserKey *key) noexcept 
 
 
 cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t size, UserKey *group) noexcept nogil:
-    # The keys of users base .. base + size - 1; group: room for GROUP.
+    # Return the keys of users base .. base + size - 1; `group` has room for GROUP of them.
     cdef uint64_t numbers[GROUP]
     cdef uint64_t negatives[GROUP]
     cdef bint negative
@@ -115,7 +115,7 @@ cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t 
         for i in range(size):
             numbers[i] = integer_at(batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative)
             negatives[i] = negative
-        # All lanes of the last group are hashed too; what is beyond its end is not used.
+        # All lanes of the last group are hashed as well; what lies beyond its end is not used.
         hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, GROUP)
     if batch.nth != 0:
         for i in range(size):
@@ -124,7 +124,8 @@ cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t 
 
 
 cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssize_t count, UserKey *out) noexcept nogil:
-    # As siphash128 of each. Messages that stand together and have as many blocks are hashed side by side.
+    # Hash each message as siphash128 does. Messages that stand together and have equally many blocks are hashed side by
+    # side.
     cdef uint64_t[BLOCK_LIMIT * HB_LANES] blocks
     cdef uint64_t word
     cdef Py_ssize_t base = 0
@@ -150,7 +151,8 @@ cdef void siphash128_group(const uint64_t *key, const Message *messages, Py_ssiz
 
 
 cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bint *negative) noexcept nogil:
-    # An element of an integer array as 64 bits of two's complement; memcpy because a view may be unaligned.
+    # Return an element of an integer array as 64 bits of two's complement. It is read by memcpy because a view may be
+    # unaligned.
     cdef int64_t number = 0
     cdef int8_t number8
     cdef int16_t number16
@@ -158,7 +160,8 @@ cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bin
     if size == 8:
         memcpy(&number, place, 8)
     elif size == 4:
-        # Both sides as 64 bits first: a conditional of two types has one of them, and -1 would become 2**32 - 1.
+        # Both sides are made 64 bits wide first: a conditional of two types has one of them, and -1 would become
+        # 2**32 - 1.
         memcpy(&number32, place, 4)
         number = <int64_t>number32 if is_signed else <int64_t><uint32_t>number32
     elif size == 2:
@@ -172,18 +175,20 @@ cdef inline uint64_t integer_at(const char *place, int size, bint is_signed, bin
 
 
 cdef object plain_users(object users):
-    # An integer array or a string array of native byte order and one dimension, or a list or tuple.
+    # Return the users as an integer array or a string array of native byte order and one dimension, or as a list or
+    # tuple.
     if type(users) is list or type(users) is tuple:
         return users
     if isinstance(users, (list, tuple)):
         return list.__getitem__(users, ALL) if isinstance(users, list) else tuple.__getitem__(users, ALL)
     if isinstance(users, np.ndarray):
-        # Without an import of its own, which takes 18 ms and may be cut in two by a fork: who has such an array has it.
+        # numpy.ma is not imported here: an import takes 18 ms, and a fork may cut it in two. A process that has such an
+        # array has imported it.
         masked = getattr(_modules.get("numpy.ma"), "MaskedArray", None)
         if masked is not None and isinstance(users, masked):
             raise TypeError("users must be an array without a mask; drop the masked users first (users.compressed())")
         if type(users) is not np.ndarray:
-            users = NDARRAY.view(users, NDARRAY)    # a subclass may say anything of its length
+            users = NDARRAY.view(users, NDARRAY)    # a subclass may say anything about its length
         if users.ndim != 1:
             raise ValueError(f"users must have one dimension, not {users.ndim}")
         kind = users.dtype.kind
@@ -200,7 +205,7 @@ cdef object plain_users(object users):
 
 
 cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t count) except -1:
-    # users: as plain_users returns them, not of an integer dtype
+    # Hash users as plain_users returns them; an array here is not of an integer dtype.
     cdef Py_ssize_t bad = 0
     cdef int answer
     if not isinstance(users, np.ndarray):
@@ -208,7 +213,7 @@ cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t 
         return 0
     if count == 0:
         return 0
-    # NumPy exports no buffer of some string arrays; their bytes are the same under another dtype.
+    # NumPy exports no buffer of some string arrays, so the address of their bytes is asked for.
     cdef Py_ssize_t stride = users.strides[0]
     cdef Py_ssize_t width = users.dtype.itemsize
     cdef bint unicode = users.dtype.kind == "U"
@@ -218,7 +223,7 @@ cdef int hash_users(const HashKey *key, object users, UserKey *keys, Py_ssize_t 
             key, data, stride, width // 4 if unicode else width, unicode, count, keys, &bad
         )
     if answer != 0:
-        # Say what the scalar path says of this user.
+        # Raise what the scalar path raises for this user.
         user_keys_from_sequence(key, array_list(users[: bad + 1]), keys, bad + 1)
         raise ValueError(f"users[{bad}]: user {users[bad]!r} cannot be hashed")
     return 0

@@ -1,6 +1,6 @@
-/* SipHash-2-4-128 (Aumasson and Bernstein, 2012) of several messages at once, one in each lane of a vector: of the 9
- * bytes that integers are, as integer_key in user.pxd; and of any that have as many blocks, as siphash128 in user.pyx.
- * Cython has no words for vectors.
+/* SipHash-2-4-128 (Aumasson and Bernstein, 2012) of several messages at once, one in each lane of a vector. The
+ * messages are the 9 bytes of integers, hashed as integer_key in user.pxd does, or any that have equally many blocks,
+ * hashed as siphash128 in user.pyx does. This is C because Cython cannot express vectors.
  */
 #ifndef HBCORE_SIPHASH_H
 #define HBCORE_SIPHASH_H
@@ -11,7 +11,8 @@
 enum { HB_LANES = 4 };
 typedef uint64_t hb_lanes __attribute__((vector_size(8 * HB_LANES)));
 
-/* The best of these that the processor has is taken when the module is loaded; elsewhere the compiler makes do. */
+/* When the module is loaded, the best of these instruction sets that the processor has is chosen. Elsewhere the
+ * compiler builds the vectors from the one instruction set that it compiles for. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define HB_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -33,8 +34,8 @@ typedef uint64_t hb_lanes __attribute__((vector_size(8 * HB_LANES)));
         c = HB_ROTATE(c, 32); \
     } while (0)
 
-/* Hash `count` integers, a multiple of HB_LANES: numbers in two's complement, and whether each is negative (0 or 1).
- * keys: the low and the high word of each hash in turn. */
+/* Hash `count` integers; `count` is a multiple of HB_LANES. `numbers` has them in two's complement; `negatives` has 1
+ * for each that is negative, else 0. `keys` receives the low and the high word of each hash in turn. */
 HB_CLONES static void hb_hash_integers(const uint64_t key[2], const uint64_t *numbers, const uint64_t *negatives,
                                        uint64_t *keys, int count)
 {
@@ -72,8 +73,8 @@ HB_CLONES static void hb_hash_integers(const uint64_t key[2], const uint64_t *nu
     }
 }
 
-/* Hash HB_LANES messages of `count` blocks of 8 bytes each, the last of which carries the length. blocks: the first of
- * each message, then the second of each, and so on; keys as above. */
+/* Hash HB_LANES messages of `count` blocks of 8 bytes each, the last of which carries the length. `blocks` has the
+ * first block of each message, then the second of each, and so on; `keys` is as above. */
 HB_CLONES static void hb_hash_blocks(const uint64_t key[2], const uint64_t *blocks, int count, uint64_t *keys)
 {
     const hb_lanes zero = {0};

@@ -1,12 +1,12 @@
-# Users to keyed 128-bit hashes: SipHash-2-4-128 (Aumasson and Bernstein, 2012).
+# Users become keyed 128-bit hashes by SipHash-2-4-128 (Aumasson and Bernstein, 2012).
 from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._lib.integers cimport hb_read_integer
 
 
 cdef struct HashKey:
-    uint64_t text[2]        # for bytes, and str as UTF-8
-    uint64_t number[2]      # for integers
+    uint64_t text[2]        # the key for bytes, and for str as UTF-8
+    uint64_t number[2]      # the key for integers
 
 
 cdef struct UserKey:
@@ -68,7 +68,8 @@ cdef inline void sip_finish(uint64_t *v, UserKey *out) noexcept nogil:
 
 
 cdef inline void integer_key(const HashKey *key, uint64_t number, bint negative, UserKey *out) noexcept nogil:
-    # The 9 bytes of reference.user_key: two's complement, then the sign; the last block also carries the length.
+    # Hash the 9 bytes of the reference's user_key: two's complement, then the sign. The last block also carries the
+    # length.
     cdef uint64_t v[4]
     sip_start(v, key.number)
     sip_absorb(v, number)
@@ -77,7 +78,8 @@ cdef inline void integer_key(const HashKey *key, uint64_t number, bint negative,
 
 
 cdef inline bint usual_integer_key(const HashKey *key, object user, UserKey *out) except -1:
-    # Of an int of 64 signed bits, as nearly all are, with no exception to be ready for; False: ask user_key.
+    # Hash an int of 64 signed bits, as nearly all users are; this raises nothing. Return False for any other user:
+    # user_key hashes it.
     cdef long long number
     if type(user) is not int or hb_read_integer(user, &number) != 0:
         return False

@@ -1,7 +1,7 @@
-"""Users to keyed hashes: what a user may be, and SipHash-2-4-128 (Aumasson and Bernstein, 2012) of it.
+"""What a user may be, and its keyed hash, SipHash-2-4-128 (Aumasson and Bernstein, 2012).
 
-A str is hashed as its UTF-8 bytes, bytes as they are, an int in a domain of its own. Only the hash is kept, so without
-the key nobody can tell who a claim belongs to.
+A str is hashed as its UTF-8 bytes, bytes are hashed as they are, an int is hashed in a domain of its own. Only the hash
+is kept, so without the key nobody can tell who a claim belongs to.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
@@ -34,7 +34,7 @@ cdef void siphash128(const uint64_t *key, const unsigned char *message, size_t s
 
 
 cdef HashKey hash_key_from_bytes(bytes key):
-    # key: 32 bytes, checked by the caller
+    # Return the two keys in 32 bytes; the caller has checked the length.
     cdef HashKey out
     memcpy(&out, PyBytes_AS_STRING(key), sizeof(HashKey))
     return out
@@ -48,7 +48,7 @@ cdef int text_key(const HashKey *key, const char *text, Py_ssize_t size, UserKey
 
 
 cdef int unusual_integer_key(const HashKey *key, object number, UserKey *out) except -1:
-    # number: an int, most likely not within the 64 signed bits.
+    # Hash an int, most likely one that is not within the 64 signed bits.
     cdef uint64_t unsigned_number
     if not -(1 << 63) <= number < 1 << 64:
         raise ValueError(f"user must be within -2**63 .. 2**64 - 1, not {shown(number)}")
@@ -84,10 +84,10 @@ cdef int user_key(const HashKey *key, object user, UserKey *out) except -1:
 cdef Py_ssize_t user_keys_from_sequence(
     const HashKey *key, object users, UserKey *out, Py_ssize_t count
 ) except -1:
-    # users: a list or tuple of `count` users. Raises for the first bad one, naming its index.
+    # Hash a list or tuple of `count` users. Raises for the first bad one, naming its index.
     cdef Py_ssize_t i
     for i in range(count):
-        # The check of every turn: other threads, or a user's own __index__, may shorten the list meanwhile.
+        # Every turn checks this: other threads, or a user's own __index__, may shorten the list meanwhile.
         if i >= len(users):
             raise ValueError(f"users must not change while they are read: {count} have become {len(users)}")
         try:
@@ -98,7 +98,8 @@ cdef Py_ssize_t user_keys_from_sequence(
 
 
 cdef inline Py_ssize_t utf8_from_utf32(const uint32_t *text, Py_ssize_t length, unsigned char *out) noexcept nogil:
-    # out: 4 bytes a character. Returns the size, or -1 for what is not a Unicode scalar value.
+    # Write text as UTF-8 to `out`, which has 4 bytes for each character. Return the size in bytes, or -1 if a character
+    # is not a Unicode scalar value.
     cdef Py_ssize_t i, size = 0
     cdef uint32_t c
     for i in range(length):
@@ -129,15 +130,15 @@ cdef inline Py_ssize_t utf8_from_utf32(const uint32_t *text, Py_ssize_t length, 
 
 
 cdef enum:
-    TEXT_LIMIT = 1024   # characters of an array element that are converted on the stack; wider arrays go as lists
+    TEXT_LIMIT = 1024   # most characters of an array element, which is converted on the stack; wider arrays go as lists
 
 
 cdef int user_keys_from_text_array(
     const HashKey *key, const char *data, Py_ssize_t stride, Py_ssize_t width, bint unicode, Py_ssize_t count,
     UserKey *out, Py_ssize_t *bad
 ) noexcept nogil:
-    # NumPy's fixed-width strings ('S', or native 'U' of up to TEXT_LIMIT characters), padded with NULs at the end.
-    # Returns 0, or -1 with the index of the first user that is empty, too long or not valid Unicode.
+    # Hash NumPy's fixed-width strings ('S', or native 'U' of up to TEXT_LIMIT characters), padded with NULs at the end.
+    # Return 0, or -1 with the index of the first user that is empty, too long or not valid Unicode.
     cdef unsigned char utf8[4 * TEXT_LIMIT]
     cdef uint32_t characters[TEXT_LIMIT]
     cdef const unsigned char *text
@@ -145,7 +146,7 @@ cdef int user_keys_from_text_array(
     for i in range(count):
         text = <const unsigned char *>data + i * stride
         if unicode:
-            # elements of a strided view may be unaligned
+            # The elements of a strided view may be unaligned.
             memcpy(characters, text, <size_t>width * 4)
             size = width
             while size > 0 and characters[size - 1] == 0:

@@ -1,1 +1,1 @@
-"""How a sum is split: the keyed stream and the laws, pure functions of terms and seed."""
+"""The keyed stream and the laws by which a sum is split: pure functions of terms and seed."""

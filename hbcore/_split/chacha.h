@@ -1,8 +1,8 @@
-/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side, each word of the state a vector of eight.
+/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side: each word of the state is a vector of eight.
  *
- * In C because Cython has no words for vectors, nor for one function in several instruction sets. Vectors are those
+ * This is C because Cython cannot express vectors, nor one function in several instruction sets. The vectors are those
  * of GCC and Clang, on any machine; on x86-64 the widest instructions that the processor has are used. Words are
- * little-endian, as is every machine that hbcore runs on (opening.pyx checks). */
+ * little-endian, as is every machine that hbcore runs on (opening.pyx refuses a file of another byte order). */
 #ifndef HBCORE_CHACHA_H
 #define HBCORE_CHACHA_H
 
@@ -64,7 +64,7 @@ __attribute__((target("avx2"))) static void hb_chacha20_avx2(const uint32_t *sta
     hb_chacha20_any(start, words);
 }
 
-/* Brings rotations, and twice the registers, to vectors of 256 bits. */
+/* AVX-512VL brings rotations, and twice the registers, to vectors of 256 bits. */
 __attribute__((target("avx512f,avx512vl"))) static void hb_chacha20_avx512vl(const uint32_t *start, uint32_t *words)
 {
     hb_chacha20_any(start, words);
@@ -72,7 +72,7 @@ __attribute__((target("avx512f,avx512vl"))) static void hb_chacha20_avx512vl(con
 
 #endif
 
-/* The best of the above that this processor and its system have. */
+/* Return the best of the above that this processor and its operating system have. */
 static inline int hb_chacha20_best(void)
 {
 #ifdef __x86_64__
@@ -84,8 +84,8 @@ static inline int hb_chacha20_best(void)
     return HB_ANY_MACHINE;
 }
 
-/* start: the state of 16 words, whose counter is that of the first block; words receives 16 * HB_LANES.
- * instructions: at most hb_chacha20_best(). */
+/* Compute HB_LANES blocks. `start` is the state of 16 words, whose counter is that of the first block; `words` receives
+ * 16 * HB_LANES of them; `instructions` is at most hb_chacha20_best(). */
 static inline void hb_chacha20(int instructions, const uint32_t *start, uint32_t *words)
 {
 #ifdef __x86_64__

@@ -19,7 +19,7 @@ cdef extern from "terms.h" nogil:
         uint64_t max_packets
         unsigned char seed[32]
 
-    # The same fields, also as `given`, and what terms_prepare derives from them.
+    # Terms has the same fields, together also as `given`, and what terms_prepare derives from them.
     ctypedef struct Terms "struct hb_split_terms":
         hb_terms given
         uint64_t total
@@ -49,7 +49,7 @@ cdef object terms_as_python(const hb_terms *terms, bint has_seed)
 
 
 cdef inline uint64_t strata_of(uint64_t packets) noexcept nogil:
-    # The number of strata.
+    # Return the number of strata.
     return (packets + STRATUM_SIZE - 1) // STRATUM_SIZE
 
 

@@ -1,7 +1,7 @@
 """The laws by which an envelope is split: pure integer functions from terms to amounts, stratum by stratum.
 
 ``hbcore.reference`` has the same functions in plain Python, with the reasons and the sources; the two agree bit for
-bit. Everything here works on private memory: safe in any thread, with or without the GIL.
+bit. Everything here works on private memory, so it is safe in any thread, with or without the GIL.
 """
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -28,7 +28,7 @@ cdef enum:
     REJECTION_CELLS = 512
     ROUNDS = 48
     SMALL_SORT = 24
-    MAP_BITS = 40           # from about so many places a value on, sorting is faster than a map (measured)
+    MAP_BITS = 40           # places for each value; from about so many on, sorting is faster than a map (measured)
     STACK_PLACES = 1024
 
 
@@ -57,7 +57,7 @@ cdef void terms_prepare(Terms *terms) noexcept nogil:
 
 
 cdef inline uint64_t share_before(const Terms *terms, uint64_t position) noexcept nogil:
-    # floor(total * position / packets) without a product of 102 bits
+    # Return floor(total * position / packets), without a product of 102 bits.
     return (terms.total // terms.packets * position
             + hb_multiply_divide(terms.total % terms.packets, position, terms.packets))
 
@@ -67,8 +67,8 @@ cdef uint64_t stratum_share(const Terms *terms, uint64_t stratum) noexcept nogil
 
 
 cdef int split_stratum(const Terms *terms, uint64_t stratum, uint64_t *amounts) noexcept nogil:
-    # Writes the amounts of one stratum by position, at most STRATUM_SIZE of them. Returns their number, or -1 if
-    # there is no memory; terms must be valid.
+    # Write the amounts of one stratum by position, at most STRATUM_SIZE of them. Return their number, or -1 if there is
+    # no memory. The terms must be valid.
     cdef Stream stream
     cdef uint32_t count = <uint32_t>(stratum_start(terms, stratum + 1) - stratum_start(terms, stratum))
     cdef uint64_t excess = stratum_share(terms, stratum) - count * terms.min
@@ -101,7 +101,8 @@ cdef void split_equal(Stream *stream, uint64_t excess, uint32_t count, uint64_t 
         stream_shuffle(stream, shares, count)
 
 
-# 2**64 / divisor, rounded up, from 2 on: filled at import, only read from then on.
+# RECIPROCALS[divisor] is 2**64 / divisor, rounded up, from 2 on. The table is filled at import and only read from then
+# on.
 cdef uint64_t RECIPROCALS[STRATUM_SIZE + 1]
 cdef int divisor
 for divisor in range(2, STRATUM_SIZE + 1):
@@ -109,9 +110,10 @@ for divisor in range(2, STRATUM_SIZE + 1):
 
 
 cdef inline uint64_t twice_mean(uint64_t rest, uint32_t left) noexcept nogil:
-    # floor(2 * rest / left), without the division of 64 bits that would take up to half of the law's time. The
-    # reciprocal is too large by less than 2**-64, and the quotient by less than 2 * rest / 2**64. To be wrong it would
-    # have to be too large by 1 / left, which is at least 2**-10: it is exact below 2**54.
+    # Return floor(2 * rest / left), without the division of 64 bits that would take up to half of the law's time. The
+    # reciprocal is too large by less than 2**-64, and the quotient by less than 2 * rest / 2**64. For the floor to be
+    # wrong, the quotient would have to be too large by 1 / left, which is at least 2**-10. So the floor is exact where
+    # 2 * rest is below 2**54.
     cdef uint64_t low
     if 2 * rest < <uint64_t>1 << 54:
         return hb_multiply(2 * rest, RECIPROCALS[left], &low)
@@ -130,7 +132,7 @@ cdef void split_double_mean(
         low = 0
         if cap < high:
             high = cap
-        # low = max(0, rest - (left - 1) * cap), where the product may not fit in 64 bits
+        # low is max(0, rest - (left - 1) * cap), where the product may not fit in 64 bits.
         if hb_product_below(left - 1, cap, rest):
             low = rest - (left - 1) * cap
         shares[i] = low + stream_below(stream, high - low + 1)
@@ -142,7 +144,7 @@ cdef void split_double_mean(
 cdef int split_dirichlet(
     Stream *stream, uint64_t excess, uint32_t count, uint64_t cap, uint32_t concentration, uint64_t *shares
 ) noexcept nogil:
-    # Returns 0, or -1 if there is no memory.
+    # Split the excess by the law dirichlet. Return 0, or -1 if there is no memory.
     cdef uint32_t cell_count = concentration * count
     cdef uint64_t target = excess
     cdef uint32_t attempts = REJECTION_CELLS // cell_count if cell_count < REJECTION_CELLS else 1
@@ -150,7 +152,7 @@ cdef int split_dirichlet(
     cdef uint32_t i
     cdef uint64_t stack_places[STACK_PLACES]
     cdef uint64_t *places = stack_places
-    # See distinct() for the room that it takes.
+    # distinct() says how much room it needs.
     if 3 * cell_count > STACK_PLACES:
         places = <uint64_t *>malloc(3 * <size_t>cell_count * sizeof(uint64_t))
         if places == NULL:
@@ -184,7 +186,7 @@ cdef inline bint below_all(const uint64_t *shares, uint32_t count, uint64_t cap)
 cdef void composition(
     Stream *stream, uint64_t total, uint32_t count, uint32_t concentration, uint64_t *places, uint64_t *shares
 ) noexcept nogil:
-    # The reference's composition and sum_cells in one: only every concentration-th bar is looked at.
+    # Do what the reference's composition and sum_cells do, in one: only every concentration-th bar is looked at.
     cdef uint32_t parts = count * concentration
     cdef uint64_t before = 0
     cdef uint64_t bar
@@ -194,8 +196,8 @@ cdef void composition(
         return
     if total >= parts - 1:
         distinct(stream, parts - 1, total + parts - 1, places)
-        # Between two bars of one share lie c cells and c - 1 bars; places count from 1 here, so that before the first
-        # there is 0.
+        # Between two bars of one share lie c cells and c - 1 bars. Places count from 1 here, so that the place before
+        # the first is 0.
         for i in range(count - 1):
             bar = places[(i + 1) * concentration - 1] + 1
             shares[i] = bar - before - concentration
@@ -214,9 +216,10 @@ cdef void composition(
 
 
 cdef void distinct(Stream *stream, uint32_t count, uint64_t bound, uint64_t *values) noexcept nogil:
-    # values: count results, and behind them twice as many words, for the sort and its counters or for the map.
-    # At most half of the places are taken (composition sees to it), so that what is missing costs two draws each in
-    # the mean; like every rejection from a fair stream it ends, but no number of draws can be promised.
+    # Draw `count` distinct values below `bound`, in ascending order. `values` has room for them, and behind them for
+    # twice as many words, which the sort and its counters need, or the map. At most half of the places are taken
+    # (composition sees to it), so that each missing value costs at most two draws in the mean. Like every rejection
+    # from a fair stream this ends, but no number of draws can be promised.
     cdef uint32_t have, i
     if bound <= MAP_BITS * <uint64_t>count:
         distinct_by_map(stream, count, bound, values, values + count)
@@ -255,7 +258,7 @@ cdef void distinct_by_map(
 
 
 cdef inline uint32_t insert_new(uint64_t *values, uint32_t count, uint64_t value) noexcept nogil:
-    # Inserts a value into count sorted ones if it is not among them; returns how many were inserted.
+    # Insert a value into `count` sorted ones if it is not among them. Return how many were inserted.
     cdef uint32_t low = 0
     cdef uint32_t high = count
     cdef uint32_t middle
@@ -273,8 +276,8 @@ cdef inline uint32_t insert_new(uint64_t *values, uint32_t count, uint64_t value
 
 
 cdef void sort_below(uint64_t *values, uint32_t count, uint64_t bound, uint64_t *scratch) noexcept nogil:
-    # Values that are uniform below bound fall evenly into count to 2 * count buckets by their high bits: one counting
-    # pass leaves them nearly sorted, and insertion does the rest in linear time.
+    # Sort values that are uniform below bound. They fall evenly into count to 2 * count buckets by their high bits: one
+    # counting pass leaves them nearly sorted, and insertion does the rest in linear time.
     cdef uint32_t *ends = <uint32_t *>(scratch + count)
     cdef unsigned int shift = 0
     cdef uint32_t bucket_count, i, bucket, total, size
@@ -326,7 +329,7 @@ cdef void resplit(
 cdef inline void resplit_folded(
     Stream *stream, uint64_t *shares, uint32_t count, uint64_t cap, uint32_t concentration
 ) noexcept nogil:
-    # The first meets the last, and so on inwards.
+    # Split shares anew in pairs: the first is paired with the last, and so on inwards.
     cdef uint32_t i
     cdef uint64_t both
     for i in range(count // 2):
@@ -338,8 +341,8 @@ cdef inline void resplit_folded(
 cdef inline uint64_t pair_share(
     Stream *stream, uint64_t both, uint64_t cap, uint32_t concentration
 ) noexcept nogil:
-    # Proposals are refused independently of each other with a probability under 9/10 (c = 64, no cap): no bound can be
-    # written down.
+    # Draw the first share of a pair anew. Proposals are refused independently of each other with a probability under
+    # 9/10 (c = 64, no cap), so no bound on their number can be written down.
     cdef uint64_t low = both - cap if both > cap else 0
     cdef uint64_t high = both if both < cap else cap
     cdef uint64_t half = both // 2
@@ -357,7 +360,7 @@ cdef inline uint64_t pair_share(
 
 
 cdef int terms_read(hb_terms *terms, object checked) except -1:
-    # checked: hbcore.terms.Terms; without a seed, that of `terms` is left as it is.
+    # Write `checked`, an hbcore.terms.Terms, to `terms`. If it has no seed, that of `terms` is left as it is.
     terms.total = checked.total
     terms.packets = checked.packets
     terms.min = checked.min
@@ -390,7 +393,7 @@ cdef object terms_as_python(const hb_terms *terms, bint has_seed):
 
 
 cdef int terms_from_python(Terms *terms, object checked) except -1:
-    # checked: hbcore.terms.Terms with a seed
+    # Write `checked`, an hbcore.terms.Terms with a seed, to `terms`, and prepare them.
     terms_read(&terms.given, checked)
     terms_prepare(terms)
     return 0

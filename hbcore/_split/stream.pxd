@@ -17,7 +17,7 @@ cdef enum:
 
 cdef struct Stream:
     uint32_t start[16]      # the state of RFC 8439, section 2.3: constants, key, counter, nonce
-    unsigned int next       # first word of the buffer that has not been drawn
+    unsigned int next       # index of the first word of the buffer that has not been drawn
     uint32_t buffer[WORDS_PER_FILL]
 
 
@@ -34,8 +34,9 @@ cdef inline uint32_t stream_word(Stream *stream) noexcept nogil:
 
 
 cdef inline uint32_t stream_below32(Stream *stream, uint32_t bound) noexcept nogil:
-    # Lemire 2019: the high half of word * bound is uniform once low halves under 2**32 % bound are refused.
-    # The refusals are a chain of independent events of probability under 1/2: no bound can be written down.
+    # Return a uniform integer below `bound` (Lemire 2019): the high half of word * bound is uniform once low halves
+    # under 2**32 % bound are refused. The refusals are a chain of independent events of probability under 1/2, so no
+    # bound on their number can be written down.
     cdef uint64_t product = <uint64_t>stream_word(stream) * bound
     cdef uint32_t refused
     if <uint32_t>product < bound:
@@ -46,7 +47,8 @@ cdef inline uint32_t stream_below32(Stream *stream, uint32_t bound) noexcept nog
 
 
 cdef inline uint64_t stream_below(Stream *stream, uint64_t bound) noexcept nogil:
-    # 1 <= bound. One word for bounds up to 2**32, else two, the low one first.
+    # Return a uniform integer below `bound`, which is at least 1. A try draws one word for bounds up to 2**32, else
+    # two, the low one first.
     cdef uint64_t word, low, high, refused
     if bound < <uint64_t>1 << 32:
         return stream_below32(stream, <uint32_t>bound)
@@ -65,7 +67,7 @@ cdef inline uint64_t stream_below(Stream *stream, uint64_t bound) noexcept nogil
 
 
 cdef inline void stream_fill_below(Stream *stream, uint64_t *values, uint32_t count, uint64_t bound) noexcept nogil:
-    # The next count integers below bound, as stream_below would draw them.
+    # Draw the next `count` integers below `bound`, as stream_below would draw them.
     cdef uint32_t have = 0
     cdef uint32_t i, word_count, refused
     cdef uint64_t product
@@ -90,8 +92,8 @@ cdef inline void stream_fill_below(Stream *stream, uint64_t *values, uint32_t co
 
 
 cdef inline uint64_t stream_fraction(Stream *stream, uint64_t bound) noexcept nogil:
-    # A 64-bit fraction of one that, multiplied by bound (1 <= bound), has a uniform integer part. The same words and
-    # refusals as stream_below.
+    # Return a 64-bit fraction of one that, multiplied by bound (1 <= bound), has a uniform integer part. The words and
+    # the refusals are the same as in stream_below.
     cdef uint64_t word, refused
     if bound <= <uint64_t>1 << 32:
         word = stream_word(stream)
@@ -111,8 +113,9 @@ cdef inline uint64_t stream_fraction(Stream *stream, uint64_t bound) noexcept no
 
 
 cdef inline void stream_shuffle(Stream *stream, uint64_t *values, uint32_t count) noexcept nogil:
-    # Fisher and Yates, from the last to the second; count is at most 1,024. One fraction serves SHUFFLE_STEPS steps,
-    # as the digits of an integer in mixed radix (Brackett-Rozinsky and Lemire 2024); their product is below 2**60.
+    # Shuffle (Fisher and Yates) from the last value to the second; count is at most 1,024. One fraction serves
+    # SHUFFLE_STEPS steps, as the digits of an integer in mixed radix (Brackett-Rozinsky and Lemire 2024). The product
+    # of their bounds is below 2**60.
     cdef uint32_t last = count - 1
     cdef uint32_t steps, i, j
     cdef uint64_t bound, fraction, value

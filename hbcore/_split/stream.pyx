@@ -1,7 +1,7 @@
 """The keyed random stream: ChaCha20 (RFC 8439, Bernstein 2008) and unbiased integers drawn from it.
 
 The nonce is the domain (4 bytes, little-endian) and a 64-bit index, so every stratum of every envelope has a stream of
-its own under the envelope's seed. Pure functions on private memory: safe in any thread.
+its own under the envelope's seed. The functions are pure and work on private memory, so they are safe in any thread.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -13,7 +13,8 @@ cdef extern from "chacha.h" nogil:
 
 
 cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain, uint64_t index) noexcept nogil:
-    # seed: 32 bytes. Words are little-endian, as is every machine that hbcore runs on (opening.pyx checks).
+    # Begin a stream under a seed of 32 bytes. Words are little-endian, as is every machine that hbcore runs on
+    # (opening.pyx refuses a file of another byte order).
     stream.start[0] = 0x61707865
     stream.start[1] = 0x3320646E
     stream.start[2] = 0x79622D32

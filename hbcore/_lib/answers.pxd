@@ -30,5 +30,6 @@ cdef enum:
 
     NO_MEMORY = -1
     CORRUPT = -2
-    BUSY = -3               # to a reader that may not write: the index is being replaced, or is stale. Within
-                            # transitions.pyx also: another thread or process has changed the slot
+    # A reader that may not write hears BUSY: the index is being replaced, or is stale. Within transitions.pyx it also
+    # means that another thread or process has changed the slot.
+    BUSY = -3

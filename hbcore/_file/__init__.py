@@ -1,1 +1,1 @@
-"""The mapping: its format, its space, its names, its workers and its clock."""
+"""The mapping, with its format, its space, its names, its workers and its clock."""

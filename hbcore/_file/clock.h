@@ -1,11 +1,12 @@
-/* The clock of grants and expiries. */
+/* The clocks of grants, lapses and expiries. */
 #ifndef HBCORE_CLOCK_H
 #define HBCORE_CLOCK_H
 
 #include <stdint.h>
 #include <time.h>
 
-/* Milliseconds since 1970, from the kernel's coarse clock: 5 ns to read, and no older than one tick (1 to 10 ms). */
+/* Return milliseconds since 1970, from the kernel's coarse clock: it takes 5 ns to read, and is no older than one tick
+ * (1 to 10 ms). */
 static inline uint64_t hb_now_ms(void)
 {
     struct timespec now;
@@ -13,8 +14,8 @@ static inline uint64_t hb_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Milliseconds of a clock that nobody can set, and that goes on while the machine sleeps; it begins anew at a reboot.
- * In a time namespace it is ahead by an offset, which Region.clock_offset_ms takes off. */
+/* Return milliseconds of a clock that nobody can set, and that goes on while the machine sleeps; it begins anew at a
+ * reboot. In a time namespace it is ahead by an offset, which Region.clock_offset_ms takes off. */
 static inline uint64_t hb_boot_ms(void)
 {
     struct timespec now;

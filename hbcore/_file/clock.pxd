@@ -1,4 +1,4 @@
-# The clock of grants and lapses; see clock.h.
+# The clocks of grants, lapses and expiries; see clock.h.
 from libc.stdint cimport uint64_t
 
 cdef extern from "clock.h" nogil:

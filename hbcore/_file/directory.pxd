@@ -1,15 +1,15 @@
-# The directory: names to objects.
+# The directory leads from names to objects.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey
 
-# Whether a budget has funded the object at an offset, its child: then that is as good as made, whoever died. If it is
-# not, it never will be.
+# Say whether a budget has funded its child, the object at an offset. If so, the object is as good as made, whichever
+# process has died. If not, it never will be funded.
 ctypedef bint (*funded_function)(Region region, uint64_t offset) except -1
 
 
-cdef struct Name:           # what an object is called, below what, and the hash under which the directory knows it
+cdef struct Name:           # the name of an object, its parent, and the hash under which the directory knows it
     uint32_t kind
     uint64_t parent         # offset of its budget; 0: the engine
     const unsigned char *text

@@ -1,7 +1,8 @@
-"""The directory: from the kind, the parent and the name of an object to its extent.
+"""The directory leads from the kind, the parent and the name of an object to its extent.
 
-Lock-free and only ever added to. Making an object is one CAS, the one that puts its extent into the directory: who dies
-before it leaves a MAKING extent that nothing names, who dies after it leaves a whole object that anyone may call LIVE.
+It is lock-free and only ever added to. Making an object is one CAS, the one that puts its extent into the directory. A
+process that dies before this CAS leaves a MAKING extent that nothing names; one that dies after it leaves a whole
+object that any process may call LIVE.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport errno
@@ -27,12 +28,12 @@ cdef enum:
     FIRST_BUCKETS = 512
     GROWTH_BITS = 3             # each level has 8 times the buckets of the one before
     OFFSET_BITS = 36
-    RESERVED = 64               # a level is an extent; its buckets begin after the header
-    # what walk says where there is no offset to say
+    RESERVED = 64               # bytes; a level is an extent, and its buckets begin after the header
+    # What walk returns where it has no offset to return:
     NO_ROOM = -2                # the bucket of the last level is full as well
     NO_OBJECT = -3              # damage: the way leads to no object
-    NO_BUCKETS = -4             # damage: of a level; less the number of the level
-    NO_LEVEL = -100             # a level must be made first; less its number
+    NO_BUCKETS = -4             # minus the number of a level: that level is damaged
+    NO_LEVEL = -100             # minus the number of a level: that level must be made first
 
 
 cdef funded_function is_funded = NULL
@@ -40,13 +41,13 @@ cdef funded_function is_appended = NULL
 
 
 cdef void directory_set_funded(funded_function function) noexcept:
-    # What budgets know lies above the directory.
+    # Set is_funded. The directory cannot import it: what budgets know lies in a layer above.
     global is_funded
     is_funded = function
 
 
 cdef void directory_set_appended(funded_function function) noexcept:
-    # What the top-ups of envelopes know does as well.
+    # Set is_appended: what the top-ups of envelopes know lies in a layer above as well.
     global is_appended
     is_appended = function
 
@@ -56,12 +57,12 @@ cdef inline uint64_t bucket_count(int level) noexcept nogil:
 
 
 cdef inline uint64_t level_size(int level) noexcept nogil:
-    # The extent of a level.
+    # Return the bytes of the extent of a level.
     return RESERVED + bucket_count(level) * BUCKET_WORDS * 8
 
 
 cdef bint level_buckets(Region region, int level, uint64_t **words) noexcept nogil:
-    # The buckets of a level, or NULL if it was not made yet. False: it is damaged.
+    # Set *words to the buckets of a level, or to NULL if it was not made yet. Return False if the level is damaged.
     cdef uint64_t offset
     words[0] = <uint64_t *>(region.base + DIRECTORY_OFFSET)
     if level == 0:
@@ -72,8 +73,9 @@ cdef bint level_buckets(Region region, int level, uint64_t **words) noexcept nog
 
 
 cdef int make_level(Region region, int level) except -1:
-    # Make that level, if there still is none: whoever comes after its maker must not make the next, which is 8 times as
-    # large, for nothing. Of several makers one wins, and all go on with its level.
+    # Make that level, if there still is none: a process that comes after its maker must not make it once more for
+    # nothing, for it is 8 times as large as the level before. If several make it, one wins, and all go on with its
+    # level.
     cdef int64_t offset
     if hb_load_acquire(&region.header.directory[level]) != 0:
         return 0
@@ -87,7 +89,7 @@ cdef int make_level(Region region, int level) except -1:
 
 
 cdef int publish_extent(Region region, uint64_t offset) except -1 nogil:
-    # Its maker does this, or anyone who finds it named: the object is whole.
+    # Call a named extent LIVE. Its maker does this, or any process that finds it named: the object is whole.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
     if extent_phase(state) == HB_PHASE_MAKING and not region.is_readonly:
@@ -96,7 +98,7 @@ cdef int publish_extent(Region region, uint64_t offset) except -1 nogil:
 
 
 cdef int retire_extent(Region region, uint64_t offset) except -1 nogil:
-    # Only the maker does this while it lives.
+    # Call a MAKING extent RETIRED. As long as its maker lives, only the maker does this.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t state = hb_load_acquire(&extent.state)
     hb_cas(&extent.state, state, state ^ HB_PHASE_MAKING ^ HB_PHASE_RETIRED)
@@ -106,7 +108,8 @@ cdef int retire_extent(Region region, uint64_t offset) except -1 nogil:
 # ---- space ----------------------------------------------------------------------------------------------------------
 
 cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
-    # An extent of at least `size` bytes in phase MAKING: new space, or, when there is no more, what nobody needs.
+    # Return an extent of at least `size` bytes in phase MAKING: new space, or, when there is no more, space that nobody
+    # needs.
     cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
     cdef int64_t offset
     cdef hb_extent *extent
@@ -116,7 +119,7 @@ cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
     offset = region.allocate(worker, size)
     if offset < 0:
         offset = space_elsewhere(region, worker, size, offset, errno)
-    # Whatever was there before: what a maker does not write is zero. The rest was never written, or is damage.
+    # Whatever was there before, what a maker does not write is zero. The rest was never written, or is damage.
     extent = <hb_extent *>(region.base + offset)
     memset(<char *>extent + sizeof(extent.state), 0, min(size, <uint64_t>HB_PREFACE) - sizeof(extent.state))
     return offset
@@ -125,7 +128,7 @@ cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
 cdef int64_t space_elsewhere(
     Region region, uint64_t worker, uint64_t size, int64_t status, int code
 ) except -1 with gil:
-    # What nobody needs, where there is no new space; or say why not.
+    # Return space that nobody needs, where there is no new space. If there is none, raise an error that says why.
     cdef int64_t offset = -1
     if status == SPACE_FULL or status == SPACE_DISK:
         offset = reuse(region, worker, size)
@@ -135,8 +138,9 @@ cdef int64_t space_elsewhere(
 
 
 cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
-    # Take over the first extent that is large enough and nobody's: retired, or half made by a worker who died before it
-    # was named. -1: there is none. Several may try; the CAS that takes it decides.
+    # Take over the first extent that is large enough and belongs to nobody: it was retired, or half made by a worker
+    # that died before the extent was named. Return its offset, or -1 if there is none. Several may try; the CAS that
+    # takes it decides.
     cdef uint64_t offset = 0
     cdef uint64_t state, taken
     while region.next_extent(&offset, &state) == CHAIN_EXTENT:
@@ -148,7 +152,7 @@ cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
 
 
 cdef const unsigned char *extent_text(Region region, uint64_t offset, uint64_t *length) noexcept nogil:
-    # The name of the object at `offset`, or NULL if it cannot have been given. Each field is read once.
+    # Return the name of the object at `offset`, or NULL if this name cannot have been given. Each field is read once.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint64_t begin = offset + extent.name_offset
     length[0] = extent.name_length
@@ -158,14 +162,15 @@ cdef const unsigned char *extent_text(Region region, uint64_t offset, uint64_t *
 
 
 cdef bytes extent_name(Region region, uint64_t offset):
-    # The same as bytes, or None.
+    # Return the name of the object at `offset` as bytes, or None if it cannot have been given.
     cdef uint64_t length
     cdef const unsigned char *text = extent_text(region, offset, &length)
     return None if text == NULL else text[:length]
 
 
 cdef bint is_named(Region region, uint64_t offset) except -1:
-    # Whether something leads to the extent. Of a MAKING extent whose maker is dead: if not now, then never.
+    # Return whether something leads to the extent. If nothing leads to a MAKING extent whose maker is dead, nothing
+    # ever will.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef hb_budget *budget
     cdef Name name
@@ -188,7 +193,7 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
         return is_appended(region, offset) or is_funded(region, offset)
     encoded = extent_name(region, offset)
     if encoded is None:
-        return False        # half made
+        return False        # the object is half made
     name_set(region, extent.kind, extent.parent, encoded, <uint64_t>len(encoded), &name)
     if <uint64_t>name_find(region, &name) == offset:
         return True
@@ -204,7 +209,7 @@ cdef inline uint64_t offset_of(uint64_t word) noexcept nogil:
 cdef void name_set(
     Region region, uint32_t kind, uint64_t parent, const unsigned char *text, uint64_t length, Name *name
 ) noexcept nogil:
-    # text: at most NAME_LIMIT bytes, which must stay for as long as the name is used.
+    # Fill in a Name. `text` has at most NAME_LIMIT bytes, which must stay for as long as the Name is used.
     cdef unsigned char[12 + NAME_LIMIT] message
     name.kind = kind
     name.parent = parent
@@ -214,7 +219,7 @@ cdef void name_set(
 
 
 cdef size_t name_message(const Name *name, unsigned char *message) noexcept nogil:
-    # Of what a name is hashed, 12 + NAME_LIMIT bytes at most; returns how many.
+    # Write what is hashed for a name, 12 + NAME_LIMIT bytes at most. Return how many.
     memcpy(message, &name.kind, 4)
     memcpy(message + 4, &name.parent, 8)
     memcpy(message + 12, name.text, name.length)
@@ -229,13 +234,14 @@ cdef UserKey name_hash(Region region, uint32_t kind, uint64_t parent, bytes name
 
 
 cdef inline uint64_t *bucket_of(uint64_t *words, int level, const UserKey *key) noexcept nogil:
-    # Every level has a hash of its own, so that names that crowd a bucket part on the next.
+    # Return the bucket of a name in a level. Every level has a hash of its own, so that names that crowd one bucket are
+    # spread on the next level.
     cdef uint64_t low
     return words + hb_multiply(key.low + <uint64_t>level * (key.high | 1), bucket_count(level), &low) * BUCKET_WORDS
 
 
 cdef void directory_prefetch(Region region, const Name *name) noexcept nogil:
-    # Ask for the buckets on the path of a name. Nothing is believed: what is not there is not fetched.
+    # Prefetch the buckets on the path of a name. The offsets are not checked: what is not there is not fetched.
     cdef uint64_t offset = DIRECTORY_OFFSET - RESERVED
     cdef int level = 0
     while offset != 0:
@@ -245,10 +251,9 @@ cdef void directory_prefetch(Region region, const Name *name) noexcept nogil:
 
 
 cdef int names(Region region, uint64_t word, const Name *name) noexcept nogil:
-    # Whether the object that a word of the directory, with the right tag, leads to is the one looked for (1 or 0), or
-    # NO_OBJECT.
-    # One of another name has the same tag once in 2**28 times; that its own name gives this tag is looked at then,
-    # because a name that damage has made unrecognisable must not be made a second time.
+    # Return whether the object that a word of the directory leads to is the one looked for (1 or 0), or NO_OBJECT. The
+    # word has the right tag. An object of another name has the same tag once in 2**28 times; then its own name must
+    # give this tag, because a name that damage has made unrecognisable must not be made a second time.
     cdef uint64_t offset = offset_of(word)
     cdef uint64_t length
     cdef const unsigned char *text
@@ -270,8 +275,8 @@ cdef int names(Region region, uint64_t word, const Name *name) noexcept nogil:
 
 
 cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nogil:
-    # Follow the path of a name to its object, or to the first empty word, and put `offset` there unless it is 0.
-    # Returns the offset of the object that has the name, or 0, or what is in the way.
+    # Follow the path of a name to its object, or to the first empty word, and put `offset` there unless it is 0. Return
+    # the offset of the object that has the name, or 0, or what is in the way.
     cdef uint64_t tag = name.key.high << OFFSET_BITS
     cdef uint64_t word
     cdef uint64_t *words
@@ -287,7 +292,7 @@ cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nog
             if word == 0:
                 if offset == 0:
                     return 0
-                # This CAS makes the object. Release: whoever reads the word sees all of it.
+                # This CAS makes the object. It releases: a process that reads the word sees all of the object.
                 if hb_cas(&words[i], 0, tag | offset // HB_UNIT):
                     return <int64_t>offset
                 word = hb_load_acquire(&words[i])
@@ -299,7 +304,7 @@ cdef int64_t walk(Region region, const Name *name, uint64_t offset) noexcept nog
 
 
 cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t status) except -1 with gil:
-    # Go on where a walk has come to something that it could not do: make the level that it wants, or raise.
+    # Go on where a walk has come to something that it could not do: make the level that it needs, or raise.
     cdef int _turn
     for _turn in range(HB_DIRECTORY_LEVELS):
         if status > NO_LEVEL:
@@ -317,13 +322,13 @@ cdef int64_t walk_on(Region region, const Name *name, uint64_t offset, int64_t s
 
 
 cdef int64_t name_find(Region region, const Name *name) except -1 nogil:
-    # The offset of the object, or 0.
+    # Return the offset of the object that has the name, or 0.
     cdef int64_t offset = walk(region, name, 0)
     return offset if offset >= 0 else walk_on(region, name, 0, offset)
 
 
 cdef int64_t directory_find(Region region, const Name *name) except -1 nogil:
-    # The offset of the object, or 0; what was found is whole, and published.
+    # Return the offset of the object that has the name, or 0. An object that is found is whole, and is published.
     cdef int64_t offset = name_find(region, name)
     if offset > 0:
         publish_extent(region, <uint64_t>offset)
@@ -331,8 +336,8 @@ cdef int64_t directory_find(Region region, const Name *name) except -1 nogil:
 
 
 cdef int64_t directory_insert(Region region, const Name *name, uint64_t offset) except -1 nogil:
-    # Name the finished MAKING extent at `offset`. Returns the offset of whatever has the name now: that extent, or the
-    # one of somebody who was first, and then ours is retired.
+    # Name the finished MAKING extent at `offset`. Return the offset of the object that has the name now: that extent,
+    # or the extent of a maker that was first; then ours is retired.
     cdef int64_t winner = walk(region, name, offset)
     if winner < 0:
         winner = insert_on(region, name, offset, winner)
@@ -351,9 +356,9 @@ cdef int64_t insert_on(Region region, const Name *name, uint64_t offset, int64_t
 
 
 cdef int directory_name(Region region, const Name *name, uint64_t offset) except -1 nogil:
-    # Name an object that a budget has funded: nothing else can ever have that name, and any number may do this. Without
-    # space for another level it stays without a word of the directory, and while a file is put right after a reboot
-    # nobody makes one: its budget leads to it as well.
+    # Name an object that a budget has funded. Nothing else can ever have that name, and any number of processes may do
+    # this. Without space for another level the object stays without a word in the directory, and while a file is put
+    # right after a reboot no level is made: the budget leads to the object as well.
     cdef int64_t winner = walk(region, name, offset)
     if <uint64_t>winner != offset:
         name_on(region, name, offset, winner)
@@ -377,7 +382,7 @@ def audit_directory(Region region):
     cdef uint64_t *words
     cdef uint64_t state, base, at, end, data_end, i, word
     cdef int level, step
-    named = {}      # the directory first: whatever it names stands in the chain, also if it is made meanwhile
+    named = {}      # the directory is read first: all that it names stands in the chain, also what is made meanwhile
     for level in range(HB_DIRECTORY_LEVELS):
         if not level_buckets(region, level, &words):
             raise CorruptFileError(f"level {level} of the directory of {region.path!r} is damaged")

@@ -1,10 +1,13 @@
-/* The file format, version 2: what every process that opens a mapping agrees on.
+/* The file format, version 2, on which all processes that open a mapping agree.
  *
  * A mapping is a header, a table of workers, the first level of the directory, and then a chain of extents that is only
  * ever appended to. All integers are little-endian and of fixed width; offsets count bytes from the start of the
- * mapping; what has never been written is zero, and zero always means "not yet". Fields marked [atomic] are changed
- * while others read them, by the operations of atomics.h only; all others are written once, before the object that
- * holds them can be found. Whatever is read from a mapping may be damaged, and is checked where it is used.
+ * mapping; amounts are in minor units; what has never been written is zero, and zero always means "not yet". Fields
+ * marked [atomic] are changed while others read them, by the operations of atomics.h only; the two words of an
+ * [atomic pair] are changed together. All other fields are written once, before the object that holds them can be
+ * found. (There are two exceptions: the process that puts a file right after a reboot writes the header's boot id and
+ * clock anew, and the process that holds the lock of a worker's entry writes that entry.) Whatever is read from a
+ * mapping may be damaged, and is checked where it is used.
  */
 #ifndef HBCORE_FORMAT_H
 #define HBCORE_FORMAT_H
@@ -23,10 +26,10 @@
 #define HB_DIRECTORY_LEVELS 8
 #define HB_UNIT 64 /* space is handed out in units of one cache line */
 
-/* A file grows in whole grains, and what of it lies beyond the last whole one is never used. A kernel that makes a file
- * longer zeroes the rest of the block in which it ended before, and may do so after others can see the new length (ext4
- * does, observed with Linux 6.18): what a process faster than that had written there through its mapping would be lost.
- * No file system has larger blocks than this. */
+/* Bytes of a grain. A file grows in whole grains, and what lies beyond its last whole grain is never used. A kernel
+ * that makes a file longer zeroes the rest of the block in which the file ended before, and may do so after other
+ * processes can see the new length (ext4 does, observed with Linux 6.18). What a process faster than that had written
+ * there through its mapping would be lost. No file system has larger blocks than this. */
 #define HB_GRAIN 65536
 
 struct hb_header {
@@ -34,54 +37,58 @@ struct hb_header {
     uint32_t version;
     uint32_t header_size;
     uint64_t byte_order;
-    uint64_t capacity; /* bytes of address space, fixed at creation; whole grains */
-    uint64_t created_at_ms;
-    unsigned char engine_id[16];
-    unsigned char boot_id[16]; /* of the boot under which it was last opened */
-    uint64_t key_is_kept;      /* 1: the key of the user hashes stands below; 0: its owner keeps it */
-    unsigned char key_check[16];
-    unsigned char key[32];
-    uint64_t directory_key[2];
-    unsigned char check[16]; /* keyed hash of all that stands before it but the boot id */
-    uint64_t clock_offset_ms; /* of this boot: what the machine's clock lacks to the times of claims that expire */
-    uint64_t clock_check;     /* keyed hash of the offset and the boot id */
+    uint64_t capacity;             /* bytes of address space, whole grains; fixed at creation */
+    uint64_t created_at_ms;        /* since 1970 */
+    unsigned char engine_id[16];   /* random bytes that tell this engine from every other */
+    unsigned char boot_id[16];     /* the boot under which the file was made, or last put right (opening.pyx) */
+    uint64_t key_is_kept;          /* 1: the key of the user hashes stands below; 0: its owner keeps it */
+    unsigned char key_check[16];   /* tells the right key from a wrong one */
+    unsigned char key[32];         /* the key of the user hashes; 0: its owner keeps it */
+    uint64_t directory_key[2];     /* key of the directory, and of the checks of objects and of the clock */
+    unsigned char check[16];       /* keyed hash of all that stands before it but the boot id */
+    uint64_t clock_offset_ms;      /* what to add, in this boot, to the machine's boot clock for the grant times of */
+                                   /*   claims that can lapse */
+    uint64_t clock_check;          /* keyed hash of that offset and the boot id */
     unsigned char reserved1[80];
-    uint64_t frontier; /* [atomic] hint: near the end of the chain, and never beyond it */
+    uint64_t frontier; /* [atomic] hint: an offset near the end of the chain, and never beyond it */
     unsigned char reserved2[120];
     uint64_t directory[HB_DIRECTORY_LEVELS]; /* [atomic] offset of each level after the first; 0: not made yet */
     unsigned char reserved3[HB_HEADER_SIZE - 384 - 8 * HB_DIRECTORY_LEVELS];
 };
 
-/* A process that has the mapping open. For as long as it lives it holds two OFD locks on bytes far beyond the end of any
- * file: HB_LOCK_ENTRIES + number, and whoever has it may write the entry and raises the epoch; and HB_LOCK_LIVES +
- * (number << 30 | epoch), which is this one process and no other. The kernel alone says who is alive; nothing in the
- * file does. */
+/* A process that has the mapping open. As long as it lives it holds two OFD locks on bytes far beyond the end of any
+ * file. The first is on HB_LOCK_ENTRIES + number: the process that holds it may write the entry, and raises the epoch.
+ * The second is on HB_LOCK_LIVES + (number << 30 | epoch), which stands for this one process and no other. The kernel
+ * alone says which process is alive; nothing in the file does. */
 struct hb_worker {
-    uint64_t epoch; /* [atomic] of the last process that had this number */
-    uint64_t pid;   /* for people; proves nothing */
-    uint64_t registered_at_ms;
+    uint64_t epoch;            /* [atomic] epoch of the last process that had this number */
+    uint64_t pid;              /* for people; it proves nothing */
+    uint64_t registered_at_ms; /* since 1970 */
     unsigned char reserved[40];
 };
 #define HB_EPOCH_BITS 30
 #define HB_LOCK_LIVES (INT64_C(1) << 60)
 #define HB_LOCK_ENTRIES (INT64_C(1) << 61)
-#define HB_LOCK_RECOVERY (HB_LOCK_ENTRIES + HB_WORKER_LIMIT) /* of who puts the file right after a reboot */
+/* The process that puts a file right after a reboot holds this lock. */
+#define HB_LOCK_RECOVERY (HB_LOCK_ENTRIES + HB_WORKER_LIMIT)
 
-/* The chain of extents. state [atomic]: units (36 bits) | worker (24 bits) | phase (4 bits).
- *   0 -> MAKING(worker) -> LIVE, or -> RETIRED where somebody else made the same object first
- * An extent of a name is made by the one CAS that puts it into the directory: a MAKING extent that the directory names
- * is complete; one that it does not name is its worker's while that lives, and nobody's after. RETIRED extents and
- * those of nobody become MAKING again when space is short. Until it is named, only the first HB_PREFACE bytes of an
- * extent are written, so nobody's extent is clean beyond them. */
+/* An extent of the chain. state [atomic]: units (36 bits) | worker (24 bits) | phase (4 bits).
+ *   0 -> MAKING(worker) -> LIVE, or -> RETIRED where another process or thread made the same object first
+ * One CAS makes an object that has a name: the one that puts its extent into the directory. So a MAKING extent that the
+ * directory names is complete. A MAKING extent that it does not name belongs to its worker while that lives, and to
+ * nobody afterwards. RETIRED extents and those that belong to nobody become MAKING again when space is short. Until an
+ * extent is named, only its first HB_PREFACE bytes are written, so an extent that belongs to nobody is clean beyond
+ * them. */
 #define HB_PREFACE 1024
 struct hb_extent {
     uint64_t state;
     uint32_t kind;
-    uint16_t name_length;
-    uint16_t name_offset; /* from the start of the extent */
-    uint64_t parent;      /* offset of the object that this one belongs to; 0: the engine */
-    uint64_t created_at_ms;
-    uint64_t refund[2]; /* [atomic pair] of a child: the last refund that has reached its budget; all that came with it */
+    uint16_t name_length;   /* bytes of UTF-8 */
+    uint16_t name_offset;   /* from the start of the extent */
+    uint64_t parent;        /* offset of the object that this one belongs to; 0: the engine */
+    uint64_t created_at_ms; /* since 1970 */
+    uint64_t refund[2];     /* [atomic pair] in a child: generation of the last refund that has reached its budget, */
+                            /*   and the sum of all refunds up to that one */
     unsigned char reserved[16];
 };
 enum { HB_PHASE_MAKING = 1, HB_PHASE_LIVE = 2, HB_PHASE_RETIRED = 3 };
@@ -94,38 +101,41 @@ enum {
     HB_KIND_TRANCHE = 6,
 };
 
-/* The directory: levels of 512 * 8**level buckets of one cache line, the first in front of the chain of extents. A word
- * [atomic] is tag (28 bits) | offset of the object in units (36 bits); 0 is empty, and words never change again. A name
- * is looked for in one bucket of each level in turn, so its path is endless and an insertion goes to its first empty
- * word: two racing makers of one name meet there. */
+/* The directory has levels of 512 * 8**level buckets of one cache line; the first level stands in front of the chain of
+ * extents. A word [atomic] is tag (28 bits) | offset of the object in units (36 bits); 0 is empty, and a word that is
+ * not empty never changes again. A name is looked for in one bucket of each level in turn. An insertion goes to the
+ * first empty word of that path, so two racing makers of one name meet there. */
 
 /* An envelope: its terms, then its name, a word for each stratum, the free map, the two tables of the index and the
- * slots, each rounded up to whole units, all inside the extent. Tree, tables and slots are for max_packets of them. */
+ * slots, each rounded up to whole units, all inside the extent. The free map, the tables and the slots have room for
+ * max_packets packets. */
 struct hb_envelope {
     struct hb_extent extent;
     struct hb_terms terms;
     unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
     unsigned char reserved1[8];
-    uint64_t closed;          /* [atomic] 0 or the time of closing in ms */
+    uint64_t closed;          /* [atomic] time of closing in ms since 1970; 0: not closed */
     uint64_t index_state;     /* [atomic] generation << 2 | phase of a replacement */
-    uint64_t open_count;      /* [atomic] slots that may be taken, and how many of them no old bit of the free map */
-    uint64_t cleared_count;   /* [atomic]   can hide; the two differ while slots are being opened: see free_map.pyx */
-    uint64_t following;       /* [atomic] offset of the first top-up; 0: none yet */
+    uint64_t open_count;      /* [atomic] slots that may be taken */
+    uint64_t cleared_count;   /* [atomic] slots whose bits in the free map are cleared: no old bit can hide them. The */
+                              /*   two counts differ while slots are being opened: see free_map.pyx */
+    uint64_t following;       /* [atomic] offset of the tranche of the first top-up; 0: none yet */
     unsigned char reserved2[88];
-    uint64_t tombstones; /* [atomic] hint: how many words of the current index are tombstones */
-    uint64_t next_expiry_ms; /* [atomic] hint: no claim expires before; 0: unknown */
-    uint64_t late_refunds;   /* [atomic] hint: how many packets were refunded after the closing */
-    uint64_t passed_on;      /* [atomic] hint: how many of these the budget has, and one; 0: not even the others */
+    uint64_t tombstones;     /* [atomic] hint: words of the current index that are tombstones */
+    uint64_t next_expiry_ms; /* [atomic] hint: no claim lapses before this time; 0: unknown */
+    uint64_t late_refunds;   /* [atomic] hint: packets that were refunded after the closing */
+    uint64_t passed_on;      /* [atomic] hint: late refunds credited to the budget, plus 1; 0: the refunds at closing */
+                             /*   are not credited either */
     unsigned char reserved3[32];
 };
 
-/* What an envelope was topped up by: an object without a name; then a word for each of its strata. An envelope and its
- * tranches are a chain that is only ever appended to, and their packets are numbered through. */
+/* The tranche that one top-up has added to an envelope: an object without a name, then a word for each of its strata.
+ * An envelope and its tranches are a chain that is only ever appended to, and their packets are numbered through. */
 struct hb_tranche {
     struct hb_extent extent;
     uint64_t total;
     uint64_t packets;
-    uint64_t key[2]; /* of the hold in the budget of the envelope, and of the top-up in the envelope */
+    uint64_t key[2]; /* keyed hash: the key of the hold in the envelope's budget, and of the top-up in the envelope */
     unsigned char seed[32];
     unsigned char check[16]; /* keyed hash of all this and the parent */
     uint64_t following;      /* [atomic] offset of the next tranche; 0: none yet */
@@ -135,45 +145,46 @@ struct hb_tranche {
 /* One packet. state [atomic]: kind (3 bits) | generation (19 bits) | worker or time in ms (42 bits). */
 struct hb_slot {
     uint64_t state;
-    uint64_t user[2]; /* [atomic] keyed hash; belongs to the state that was read both before and after it */
+    uint64_t user[2]; /* [atomic] keyed hash; it belongs to the state that was read both before and after it */
     uint64_t amount;  /* [atomic] 0: not computed yet; else the amount under a check of its own, see packets.pxd */
 };
 
-/* The money that one key of a budget holds: account.pyx says who changes what, and when. */
+/* The money that one key of a budget holds. account.pyx says who changes what, and when. */
 struct hb_hold {
-    uint64_t key[2]; /* [atomic] keyed hash, written before a word of the index names the hold, and never again */
+    uint64_t key[2]; /* [atomic] keyed hash, written before a word of the index names the hold, and not changed after */
     uint64_t state;  /* [atomic pair] kind (4 bits) | generation (18 bits) | time in ms (42 bits), */
-    uint64_t value;  /*   and what the operation of this state is about */
-    uint64_t amount; /* [atomic] written before the hold is granted, and never again */
-    uint64_t link;   /* [atomic] likewise: a check of key and amount; of a child, its offset */
+    uint64_t value;  /*   and what the operation of this state is about: an amount or an offset, see hold.pxd */
+    uint64_t amount; /* [atomic] written before the hold is granted, and not changed after */
+    uint64_t link;   /* [atomic] written when amount is: a check of key and amount; in a child's hold, its offset */
     unsigned char reserved[16];
 };
 
-/* A budget: its terms, then its name, rounded up to whole units, then level 0 of the index and segment 0 of the holds. All
- * other levels and segments are extents of their own (HB_KIND_LEVEL), behind the extent's header. The words of a level
- * [atomic]: 0 empty; 1 nothing here, the path goes on in the next level; else 1 | tag (27 bits) | hold (36 bits). A path
- * begins at the first of 8 words. Segments have 64, 64, 128, 256 ... holds, which are numbered through. */
+/* A budget: its terms, then its name, rounded up to whole units, then level 0 of the index and segment 0 of the holds.
+ * All other levels and segments are extents of their own (HB_KIND_LEVEL), where they stand behind the extent's header.
+ * A word of a level [atomic] is 0 if it is empty; 1 if nothing is here and the path goes on in the next level; else
+ * 1 | tag (27 bits) | number of the hold (36 bits). A path begins at the first of 8 words. Segments have 64, 64, 128,
+ * 256 ... holds, which are numbered through. */
 #define HB_LEVELS 13
 #define HB_SEGMENTS 31
 struct hb_budget {
     struct hb_extent extent;
-    uint64_t total;
+    uint64_t total;          /* what the budget was made with, without its top-ups */
     unsigned char check[16]; /* keyed hash of the total, the name and the parent */
     unsigned char reserved1[40];
-    uint64_t levels[16];   /* [atomic] HB_LEVELS of them: offset of each level after the first; 0: not made yet */
-    uint64_t segments[32]; /* [atomic] HB_SEGMENTS of them, likewise */
-    uint64_t money[2];     /* [atomic pair] the operation that changed it last; what is available */
-    uint64_t next;         /* [atomic] the number of the next hold to be used: a hint that is never too low by itself */
-    uint64_t pledged;      /* [atomic] of one without a parent: no less than all that was added to it; hint */
+    uint64_t levels[16];   /* [atomic] offset of each of the HB_LEVELS levels after the first; 0: not made yet */
+    uint64_t segments[32]; /* [atomic] offset of each of the HB_SEGMENTS segments after the first; 0: not made yet */
+    uint64_t money[2];     /* [atomic pair] the operation that changed it last; the amount that is available */
+    uint64_t next;         /* [atomic] hint: number of the next hold to be used; only damage makes it too low */
+    uint64_t pledged;      /* [atomic] hint, without a parent only: no less than all that was added to the budget */
     unsigned char reserved2[96];
 };
 
-/* Money that was added to a budget by its parent, as a hold there: an object without a name. */
+/* Money that its parent has added to a budget, as a hold in the parent: an object without a name. */
 struct hb_top_up {
     struct hb_extent extent;
     uint64_t total;
-    uint64_t key[2]; /* of the hold in the parent, and in the budget */
-    unsigned char check[16];
+    uint64_t key[2];         /* keyed hash: the key of the hold in the parent, and of the hold in the budget */
+    unsigned char check[16]; /* keyed hash of all this and the parent */
     unsigned char reserved[24];
 };
 

@@ -1,4 +1,4 @@
-# The file format: see format.h, which says what each field is and who may change it.
+# The file format is declared here; format.h says what each field is and who may change it.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from hbcore._split.law cimport hb_terms

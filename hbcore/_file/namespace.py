@@ -1,6 +1,6 @@
-"""The time namespace of this process (time_namespaces(7)): how far its boot clock is ahead of the machine's.
+"""The time namespace of this process (time_namespaces(7)), which says how far its boot clock is ahead of the machine's.
 
-Claims expire by CLOCK_BOOTTIME, which a container may see with an offset of its own. Two containers that share a file
+Claims lapse by CLOCK_BOOTTIME, which a container may see with an offset of its own. Two containers that share a file
 have to mean the same moment by the same number, so each takes its offset off: what is left is the machine's clock.
 """
 
@@ -13,7 +13,7 @@ INITIAL = 0xEFFF_FFFA
 
 
 def time_namespace() -> int:
-    """Return the number of the namespace whose clocks this process reads; 0: the kernel has none."""
+    """Return the number of the namespace whose clocks this process reads, or 0 if the kernel has no time namespaces."""
     try:
         return os.stat("/proc/self/ns/time").st_ino
     except FileNotFoundError:
@@ -23,8 +23,8 @@ def time_namespace() -> int:
 def boot_offset_ms() -> int:
     """Return by how many milliseconds CLOCK_BOOTTIME is ahead here, rounded down.
 
-    So where an offset is not of whole milliseconds, a claim that one container grants may seem up to one millisecond
-    older or younger to another.
+    So where an offset is not a whole number of milliseconds, a claim that one container grants may seem up to one
+    millisecond older or younger to another.
     """
     number = time_namespace()
     if number in (0, INITIAL):
@@ -38,6 +38,6 @@ def boot_offset_ms() -> int:
     with open("/proc/self/timens_offsets") as file:
         for line in file:
             clock, seconds, nanoseconds = line.split()
-            if clock in ("boottime", "7"):  # the first kernels wrote numbers
+            if clock in ("boottime", "7"):  # the first kernels that had this file wrote numbers
                 return int(seconds) * 1000 + int(nanoseconds) // 1_000_000
     return 0

@@ -1,4 +1,4 @@
-"""Opening an engine: make its file or its memory, check the header, map it, and put a file right after a reboot."""
+"""Opening an engine: its file or memory is made, its header is checked, it is mapped, and put right after a reboot."""
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EDQUOT, EFBIG, EINTR, ENOSPC, errno
 from libc.stdint cimport int64_t, uint64_t
@@ -37,19 +37,19 @@ cdef extern from "<fcntl.h>" nogil:
 DEFAULT_CAPACITY = 1 << 38
 
 cdef enum:
-    HEADER_BOOT = 56            # offsets of fields of the header
-    HEADER_CHECK = 144
+    HEADER_BOOT = 56            # offset of boot_id in the header
+    HEADER_CHECK = 144          # offset of check in the header
     INITIAL_SIZE = 2 * HB_GRAIN
 
-# Regions of files that this process has open, by path, engine id and whether they are only read: a pickled envelope
-# finds its engine here.
+# The Regions of the files that this process has open, by path, engine id and whether they are only read. A pickled
+# envelope finds its engine here.
 open_regions = weakref.WeakValueDictionary()
 
 
 def open_region(path, capacity, mode, key, recover, readonly=False, create=True, huge_pages=False):
     """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None.
 
-    ``recover`` is called with the Region where a reboot has left the file to be put right.
+    ``recover`` is called with the Region if the file must be put right after a reboot.
     """
     wanted_capacity = None if capacity is None else integer("capacity", capacity, MIN_CAPACITY, MAX_CAPACITY)
     if wanted_capacity is not None:
@@ -89,7 +89,7 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True,
 
 
 def create_file(path, capacity, mode, key):
-    """Create the file whole under another name, then link it: of many creators one wins and all open the same."""
+    """Create the file whole under another name, then link it: one of many creators wins, and all open the same file."""
     temporary = f"{path}.new-{os.getpid()}-{os.urandom(6).hex()}"
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, mode)
@@ -111,7 +111,7 @@ def create_file(path, capacity, mode, key):
 
 
 cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
-    # Write the header of a new mapping and give it its first space. Returns its size.
+    # Write the header of a new mapping and give it its first space. Return its size in bytes.
     cdef hb_header header
     cdef unsigned char *raw = <unsigned char *>&header
     cdef size_t i
@@ -141,13 +141,13 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
         header.key_is_kept = 1
         memcpy(header.key, <const char *>kept, 32)
     if in_memory:
-        # Memory is taken page by page as it is touched.
         header.key_is_kept = 1 if key is None else 0
         if key is None:
             memcpy(header.key, <const char *>kept, 32)
     checksum = header_check(&header)
     memcpy(header.check, <const char *>checksum, 16)
     if in_memory:
+        # The memory has its whole size at once; pages are taken as they are touched.
         os.ftruncate(fd, capacity)
         seal(fd)
     elif fallocate(fd, 0, 0, INITIAL_SIZE) != 0:
@@ -160,12 +160,12 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
 
 
 cdef seal(int fd):
-    # Nobody can shrink the memory under the mapping: there is no SIGBUS for memory engines.
+    # Seal the memory, so that nobody can shrink it under the mapping: there is no SIGBUS for memory engines.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
 
 
 cdef bytes key_check(const HashKey *key, bytes engine_id):
-    # Tells the right key from a wrong one, both halves of it, without telling anything else about it.
+    # Return the bytes that tell the right key from a wrong one, in both halves of it, and tell nothing else about it.
     cdef UserKey out
     cdef bytes message = b"hbcore key check" + engine_id
     siphash128(key.number, <const unsigned char *>message, <size_t>len(message), &out)
@@ -175,7 +175,7 @@ cdef bytes key_check(const HashKey *key, bytes engine_id):
 
 
 cdef bytes header_check(const hb_header *header):
-    # Of every field that is written once.
+    # Return the check of every header field that is written once.
     cdef UserKey out
     cdef const unsigned char *raw = <const unsigned char *>header
     cdef bytes message = raw[:HEADER_BOOT] + raw[HEADER_BOOT + 16:HEADER_CHECK]
@@ -198,7 +198,8 @@ def boot_id():
 
 
 cdef check_header(Region region, wanted_capacity):
-    # Read the header with a system call first: of a file that is too short, a mapping would be a SIGBUS.
+    # Check the header before anything is mapped. A system call reads it: if a file is too short, to read it through a
+    # mapping would be a SIGBUS.
     cdef bytes raw = os.pread(region.fd, HB_HEADER_SIZE, 0)
     cdef const hb_header *header = <const hb_header *><const char *>raw
     cdef bytes check
@@ -221,7 +222,7 @@ cdef check_header(Region region, wanted_capacity):
         raise CorruptFileError(
             f"{path!r} is truncated: {size} bytes are less than the {INITIAL_SIZE} of an empty engine"
         )
-    # The frontier is only a hint, but one that never lies beyond the disk space: that is allocated first.
+    # The frontier is only a hint, but it never lies beyond the disk space, which is allocated first.
     if header.frontier < FIRST_EXTENT or header.frontier % HB_UNIT or header.frontier + sizeof(hb_extent) > size:
         raise CorruptFileError(f"{path!r} is truncated or damaged: it has {size} bytes, and used {header.frontier}")
     if wanted_capacity is not None and wanted_capacity != header.capacity:
@@ -265,11 +266,13 @@ cdef attach(Region region, uint64_t size, key, recover, bint huge_pages):
             f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
         )
     region.known_size = whole_grains(min(size, region.capacity))
-    # No reading ahead: a cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that walks the data of
-    # an index would make the next hole data by looking at the page before it, and read on to the end of the table.
+    # The kernel must not read ahead. A cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that
+    # walks the data of an index would make the next hole data by looking at the page before it, and would read on to
+    # the end of the table.
     madvise(address, header.capacity, MADV_RANDOM)
     if huge_pages:
-        madvise(address, header.capacity, MADV_HUGEPAGE)    # a kernel that has none says so, and takes ordinary ones
+        # A kernel that has no huge pages says so, and takes ordinary ones.
+        madvise(address, header.capacity, MADV_HUGEPAGE)
     region.base = <char *>address
     region.header = <hb_header *>address
     region.file.workers = <hb_worker *>(region.base + WORKERS_OFFSET)
@@ -291,7 +294,8 @@ cdef attach(Region region, uint64_t size, key, recover, bint huge_pages):
 
 
 cdef uint64_t namespace_ms() except? 0:
-    # What the boot clock of this process is ahead of the machine's, which is the one that a file speaks of.
+    # Return the milliseconds that the boot clock of this process is ahead of the machine's. Files have times by the
+    # machine's clock.
     return <uint64_t><int64_t>boot_offset_ms()
 
 
@@ -304,7 +308,8 @@ cdef take_clock(Region region):
 
 
 cdef fill_holes(Region region):
-    # A copy may be sparse; on a full disk the first write to a hole would be a SIGBUS. What is allocated stays.
+    # Allocate the holes of a file. A copy may be sparse, and on a full disk the first write to a hole would be a
+    # SIGBUS. Space that is allocated already stays as it is.
     cdef struct_stat status
     cdef int64_t size
     if fstat(region.fd, &status) != 0:
@@ -319,17 +324,19 @@ cdef fill_holes(Region region):
 
 
 cdef bint is_awake(Region region, bytes boot):
-    # Whether the file was put right under this boot: if so, all that was done for that is there.
+    # Return whether the file was put right under this boot. If so, all that was done for that is seen: the fence pairs
+    # with the full fence of wake.
     cdef bint answer = region.header.boot_id[:16] == boot
     hb_fence_acquire()
     return answer
 
 
 cdef wake(Region region, recover):
-    # After a reboot no worker of the file is alive, and of several who open it one puts it right; the others wait for
-    # it, as nobody else ever waits, and a death makes the next one begin again. Nobody is registered meanwhile.
+    # Put the file right if this is the first opening after a reboot. No worker of the file is alive then, and one of
+    # several processes that open it puts it right. The others wait for that one; nowhere else does anybody ever wait.
+    # If it dies, the next one begins again. Nobody is registered meanwhile.
     cdef bytes boot = boot_id()
-    cdef hb_presence presence       # so that a forked child does not keep the lock
+    cdef hb_presence presence       # a forked child closes the lock through this, so that it does not keep it
     cdef int code = EINTR
     if is_awake(region, boot):
         return
@@ -352,7 +359,7 @@ cdef wake(Region region, recover):
                 f"{region.path!r} is in use by processes that were started under another boot: it must not be shared "
                 "by two machines"
             )
-        # The clock begins anew at a reboot; so do the times of what has not expired (recovery.pyx).
+        # The clock begins anew at a reboot. So does the time of every claim that is still GRANTED (recovery.pyx).
         region.clock_offset_ms = hb_now_ms() - hb_boot_ms()
         recover(region)
         region.header.clock_offset_ms = region.clock_offset_ms + namespace_ms()

@@ -1,4 +1,4 @@
-/* What a process knows of itself: the mappings that it is registered with, and what a fork does to them.
+/* A process's knowledge of itself: the mappings that it is registered with, and what a fork does to them.
  *
  * A forked child shares the parent's open file descriptions, and an OFD lock belongs to the description: if the child
  * kept them open, the parent would seem alive after its death. So the child closes them before anything else runs, and
@@ -22,8 +22,8 @@
 #include <unistd.h>
 
 struct hb_presence {
-    uint64_t worker; /* number | epoch << 12; 0: not registered (a fork or a close) */
-    int lock_fd;     /* the open file description that holds the lock; -1: none */
+    uint64_t worker; /* number | epoch << 12; 0: not registered (after a fork or a close) */
+    int lock_fd;     /* descriptor of the open file description that holds the locks; -1: none */
     struct hb_presence *next;
 };
 
@@ -68,21 +68,22 @@ static inline void hb_presence_remove(struct hb_presence *presence)
             break;
         }
     if (presence->lock_fd >= 0)
-        close(presence->lock_fd); /* here, so that no child can be forked that has it and does not know */
+        close(presence->lock_fd); /* under the mutex, so that no child can be forked that has it and does not know */
     presence->lock_fd = -1;
     pthread_mutex_unlock(&hb_presence_mutex);
 }
 
-/* Only one thread of a process registers it. The GIL is not held while waiting, and a fork waits as well. */
+/* This lock lets only one thread of a process register it. A thread does not hold the GIL while it waits, and a fork
+ * waits as well. */
 static inline void hb_presence_lock(void) { pthread_mutex_lock(&hb_presence_mutex); }
 static inline void hb_presence_unlock(void) { pthread_mutex_unlock(&hb_presence_mutex); }
 
 /* A file and the descriptor that a mapping has of it. A daemon may close all its descriptors, and then the number is
- * another file's: nothing is believed of a descriptor that does not lead to the inode that was mapped. */
+ * another file's. So nothing is believed of a descriptor that does not lead to the inode that was mapped. */
 struct hb_file {
     int fd;
     uint64_t device, inode;
-    const struct hb_worker *workers; /* the table, in the mapping */
+    const struct hb_worker *workers; /* the table of workers, in the mapping */
 };
 
 static inline int hb_is_file(int fd, const struct hb_file *file)
@@ -101,8 +102,8 @@ static inline int hb_identify(struct hb_file *file)
     return 0;
 }
 
-/* Open the file anew: a description of our own, also of a memfd or a file that was renamed. Returns a descriptor, or -1
- * with errno; EBADF if the descriptor is not the file's any more. */
+/* Open the file anew, also a memfd or a file that was renamed: this makes a description of our own. Return a
+ * descriptor, or -1 with errno; EBADF if the old descriptor is not the file's any more. */
 static inline int hb_reopen(const struct hb_file *file)
 {
     char path[40];
@@ -117,7 +118,7 @@ static inline int hb_reopen(const struct hb_file *file)
     return fd;
 }
 
-/* ---- who is alive: one locked byte for each process, see format.h --------------------------------------------- */
+/* ---- which worker is alive: locked bytes of each process, see format.h ----------------------------------------- */
 
 static inline int hb_lock_call(int fd, int command, struct flock *lock, int64_t start, int64_t length)
 {
@@ -126,10 +127,10 @@ static inline int hb_lock_call(int fd, int command, struct flock *lock, int64_t 
     lock->l_whence = SEEK_SET;
     lock->l_start = start;
     lock->l_len = length;
-    lock->l_pid = 0; /* OFD locks want it so */
+    lock->l_pid = 0; /* OFD locks require this */
     do
         answer = fcntl(fd, command, lock);
-    while (answer != 0 && errno == EINTR && command != F_OFD_SETLKW); /* who waits must be able to stop waiting */
+    while (answer != 0 && errno == EINTR && command != F_OFD_SETLKW); /* a signal must be able to end a wait */
     return answer;
 }
 
@@ -140,21 +141,21 @@ static inline int64_t hb_life(uint64_t number, uint64_t epoch)
     return HB_LOCK_LIVES + (int64_t)(number << HB_EPOCH_BITS | epoch);
 }
 
-/* Become the owner of a worker's entry. Returns 0, or -1 with errno (EAGAIN: somebody alive has it). */
+/* Become the owner of a worker's entry. Return 0, or -1 with errno (EAGAIN: a living process has it). */
 static inline int hb_lock_entry(int fd, uint64_t number)
 {
     struct flock lock;
     return hb_lock_call(fd, F_OFD_SETLK, &lock, HB_LOCK_ENTRIES + (int64_t)number, 1);
 }
 
-/* Begin a life. Returns 0, or -1 with errno. */
+/* Begin the life of a worker. Return 0, or -1 with errno. */
 static inline int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
 {
     struct flock lock;
     return hb_lock_call(fd, F_OFD_SETLK, &lock, hb_life(number, epoch), 1);
 }
 
-/* Whether nobody can ever have been that worker: epochs of a number only rise. */
+/* Return whether no process can ever have been that worker: the epochs of a number only rise. */
 static inline int hb_worker_never_was(const struct hb_file *file, uint64_t worker)
 {
     uint64_t number = hb_worker_number(worker), epoch = hb_worker_epoch(worker);
@@ -162,11 +163,11 @@ static inline int hb_worker_never_was(const struct hb_file *file, uint64_t worke
            || epoch > __atomic_load_n(&file->workers[number].epoch, __ATOMIC_RELAXED);
 }
 
-/* Whether a worker is dead for ever. `file`: a description that holds no lock of its own. A worker that was seen in the
- * mapping had its lock before, so a missing lock is a death; in doubt it is alive. */
+/* Return whether a worker is dead for ever. The description of `file` holds no lock of its own. A worker that was seen
+ * in the mapping had its lock before, so a missing lock is a death; in doubt the worker is alive. */
 static inline int hb_worker_is_dead(const struct hb_file *file, uint64_t worker)
 {
-    /* One that never was is damage: nothing is taken from it. */
+    /* A worker that never was is damage: nothing is taken from it. */
     if (hb_worker_never_was(file, worker))
         return 0;
     struct flock lock;
@@ -175,7 +176,7 @@ static inline int hb_worker_is_dead(const struct hb_file *file, uint64_t worker)
     return lock.l_type == F_UNLCK && hb_is_file(file->fd, file);
 }
 
-/* The epoch of the living worker of a number; 0 if there is none, and in doubt UINT64_MAX. */
+/* Return the epoch of the living worker of a number; 0 if there is none, and in doubt UINT64_MAX. */
 static inline uint64_t hb_living_epoch(const struct hb_file *file, uint64_t number)
 {
     struct flock lock;
@@ -185,7 +186,7 @@ static inline uint64_t hb_living_epoch(const struct hb_file *file, uint64_t numb
     return lock.l_type == F_UNLCK ? 0 : (uint64_t)(lock.l_start - hb_life(number, 0));
 }
 
-/* Whether any worker of the file is alive. */
+/* Return whether any worker of the file is alive; in doubt one is. */
 static inline int hb_anybody_alive(int fd)
 {
     struct flock lock;
@@ -194,8 +195,8 @@ static inline int hb_anybody_alive(int fd)
     return lock.l_type != F_UNLCK;
 }
 
-/* Wait for the lock of who puts the file right after a reboot. A death gives it back. Returns 0, or -1 with errno (EINTR:
- * a signal came). */
+/* Wait for the lock of the process that puts the file right after a reboot. A death of that process gives it back.
+ * Return 0, or -1 with errno (EINTR: a signal came). */
 static inline int hb_lock_recovery(int fd)
 {
     struct flock lock;

@@ -1,7 +1,7 @@
-# Which processes have a file open, and which of them are dead: the kernel's locks say so; see process.h.
+# The kernel's locks say which processes have a file open, and which of them are dead; see process.h.
 #
-# The list of those that a fork looks after is a static variable of process.h, so it is region.pyx's alone: other modules
-# call presence_add and presence_remove of that one.
+# The list of the presences that a fork looks after is a static variable of process.h, so it is region.pyx's alone:
+# other modules call presence_add and presence_remove of that module.
 from libc.stdint cimport uint64_t
 
 from hbcore._file.format cimport hb_worker

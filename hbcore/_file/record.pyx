@@ -1,4 +1,4 @@
-"""The keyed check of what an object was made with: damage is not believed. See ``record.pxd``."""
+"""The keyed check of what an object was made with, so that damage is not believed. See ``record.pxd``."""
 from libc.string cimport memcmp, memcpy
 
 from hbcore._file.format cimport hb_extent
@@ -9,7 +9,7 @@ from hbcore._keys.user cimport UserKey, siphash128
 cdef size_t record_message(
     const hb_extent *record, size_t size, const unsigned char *name, size_t name_length, unsigned char *message
 ) noexcept nogil:
-    # What is hashed: RECORD_MESSAGE bytes at most; returns how many.
+    # Write what is hashed, RECORD_MESSAGE bytes at most. Return how many.
     memcpy(message, &record.kind, 16)
     memcpy(message + 16, <const char *>record + sizeof(hb_extent), size)
     if name_length:
@@ -29,7 +29,7 @@ cdef void check_of(
 cdef void record_seal(
     Region region, hb_extent *record, size_t size, const unsigned char *name, size_t name_length
 ) noexcept nogil:
-    # Write the check of a record that is whole but for that.
+    # Write the check of a record that is whole but for its check.
     cdef UserKey check
     check_of(region, record, size, name, name_length, &check)
     memcpy(<char *>record + sizeof(hb_extent) + size, &check, 16)
@@ -38,7 +38,7 @@ cdef void record_seal(
 cdef bint record_is_sound(
     Region region, const hb_extent *record, size_t size, const unsigned char *name, size_t name_length
 ) noexcept nogil:
-    # Whether the check of a record is that of what stands in it. False: half made, or damaged.
+    # Return whether the check of a record is that of what stands in it. If not, the record is half made, or damaged.
     cdef UserKey check
     check_of(region, record, size, name, name_length, &check)
     return memcmp(&check, <const char *>record + sizeof(hb_extent) + size, 16) == 0

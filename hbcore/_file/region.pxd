@@ -1,4 +1,4 @@
-# The mapping: one memory or file engine, its space and this process's place among its workers.
+# The mapping of one engine, in memory or in a file, with its space and this process's place among its workers.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._file.format cimport HB_GRAIN, hb_extent, hb_header
@@ -14,27 +14,27 @@ cdef enum:
     SPACE_DISK = -2         # allocate: the disk is full, or an error of the file system (errno)
     SPACE_CORRUPT = -3      # allocate: the chain of extents makes no sense
     SPACE_CLOSED = -4       # allocate: the process has closed the file's descriptor
-    CHAIN_END = 0           # next_extent: there is no other
-    CHAIN_EXTENT = 1        # next_extent: here is one
+    CHAIN_END = 0           # next_extent: there is no further extent
+    CHAIN_EXTENT = 1        # next_extent: an extent was found
     CHAIN_BROKEN = -1       # next_extent: the chain of extents makes no sense
 
 
 cdef class Region:
     cdef char *base
     cdef uint64_t capacity
-    cdef uint64_t clock_offset_ms   # of this boot, as this process reads its clock
-    cdef uint64_t time_namespace    # in which that was
+    cdef uint64_t clock_offset_ms   # what to add, in this boot, to this process's boot clock for times of grants
+    cdef uint64_t time_namespace    # the number of the namespace whose clock that is
     cdef uint64_t known_size        # bytes of the mapping that are known to lie inside the file; whole grains
     cdef hb_header *header
-    cdef uint64_t frontier          # the last extent that this process has made, or the first: the end is not before it
+    cdef uint64_t frontier          # offset of the last extent of this process, or of the first: no end is before it
     cdef int fd
     cdef hb_file file
-    cdef bint is_present            # among those that a fork looks after
-    cdef bint is_stale              # only read, and not put right since a reboot
+    cdef bint is_present            # the presence is among those that a fork looks after
+    cdef bint is_stale              # the file is only read, and was not put right since a reboot
     cdef bint in_memory
-    cdef uint64_t closed            # 0 or 1, read and written by all threads
+    cdef uint64_t closed            # 0 or 1; all threads read and write it
     cdef bint is_readonly
-    cdef bint has_key               # or not: a file whose owner keeps the key can be read without it, but for its users
+    cdef bint has_key               # False: the owner keeps the key; the file is read without it, but for its users
     cdef hb_presence presence
     cdef HashKey key
     cdef readonly object path
@@ -66,17 +66,17 @@ cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:
 
 
 cdef inline uint64_t worker_of(Region region) except 0:
-    # This process as a worker: to be asked once for a call, right before the mapping is changed. It is 0 after a close
-    # and in a forked child that has not registered yet.
+    # Return this process as a worker. A call asks once, right before it changes the mapping. The presence's worker is 0
+    # after a close and in a forked child that has not registered yet.
     cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
-    while worker == 0:      # a close ends it with an error, and so does a Region that is only read
+    while worker == 0:      # a close ends this loop with an error, and so does a Region that is only read
         region.check_writable()
         worker = hb_load_relaxed(&region.presence.worker)
     return worker
 
 
 cdef inline uint64_t extent_size(uint64_t state) noexcept nogil:
-    # units (36 bits) | worker (24 bits) | phase (4 bits), see format.h
+    # Return the bytes of an extent. Its state is units (36 bits) | worker (24 bits) | phase (4 bits), see format.h.
     return (state >> 28) * 64
 
 

@@ -1,9 +1,9 @@
-"""The mapping: a file, or memory that looks like one; its space, and this process's place among its workers.
+"""The mapping of a file, or of memory that looks like one, with its space and this process's place among its workers.
 
 Memory engines live in a memfd, so both kinds are one code path and both are shared with forked children. The whole
 capacity is mapped at once and costs nothing but address space: a file grows as space is handed out, and a memfd takes
 pages as they are touched. A mapping stays until its Region is deallocated, so nothing that still holds the Region can
-ever see it vanish; ``close`` only refuses further calls.
+ever see the mapping vanish; ``close`` only makes further calls fail.
 """
 cimport cython
 from libc.errno cimport EACCES, EAGAIN, EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, ENXIO, EPERM, errno
@@ -49,10 +49,10 @@ cdef str CLOSED_DESCRIPTOR = (
 )
 
 cdef enum:
-    LIFE_LIMIT = 64
-    GROWTH_MIN = 1024 * 1024
-    GROWTH_MAX = 64 * 1024 * 1024
-    SMALL_RANGE = 16 * 1024     # next_data
+    LIFE_LIMIT = 64             # epochs that take_entry tries
+    GROWTH_MIN = 1024 * 1024            # bytes of the smallest step by which a file grows
+    GROWTH_MAX = 64 * 1024 * 1024       # bytes of the largest
+    SMALL_RANGE = 16 * 1024     # bytes of a range in which next_data looks for no holes
 
 if hb_watch_forks() != 0:
     raise HbcoreError("pthread_atfork failed: no memory")
@@ -61,7 +61,7 @@ if hb_watch_forks() != 0:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Region:
-    """One mapping of this process. ``opening.open_region`` makes it; safe to use from any thread."""
+    """One mapping of this process. ``opening.open_region`` makes it, and any thread may use it."""
 
     def __cinit__(self):
         self.base = NULL
@@ -73,14 +73,15 @@ cdef class Region:
     def __dealloc__(self):
         if self.base != NULL:
             munmap(self.base, self.capacity)
-        # The lock goes after the mapping: as long as this process could touch that, it counts as alive.
+        # The lock goes after the mapping: as long as this process could touch the mapping, it counts as alive.
         if self.is_present:
             hb_presence_remove(&self.presence)
         if self.fd >= 0 and (self.base == NULL or hb_is_file(self.fd, &self.file)):
             close(self.fd)
 
     cdef int check_open(self) except -1:
-        # The slow half of the check that every call makes: presence.worker is 0 after a close and in a forked child.
+        # Register a forked child, and raise if the engine is closed. This is the slow half of the check that every call
+        # makes: presence.worker is 0 after a close and in a forked child.
         if not hb_load_private(&self.closed) and not self.is_readonly and hb_load_relaxed(&self.presence.worker) == 0:
             self.register()
         if hb_load_private(&self.closed):
@@ -142,16 +143,16 @@ cdef class Region:
         return 0
 
     cdef int take_entry(self) noexcept nogil:
-        # Take the first entry of the worker table that nobody alive holds. Whoever has the lock owns the entry, so its
-        # epoch is raised by a plain store; a death in between leaves an epoch that nobody has ever used. Returns 0, an
-        # errno, or EAGAIN if all are held. The presence is locked.
+        # Take the first entry of the worker table that no living process holds. The process that has the lock owns the
+        # entry, so a plain store raises its epoch; a death in between leaves an epoch that nobody has ever used. Return
+        # 0, an errno, or EAGAIN if all are held. The caller has locked the presence.
         cdef hb_worker *entry
         cdef uint64_t epoch
         cdef uint64_t number = 0
         cdef int fd, code, _turn
         if hb_load_private(&self.closed) or hb_load_relaxed(&self.presence.worker) != 0:
             return 0        # a close, or another thread, was faster; check_open looks again
-        # A description of our own: the one that a parent shares with its children cannot tell them apart.
+        # The locks need a description of our own: one that a parent shares with its children cannot tell them apart.
         fd = hb_reopen(&self.file)
         if fd < 0:
             return errno
@@ -165,10 +166,10 @@ cdef class Region:
         epoch = hb_load_relaxed(&entry.epoch)
         for _turn in range(LIFE_LIMIT):
             epoch = (epoch + 1) & ((<uint64_t>1 << HB_EPOCH_BITS) - 1)
-            epoch += epoch == 0     # so that no worker is 0
+            epoch += epoch == 0     # epoch 0 is left out, so that no worker is 0
             if hb_lock_life(fd, number, epoch) == 0:
                 break
-            # Somebody alive has this number and this epoch, but not the entry: the epochs are damaged.
+            # A living process has this number and this epoch, but not the entry: the epochs are damaged.
         else:
             close(fd)
             return EIO
@@ -180,8 +181,9 @@ cdef class Region:
         return 0
 
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
-        # Whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. A last grain that
-        # is not whole does not count: whoever makes the file longer may be about to zero some of it (format.h).
+        # Return whether a range lies inside the file: beyond its end a mapping has no memory, only SIGBUS. A last grain
+        # that is not whole does not count: a process that makes the file longer may be about to zero some of it
+        # (format.h).
         cdef struct_stat status
         cdef uint64_t end = offset + size
         cdef uint64_t known, before
@@ -193,12 +195,14 @@ cdef class Region:
             return False
         known = whole_grains(min(<uint64_t>status.st_size, self.capacity))
         before = hb_load_private(&self.known_size)
-        while before < known and not hb_cas(&self.known_size, before, known):   # it only rises: others may know more
+        # The known size only rises: other threads may know of more.
+        while before < known and not hb_cas(&self.known_size, before, known):
             before = hb_load_private(&self.known_size)
         return end <= known
 
     cdef hb_extent *extent(self, uint64_t offset, uint32_t kind, uint64_t size) noexcept nogil:
-        # The extent of that kind and of at least that size at an offset that was read from the mapping, or NULL.
+        # Return the extent at an offset that was read from the mapping, or NULL if it is not of that kind and of at
+        # least that size.
         cdef hb_extent *extent
         cdef uint64_t state
         if offset < FIRST_EXTENT or offset % HB_UNIT != 0 or not self.contains(offset, sizeof(hb_extent)):
@@ -212,9 +216,9 @@ cdef class Region:
         return extent
 
     cdef int next_extent(self, uint64_t *offset, uint64_t *state) noexcept nogil:
-        # Walk the chain of extents: from the extent at *offset, whose state was *state, to the next; from an offset of 0
-        # to the first. Every step passes one extent, so the capacity bounds a walk. Whoever stops at CHAIN_END has
-        # seen every extent that was there when the walk began.
+        # Walk the chain of extents: from the extent at *offset, whose state was *state, to the next; from an offset of
+        # 0 to the first. Every step passes one extent, so the capacity bounds a walk. A walk that stops at CHAIN_END
+        # has seen every extent that was there when it began. Return a CHAIN_ status.
         offset[0] = FIRST_EXTENT if offset[0] == 0 else offset[0] + extent_size(state[0])
         if not self.contains(offset[0], sizeof(hb_extent)):
             return CHAIN_BROKEN     # the header after the last extent has its disk space as well, see allocate
@@ -229,20 +233,20 @@ cdef class Region:
         return CHAIN_EXTENT
 
     cdef int grow(self, uint64_t end) noexcept nogil:
-        # Make sure that the file has disk space up to `end`, which is at most the capacity. Returns 0, SPACE_DISK with
+        # Make sure that the file has disk space up to `end`, which is at most the capacity. Return 0, SPACE_DISK with
         # errno, or SPACE_CLOSED.
         cdef uint64_t target, size
-        end = whole_grains(end + HB_GRAIN - 1)      # so is the capacity
+        end = whole_grains(end + HB_GRAIN - 1)      # the capacity is whole grains as well
         if self.contains(0, end):
             return 0
         if not hb_is_file(self.fd, &self.file):
             return SPACE_CLOSED
         size = min(hb_load_private(&self.known_size), end)      # another thread may have learned more meanwhile
-        # In steps of an eighth of the file, so that a million small envelopes do not mean a million calls.
+        # The file grows in steps of an eighth of it, so that a million small envelopes do not mean a million calls.
         target = size + min(max(size // 8, <uint64_t>GROWTH_MIN), <uint64_t>GROWTH_MAX)
         target = min(max(end, whole_grains(target)), self.capacity)
-        # The system call, not posix_fallocate: that one would write zeros over what others are about to use where the
-        # file system cannot allocate.
+        # This is the system call, not posix_fallocate: where the file system cannot allocate, that one would write
+        # zeros over what others are about to use.
         while size < end and fallocate(self.fd, 0, <int64_t>size, <int64_t>(target - size)) != 0:
             if errno == EINTR:
                 continue
@@ -252,14 +256,13 @@ cdef class Region:
         return 0 if self.contains(0, end) else SPACE_DISK
 
     cdef int64_t allocate(self, uint64_t worker, uint64_t size) noexcept nogil:
-        # Append an extent of `size` bytes, its header included, in phase MAKING. Returns its offset or a SPACE_ status.
+        # Append an extent of `size` bytes, its header included, in phase MAKING. Return its offset or a SPACE_ status.
         #
-        # The chain is the truth. It is walked from where this process has seen its end before; the frontier in the
-        # header is for people, because a damaged one would let extents overlap.
+        # The chain is the truth. It is walked from where this process has seen its end before. The frontier in the
+        # header is for people and for checks: if extents were appended there, a damaged one would let them overlap.
         #
-        # An extent exists from the CAS that makes the first zero state
-        # of the chain nonzero, and with it the place of the next is known: a death at any point leaves either nothing
-        # or a whole extent in phase MAKING.
+        # An extent exists from the CAS on that makes the first zero state of the chain nonzero, and with it the place
+        # of the next extent is known: a death at any point leaves either nothing or a whole extent in phase MAKING.
         cdef uint64_t units = (size + HB_UNIT - 1) // HB_UNIT
         cdef uint64_t worker_bits = worker & 0xFFFFFF
         cdef uint64_t at = hb_load_private(&self.frontier)
@@ -273,13 +276,13 @@ cdef class Region:
             extent = <hb_extent *>(self.base + at)
             state = hb_load_acquire(&extent.state)
             if state == 0:
-                # The frontier is never beyond the end of the chain: it is moved after an extent was added.
+                # The frontier is never beyond the end of the chain: it is moved only after an extent was added.
                 if at < hb_load_acquire(&self.header.frontier):
                     if hb_load_acquire(&extent.state) == 0:
                         return SPACE_CORRUPT
                     continue
                 # The header of the extent after this one must have its disk space as well, or the next allocation
-                # could not even look.
+                # could not even look at it.
                 if units >= self.capacity // HB_UNIT or at + units * HB_UNIT + sizeof(hb_extent) > self.capacity:
                     return SPACE_FULL
                 grown = self.grow(at + units * HB_UNIT + sizeof(hb_extent))
@@ -297,9 +300,10 @@ cdef class Region:
             at += extent_size(state)
 
     cdef uint64_t next_data(self, uint64_t at, uint64_t end, uint64_t *data_end) noexcept nogil:
-        # Where the next part of at .. end begins that was ever written, and where it ends; `end` if there is none.
-        # What was not is a hole of the file, reads as zeros, and is left so; but for ranges of a few pages. To look for
-        # the next hole the kernel goes through everything up to it, be it gigabytes: not for each small object.
+        # Return where the next part of at .. end that was ever written begins, and set *data_end to where it ends;
+        # return `end` if there is none. What was never written is a hole of the file, reads as zeros, and is left so.
+        # But a range of a few pages is one part, written or not: to look for the next hole the kernel goes through
+        # everything up to it, be it gigabytes, which is too much for each small object.
         cdef int64_t data, hole
         if end - at <= SMALL_RANGE:
             data_end[0] = end
@@ -308,7 +312,7 @@ cdef class Region:
         if data < 0:
             if errno == ENXIO:
                 return end              # holes only, up to the end of the file
-            data = <int64_t>at          # the file system does not tell holes: everything is data
+            data = <int64_t>at          # the file system does not report holes: everything is data
         if <uint64_t>data >= end:
             return end
         hole = lseek(self.fd, data, SEEK_HOLE)
@@ -331,8 +335,8 @@ cdef class Region:
         raise CorruptFileError(f"the chain of extents of the engine {where} is damaged")
 
     cdef bint is_nobodys(self, uint64_t state) noexcept nogil:
-        # Whether an extent of that state is RETIRED, or MAKING by a worker who is dead. It holds the low 12 bits of its
-        # worker's epoch: while a living one has the same, it counts as that one's.
+        # Return whether an extent of that state is RETIRED, or MAKING by a worker that is dead. The state holds the low
+        # 12 bits of its worker's epoch: while a living worker of that number has the same, the extent counts as its.
         cdef uint64_t number, epoch
         if extent_phase(state) == HB_PHASE_RETIRED:
             return True
@@ -345,8 +349,8 @@ cdef class Region:
         return epoch != UINT64_MAX and (epoch == 0 or (epoch ^ state >> 16) & 0xFFF)
 
     cdef bint is_whole(self) except -1:
-        # Whether the file is still there and as long as it was: who copies another over it takes memory away from under
-        # every worker.
+        # Return whether the file is still as long as it was: a process that copies another file over it takes memory
+        # away from under every worker.
         cdef struct_stat status
         if self.base == NULL or self.in_memory:
             return True
@@ -355,7 +359,7 @@ cdef class Region:
         return <uint64_t>status.st_size >= self.known_size
 
     def check_file(self):
-        """Raise CorruptFileError if the file was truncated, AuditError if it does not stand at its path any more."""
+        """Raise CorruptFileError if the file was truncated, AuditError if it is not at its path any more."""
         self.check_open()
         if not self.is_whole():
             raise CorruptFileError(
@@ -369,7 +373,7 @@ cdef class Region:
             )
 
     def is_replaced(self):
-        """Return whether another file, or none, stands at the engine's path."""
+        """Return whether the engine's path leads to another file, or to none."""
         if self.path is None:
             return False
         mine = os.fstat(self.fd)
@@ -414,7 +418,7 @@ cdef class Region:
 
 
 cdef void presence_add(hb_presence *presence) noexcept:
-    # Among those that a fork looks after; their list is this module's.
+    # Add a presence to the list of those that a fork looks after. The list belongs to this module.
     hb_presence_add(presence)
 
 
@@ -423,5 +427,5 @@ cdef void presence_remove(hb_presence *presence) noexcept:
 
 
 cdef str engine_name(Region region):
-    # As an error speaks of it: the path, never the key.
+    # Return how an error names the engine: by its path, never by its key.
     return "in memory" if region.path is None else repr(region.path)

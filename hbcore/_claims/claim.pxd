@@ -1,4 +1,4 @@
-# A claim: take a free slot, publish it. See claim.pyx.
+# Claiming: ledger_claim takes a free slot and publishes it. See claim.pyx.
 from libc.stdint cimport uint64_t
 
 from hbcore._claims.ledger cimport Found, Ledger

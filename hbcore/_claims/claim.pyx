@@ -1,6 +1,6 @@
-"""A claim: take a free slot, make it fit to be granted, and publish it in the index.
+"""Claiming: take a free slot, make it fit to be granted, and publish it in the index.
 
-What a death on the way leaves stands at the top of ``ledger.pyx``.
+The top of ``ledger.pyx`` says what a death on the way leaves.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -32,7 +32,8 @@ cdef extern from "threads.h" nogil:
     uint64_t hb_this_thread()
 
 cdef enum:
-    # begin_block: blocks drawn from all there are, and blocks in a row: more than there are threads at work, as a rule.
+    # begin_block looks at FAR_LOOKS blocks drawn from all that there are, and then at NEAR_LOOKS blocks in a row: as a
+    # rule, more blocks than there are threads at work.
     FAR_LOOKS = 4
     NEAR_LOOKS = 32
 
@@ -46,19 +47,19 @@ hb_this_thread()        # the thread that imports hbcore is number 1
 # ---- taking ---------------------------------------------------------------------------------------------------------
 
 cdef struct Look:
-    uint64_t digest     # of every state that was seen
-    bint in_hands       # some slots were neither free nor final
+    uint64_t digest     # hash of the root's version and of every state that was seen and not free
+    bint in_hands       # whether some slots were neither free nor final
 
 
 cdef inline int64_t take_in(
     Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, Look *look
 ) noexcept nogil:
-    # Take the first free slot within slot .. end - 1; -1 if there is none.
+    # Take the first free slot within slot .. end - 1 for this worker, and return it. Return -1 if there is none.
     cdef uint64_t state
     while slot < end:
-        state = hb_load_acquire(&ledger.slots[slot].state)     # before the next look at the root's version
+        state = hb_load_acquire(&ledger.slots[slot].state)     # before the root's version is read for the next look
         if slot_kind(state) == FREE:
-            # From here on the slot is this worker's alone. Acquire: what its last owner did is over.
+            # From here on the slot is this worker's alone. Acquire: what its last owner did to it is over.
             if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
                 return <int64_t>slot
         else:
@@ -69,22 +70,23 @@ cdef inline int64_t take_in(
 
 
 cdef inline bint has_grown(Ledger *ledger, uint64_t open_count) noexcept nogil:
-    # Whether there are more slots than at the beginning of a look, those included that a death has kept from being
-    # opened.
+    # Return whether there are more slots than the `open_count` at the beginning of a look. Slots that were appended,
+    # and that a death has kept from being opened, are opened first and count.
     if ledger.grow != NULL:
         ledger.grow(ledger.context)
     return hb_load_acquire(ledger.free_map.open_count) != open_count
 
 
 cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
-    # The long way to a free slot: the rest of the cursor's block, its beginning, and then every block that the free_map
-    # tree does not call full. -1: sold out.
+    # Find a free slot by the long way and take it: search the rest of the cursor's block, its beginning, and then every
+    # block that the free map does not call full. Return the slot, or -1: sold out.
     #
     # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands, and
-    # pins, keep their blocks from being full; then two equal looks in a row show that moment, between the two: what was
-    # seen has the same state (no state comes back), and no block that was called full had a release meanwhile, for that
-    # would have cleared its bit first and then raised the root's version. Unequal looks mean that somebody got on, so
-    # looking again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
+    # pins, keep their blocks from being full. Then two equal looks in a row show that moment, and it lies between the
+    # two: every slot that was seen has the same state in both (no state comes back), and no block that was called full
+    # had a release meanwhile, for a release would have cleared the block's bit first and then raised the root's
+    # version. If two looks differ, another thread got on, so looking again is lock-free. Slots in the hands of the dead
+    # are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
     cdef uint64_t start, next_expiry, open_count, _turn
@@ -92,8 +94,8 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     cdef Look look
     cdef bint may_expire = ledger.hold_ms != 0
     for _turn in range(RETRY_LIMIT):
-        # Before the look: acquire pairs with the release in expire_due, so what others gave back before they raised the
-        # hint is seen by the look.
+        # The hint is loaded before the look. Acquire: it pairs with the release in expire_due, so the look sees what
+        # other threads gave back before they raised the hint.
         next_expiry = hb_load_acquire(ledger.next_expiry) if may_expire else 0
         open_count = free_map_opened(&ledger.free_map)
         if free_map_none(&ledger.free_map):
@@ -144,10 +146,11 @@ cdef int64_t search_blocks(
 
 
 cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept nogil:
-    # A thread has come to where others have been. If they are still at work there, and it goes on among them, all of
-    # them want the same cache line for every packet: that costs more than the claim. So first the rest of its own
-    # block, and then the first slot of a block that nobody has begun; if it can be, one far away, because processors
-    # fetch what comes next before it is wanted. -1: there may be none left; search knows.
+    # Take a slot where no other thread is at work, for a thread that has come to where others have been. If those are
+    # still at work there, and it goes on among them, all of them want the same cache line for every packet, and that
+    # costs more than the claim. So the rest of the thread's own block comes first, and then the first slot of a block
+    # that no thread has begun, if possible of one far away, because processors fetch what comes next before it is
+    # wanted. Return the slot, or -1: there may be none left, which only search can tell.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t block_count = open_blocks(&ledger.free_map)
     cdef uint64_t number = (cursor ^ worker << 32) * <uint64_t>0x9E3779B97F4A7C15
@@ -178,8 +181,9 @@ cdef int64_t begin_block(Ledger *ledger, uint64_t cursor, uint64_t worker) noexc
 
 
 cdef inline int64_t begin_next(Ledger *ledger, uint64_t start, uint64_t *block, uint64_t worker) noexcept nogil:
-    # Take the first slot of the first block from `start` on, or else from the beginning, that may have a free slot; -1
-    # if it has been begun. *block: which it is, or NO_BLOCK.
+    # Find the first block from `start` on, or else from the beginning, that may have a free slot, and take its first
+    # slot. Return the slot, or -1 if the block has been begun or there is none. *block: the number of the block, or
+    # NO_BLOCK.
     cdef Look unused
     cdef uint64_t slot
     cdef int64_t next_block = free_map_next(&ledger.free_map, start)
@@ -201,18 +205,20 @@ cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
 
 
 cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
-    # Take a free slot for this worker, or return -1: sold out. Each thread walks blocks of its own choosing, so that
-    # two of them seldom want the same cache line. A view is numbered when it first takes: views that only look, as the
-    # statistics of a budget make by the dozen, use up no numbers, and cursors of neighbours in time do not collide.
+    # Take a free slot for this worker and return it, or return -1: sold out. Each thread walks blocks of its own
+    # choosing, so that two of them seldom want the same cache line. A view is numbered when it first takes a slot:
+    # views that only look, which the statistics of a budget make by the dozen, use up no numbers, and the cursors of
+    # views that are numbered one after another do not collide.
     cdef uint64_t handle = hb_load_relaxed(&ledger.handle)
     cdef hb_cursor *cursor = hb_cursor_of(handle)
     cdef uint64_t slot, open_count
     cdef Look unused
     cdef int64_t taken
     cdef bint is_new = False
-    if cursor.handle != handle or cursor.worker != worker:      # a cursor that nobody has used has no worker
+    if cursor.handle != handle or cursor.worker != worker:      # a cursor that was never used has no worker
         if handle == 0:
-            # Two threads may do this at once; the number of one of them is lost, and its place with it: only advice.
+            # Two threads may do this at once. The number of one of them is then lost, and its place with it, which does
+            # no harm: a cursor is only advice.
             handle = number_view(ledger)
             cursor = hb_cursor_of(handle)
         cursor.handle = handle
@@ -224,14 +230,14 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     open_count = open_slots(&ledger.free_map)
     unused.digest = unused.in_hands = 0
     if slot % BLOCK_SIZE == 0:
-        # The block that was just left is most likely full; noting it while it is in the cache keeps the last searches
+        # The block that was just left is most likely full. Noting it while it is in the cache keeps the last searches
         # short.
         free_map_mark(&ledger.free_map, ((slot if slot else open_count) - 1) // BLOCK_SIZE)
     taken = take_in(ledger, slot, slot + 1, worker, &unused)
     if taken < 0:
         taken = -1
-        # Not at the first look of a cursor: where each request has a handle of its own, or a thread more than there are
-        # cursors, all would look in vain at the same few blocks.
+        # A cursor's first look does not go to begin_block: where each request has a handle of its own, or one thread
+        # has more handles than cursors, all requests would look in vain at the same few blocks.
         if not is_new and cursor.late_at != open_count:
             taken = begin_block(ledger, slot, worker)
             if taken < 0:
@@ -246,7 +252,8 @@ cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
 
 
 cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
-    # Where a thread begins: multiples of the golden ratio spread any number of threads evenly over the blocks.
+    # Return the slot at which a thread begins. Multiples of the golden ratio spread any number of threads evenly over
+    # the blocks.
     cdef uint64_t number = (worker & 0xFFF) * 8 + hb_this_thread() - 1
     cdef uint64_t low
     return hb_multiply(number * <uint64_t>0x9E3779B97F4A7C15, open_blocks(&ledger.free_map), &low) * BLOCK_SIZE
@@ -257,7 +264,8 @@ cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
 cdef int ledger_claim(
     Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
 ) noexcept nogil:
-    # Returns GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or CORRUPT.
+    # Claim a slot for the user. Return GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or
+    # CORRUPT.
     cdef uint64_t index_state, _attempt, position, generation
     cdef uint64_t *table
     cdef Found held             # the slot that this call has taken, and its state; not in the index yet
@@ -273,24 +281,25 @@ cdef int ledger_claim(
         generation = index_state >> PHASE_BITS
         table = ledger.index.tables[generation & 1]
         position = home_of(&ledger.index, key)
-        while True:     # each turn but the last finds a word taken that was empty before: at most once for every word
+        while True:     # each turn but the last finds taken a word that was empty before: at most once for every word
             outcome = probe(ledger, key, index_state, &position, found)
             if outcome != PROBE_ABSENT:
                 break
             if not is_holding:
                 answer = hold(ledger, worker, key, is_closed, &held)
                 if answer != GRANTED_NOW:
-                    # Nothing was free. If the word is still empty the user had no claim at that moment; if it is not,
-                    # another request of the same user may have published there: look again.
+                    # Nothing was free, or the ledger is closed. If the word is still empty, the user had no claim at
+                    # that moment. If it is not, another request of the same user may have published there: look again.
                     if answer < 0 or hb_load_acquire(&table[position]) == empty_word(generation):
                         return answer
                     continue
                 is_holding = True
-            # Publish: this one CAS is the claim. Release: whoever reads the word sees key and amount.
+            # Publish: this one CAS is the claim. Release: a thread that reads the word sees key and amount.
             if hb_cas(&table[position], empty_word(generation),
                       entry_prefix(&ledger.index, generation, key) | held.slot):
-                # To die here leaves a HELD slot that the index names: a claim. The CAS expects the state of this very
-                # life of the slot: by now others may have granted and released it and taken it anew.
+                # A death here leaves a HELD slot that the index names: a claim. The CAS of make_granted expects the
+                # state of this very life of the slot, because by now other threads may have granted it, released it and
+                # taken it anew.
                 make_granted(ledger, &held, now_ms)
                 found[0] = held
                 return GRANTED_NOW
@@ -300,7 +309,7 @@ cdef int ledger_claim(
                 if ledger.never_was(ledger.file, slot_payload(found.state)):
                     outcome = PROBE_MOVING      # damage
                     break
-                make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find
+                make_granted(ledger, found, now_ms)     # before it is answered: ledger_find says why
             elif ledger_is_expired(ledger, found.state):
                 if give_back(ledger, worker, key, found) == CORRUPT:
                     outcome = PROBE_MOVING
@@ -310,7 +319,7 @@ cdef int ledger_claim(
         if outcome == PROBE_CROWDED:
             index_start_replacement(&ledger.index, index_state)
         elif hb_load_acquire(ledger.index.state) == index_state:
-            break       # words of another generation in a table that nobody replaces
+            break       # words of another generation stand in a table that nobody replaces
     if is_holding:
         put_back(ledger, &held)
     return REPEATED if outcome == PROBE_FOUND else CORRUPT
@@ -319,7 +328,7 @@ cdef int ledger_claim(
 cdef inline int hold(
     Ledger *ledger, uint64_t worker, const UserKey *key, bint is_closed, Found *held
 ) noexcept nogil:
-    # Take a slot and make it ready to be published. Returns GRANTED_NOW, or why not, and then holds nothing.
+    # Take a slot and make it ready to be published. Return GRANTED_NOW, or the reason why not; then nothing is held.
     cdef int64_t taken
     cdef int answer
     cdef hb_slot *slot
@@ -330,7 +339,7 @@ cdef inline int hold(
         return CLOSED if hb_load_acquire(ledger.closed) else SOLD_OUT
     slot = &ledger.slots[taken]
     held.slot = <uint64_t>taken
-    held.state = hb_load_relaxed(&slot.state)   # until it is published nobody else changes it
+    held.state = hb_load_relaxed(&slot.state)   # until it is published no other thread changes it
     answer = ledger.prepare(ledger.context, held.slot, &held.amount)
     if answer != 0:
         put_back(ledger, held)

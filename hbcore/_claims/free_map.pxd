@@ -1,4 +1,5 @@
-# The free map: which blocks of slots have nothing free, so that a search is short to the last packet.
+# The free map says which blocks of slots have nothing free, so that every search is short, the one for the last packet
+# too.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._file.format cimport hb_slot
@@ -14,9 +15,9 @@ cdef enum:
 
 cdef struct FreeMap:
     hb_slot *slots
-    uint64_t slot_count             # there is room for so many
-    uint64_t *open_count            # [shared] so many of them may be taken, from the first on
-    uint64_t *cleared_count         # [shared] no bit of the time before there were so many lies over any of these
+    uint64_t slot_count             # slots that there is room for
+    uint64_t *open_count            # [shared] slots that may be taken, counted from the first
+    uint64_t *cleared_count         # [shared] slots whose bits are cleared: none from before they were open is left
     int level_count
     uint64_t *levels[LEVEL_LIMIT]       # words of each level, blocks first, the single root word last
 
@@ -35,7 +36,8 @@ cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nog
 
 
 cdef inline uint64_t open_slots(const FreeMap *free_map) noexcept nogil:
-    # How many slots may be taken; it only grows. Whatever damage has made of it is within 1 .. slot_count.
+    # Return how many slots may be taken. The number only grows. Whatever damage has made of it, what is returned lies
+    # within 1 .. slot_count.
     cdef uint64_t count = hb_load_acquire(free_map.open_count)
     return count if count - 1 < free_map.slot_count else free_map.slot_count
 

@@ -1,28 +1,29 @@
-"""The free map: a bit a block of 64 slots says "nothing free here", and a bit a word of 32 says it of all of them.
+"""The free map: one bit for each block of 64 slots says "nothing free here", and one bit for each word of 32 such bits
+says it of all of them.
 
 It makes SOLD_OUT true and O(1), and the way to the last free packet short. A bit may be wrong only towards looking
-again: a free slot never lies under a set bit, whoever dies when. The argument:
+again: a free slot never lies under a set bit, whichever process dies, and whenever. The argument:
 
 - A word is 32 bits of children, 8 bits that count pins and a 24-bit version. A bit is set by one CAS from the word that
   was read *before* the child was looked at, only if every slot of the block was final (granted, settled or refunded),
-  and never in a word that is pinned; a word is full if all its bits are set and it is not pinned.
+  and never in a word that is pinned. A word is full if all its bits are set and it is not pinned.
 - A final slot becomes free by GRANTED -> RELEASING -> FREE. Before the first of these steps the releaser pins the
-  block's word, and then clears the bit, and raises the version, of every word from the block to the root. A bit that
-  was set from an older look is cleared by that; a CAS from an older word fails on the version; a newer one finds the
-  pin, or a child that is not full. So no bit lies over the slot from before RELEASING until after FREE, when the pin
-  is taken away: wherever a releaser dies, the slot can be seen.
-- Whoever makes the slot FREE takes the pin away, be it the releaser or somebody who goes on for it. To die right before
-  RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and not
-  just called full, each time the rest is sold out: a few microseconds, and nothing else.
+  block's word, and clears the bit and raises the version of every word from the block to the root. A bit that was set
+  from an older look is cleared by that; a CAS from an older word fails on the version; a newer look finds the pin, or a
+  child that is not full. So no bit lies over the slot from before RELEASING until after FREE, when the pin is taken
+  away: wherever a releaser dies, the slot can be seen.
+- The thread that makes the slot FREE takes the pin away, be it the releaser or one that goes on for it. A death right
+  before RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and
+  not just called full, each time the rest is sold out. That costs a few microseconds, and nothing else.
 - A slot that goes HELD -> FREE was free before, so no bit was set over it, and while it is HELD none can be.
 
-Setting is one CAS and never a claim of a lock, so a death leaves nothing half done.
+Setting a bit is one CAS and takes no lock, so a death leaves nothing half done.
 
-Slots can be opened while others search: first ``open_count`` is raised, then the bits of the last block that was open
-before, and of the words above it, are cleared as for a release, and last ``cleared_count`` is raised as well. A bit may
-lie over the new slots only while the two differ: one that is set after the clearing was set from a word that was read
-after it, and so with the new count. Anybody can finish an opening; who finds nothing free does so, and believes only a
-look all through which the two were equal and stayed so.
+Slots can be opened while other threads search. First ``open_count`` is raised, then the bits over the first new slot
+are cleared, from its block to the root, as for a release, and last ``cleared_count`` is raised as well. A bit may lie
+over the new slots only while the two counts differ: one that is set after the clearing was set from a word that was
+read after it, and so with the new count. Any thread can finish an opening. A thread that finds nothing free does so,
+and believes only a look all through which the two counts were equal and stayed so.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -37,7 +38,7 @@ cdef enum:
 
 
 cdef uint64_t free_map_size(uint64_t slot_count) noexcept nogil:
-    # Bytes of all levels, rounded up to whole cache lines.
+    # Return the bytes of all levels, rounded up to whole cache lines.
     cdef uint64_t words = 0
     cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
     while True:
@@ -62,18 +63,19 @@ cdef void free_map_attach(FreeMap *free_map, uint64_t *words, hb_slot *slots, ui
 
 
 cdef inline uint64_t child_count(uint64_t open_count, int level) noexcept nogil:
-    # For how many blocks, or words of the level below, a level has bits.
+    # Return how many blocks, or words of the level below, a level has bits for.
     return (open_count - 1 >> BLOCK_BITS + FAN_OUT_BITS * level) + 1
 
 
 cdef inline uint64_t all_children(uint64_t open_count, int level, uint64_t word_number) noexcept nogil:
-    # The bits of the children that a word really has; only the last word of a level may have fewer than 32.
+    # Return the bits of the children that a word really has. Only the last word of a level may have fewer than 32.
     cdef uint64_t count = child_count(open_count, level) - word_number * FAN_OUT
     return (<uint64_t>1 << min(count, <uint64_t>FAN_OUT)) - 1
 
 
 cdef inline bint is_full(const FreeMap *free_map, int level, uint64_t word_number, uint64_t word) noexcept nogil:
-    # The count comes after the word: that of after a clearing meets the children of after it.
+    # Return whether a word is full. The count is loaded after the word, so a word from after a clearing is judged by
+    # the children from after it.
     cdef uint64_t children = all_children(open_slots(free_map), level, word_number)
     return word & children == children and pins(word) == 0
 
@@ -83,18 +85,19 @@ cdef inline uint64_t pins(uint64_t word) noexcept nogil:
 
 
 cdef bint free_map_none(const FreeMap *free_map) noexcept nogil:
-    # True only if, at the moment of this one load, no slot was free; but for an opening, see free_map_opened.
+    # Return True only if no slot was free at the moment of this one load. An opening is the exception: see
+    # free_map_opened.
     cdef int root = free_map.level_count - 1
     return is_full(free_map, root, 0, hb_load_acquire(free_map.levels[root]))
 
 
 cdef uint64_t free_map_version(const FreeMap *free_map) noexcept nogil:
-    # The version of the root, which every release raises before its slot is RELEASING.
+    # Return the version of the root, which every release raises before its slot is RELEASING.
     return hb_load_acquire(free_map.levels[free_map.level_count - 1]) >> VERSION_SHIFT
 
 
 cdef bint free_map_hides(const FreeMap *free_map, uint64_t slot) noexcept nogil:
-    # Whether a bit over the slot says that nothing is free there.
+    # Return whether a bit over the slot says that nothing is free there.
     cdef uint64_t child = slot // BLOCK_SIZE
     cdef int level
     for level in range(free_map.level_count):
@@ -115,8 +118,9 @@ cdef bint block_is_final(const FreeMap *free_map, uint64_t block) noexcept nogil
 
 
 cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil:
-    # Note that a block has nothing free, if that is so, and the same of its ancestors. Lock-free: a CAS fails only if
-    # somebody else's succeeded; after a change of version the look is stale and the note is left to the next.
+    # Set the bit of a block if it has nothing free, and the bits of its ancestors as far as the same is true of them.
+    # This is lock-free: a CAS fails only if another thread's succeeded. After a change of version the look is stale,
+    # and the bit is left to the next look.
     cdef uint64_t child = block
     cdef uint64_t word, bit, version, number
     cdef uint64_t *place
@@ -125,7 +129,7 @@ cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil:
         number = child // FAN_OUT
         place = free_map.levels[level] + number
         bit = <uint64_t>1 << (child % FAN_OUT)
-        # Acquire: the look comes after this load. Pairs with the CAS of free_map_pin.
+        # Acquire: the look comes after this load. It pairs with the CAS of free_map_pin.
         word = hb_load_acquire(place)
         version = word >> VERSION_SHIFT
         if pins(word):
@@ -149,12 +153,12 @@ cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil:
 
 
 cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil:
-    # To be called before a slot of the block becomes RELEASING: see the argument above.
+    # Pin a block and clear the bits over it, before a slot of the block becomes RELEASING: see the argument above.
     uncover(free_map, block, True)
 
 
 cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept nogil:
-    # Clear the bits over a block, from below to the root.
+    # Clear the bits over a block, from below to the root, and pin the block's word if `is_pinned`.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
@@ -163,7 +167,7 @@ cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept no
         place = free_map.levels[level] + child // FAN_OUT
         while True:
             word = hb_load_acquire(place)
-            # The version is raised even if the bit is clear: somebody may have looked and not set it yet.
+            # The version is raised even if the bit is clear: another thread may have looked and not set it yet.
             cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
             if level == 0 and is_pinned and pins(word) < PIN_LIMIT:
                 cleared += <uint64_t>1 << PIN_SHIFT
@@ -173,7 +177,8 @@ cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept no
 
 
 cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil:
-    # To be called by whoever has made the slot FREE, or who has pinned and then not released.
+    # Take away a pin of a block. The thread that has made the slot FREE calls this, or one that has pinned and then not
+    # released.
     cdef uint64_t *place = free_map.levels[0] + block // FAN_OUT
     cdef uint64_t word = hb_load_acquire(place)
     while 0 < pins(word) < PIN_LIMIT and not hb_cas(place, word, word - (<uint64_t>1 << PIN_SHIFT)):
@@ -181,11 +186,11 @@ cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil:
 
 
 cdef uint64_t free_map_opened(FreeMap *free_map) noexcept nogil:
-    # Finish an opening that somebody has begun. Returns how many slots are open; if that is still so at the end of a
-    # look, no bit hid any of them in it.
+    # Finish an opening that another thread has begun. Return how many slots are open; if that number is still the same
+    # at the end of a look, no bit hid any of them in it.
     cdef uint64_t cleared = hb_load_acquire(free_map.cleared_count)
     cdef uint64_t count = hb_load_acquire(free_map.open_count)
-    while cleared != count:     # each turn raises one of them, or somebody else has
+    while cleared != count:     # each turn raises one of them, or another thread has
         uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
         hb_cas(free_map.cleared_count, cleared, count)
         cleared = hb_load_acquire(free_map.cleared_count)
@@ -194,15 +199,17 @@ cdef uint64_t free_map_opened(FreeMap *free_map) noexcept nogil:
 
 
 cdef void free_map_open(FreeMap *free_map, uint64_t count, uint64_t new_count) noexcept nogil:
-    # Let the slots count .. new_count - 1 be taken. Idempotent; nothing happens unless `count` or more are open.
+    # Let the slots count .. new_count - 1 be taken. This is idempotent: nothing happens unless exactly `count` slots
+    # are open.
     if free_map_opened(free_map) == count:
         hb_cas(free_map.open_count, count, new_count)
         free_map_opened(free_map)
 
 
 cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nogil:
-    # The first block at or after `block` that may have a free slot, or -1. Climbs until a word has a clear bit at or
-    # after the place it came from, then descends; each turn of the outer loop passes 32 blocks at least.
+    # Return the first block at or after `block` that may have a free slot, or -1. Climb until a word has a clear bit at
+    # or after the place from which it was reached, then descend. Every climb that follows a descent passes 32 blocks at
+    # least, so the loop ends.
     cdef uint64_t child = block
     cdef uint64_t open_count = open_slots(free_map)
     cdef uint64_t number, word, open_bits
@@ -214,7 +221,7 @@ cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nog
         word = hb_load_acquire(free_map.levels[level] + number)
         open_bits = ~word & all_children(open_count, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
         if open_bits == 0:
-            # Nothing to the right in this word: go on after it, one level up.
+            # No bit is clear in the rest of this word: go on after it, one level up.
             if level == free_map.level_count - 1:
                 return -1
             child = number + 1

@@ -2,7 +2,7 @@
 #
 #     EMPTY(generation)                      nothing was ever inserted here in this generation of the table
 #     ENTRY(generation, tag, slot)           the slot holds, or is about to stop holding, a user with this tag
-#     FROZEN(generation, tag, slot)          the same, while the table is being replaced
+#     FROZEN(generation, tag, slot)          an ENTRY while the table is being replaced
 #     GONE(generation, 0)                    a tombstone: the claim was released
 #     GONE(generation, 1)                    moved: the word's content, if any, stands in the next table
 #
@@ -28,9 +28,9 @@ cdef enum:
 
 cdef struct Index:
     uint64_t *state             # [shared] generation << PHASE_BITS | phase
-    uint64_t *tombstones        # [shared] a hint
+    uint64_t *tombstones        # [shared] hint: tombstones in the current table
     uint64_t *tables[2]         # generation g lives in tables[g & 1]
-    uint64_t word_count         # of each table
+    uint64_t word_count         # words in each table
     hb_slot *slots
     uint64_t slot_count
     uint32_t slot_bits
@@ -53,18 +53,20 @@ cdef inline uint64_t slot_mask(const Index *index) noexcept nogil:
 
 
 cdef inline uint64_t empty_word(uint64_t generation) noexcept nogil:
-    # A table is used by every second generation. Its first empty word is 0: what was never written is empty.
+    # Return the empty word of a generation. A table is used by every second generation. Its first empty word is 0: what
+    # was never written is empty.
     return generation >> 1
 
 
 cdef inline uint64_t tag_of(const UserKey *key) noexcept nogil:
-    # Of all bits of the key, so that the audit notices a key that was damaged.
+    # Return the key's tag. It depends on all bits of the key, so that the audit notices a key that was damaged.
     return (key.low ^ (key.high << 32 | key.high >> 32)) * <uint64_t>0x9E3779B97F4A7C15 >> (64 - TAG_BITS)
 
 
 cdef inline uint64_t entry_prefix(const Index *index, uint64_t generation, const UserKey *key) noexcept nogil:
-    # All of an entry but the slot. What the slot leaves free is generation: a delayed CAS could mistake an entry for
-    # one of an earlier generation only after 2**46 claims and releases of one ledger while its thread stood still.
+    # Return all of an entry but the slot. The bits that the slot leaves free are generation: a delayed CAS could
+    # mistake an entry for one of an earlier generation only after 2**46 claims and releases of one ledger while its
+    # thread stood still.
     cdef uint64_t fields = generation << TAG_BITS | tag_of(key)
     return <uint64_t>ENTRY << 62 | ((fields << index.slot_bits) & (((<uint64_t>1) << 62) - 1))
 

@@ -1,24 +1,24 @@
-"""The index: how a user's slot is found, and how a table that tombstones crowd is replaced while everybody goes on.
+"""The index finds a user's slot; here a table that tombstones crowd is replaced while every thread goes on.
 
-Probing is in ``ledger.pxd``, publishing in ``claim.pyx``; this is the replacement of generation g by g + 1, a table
-of the same size that lives in the other of two places. Everybody who meets it helps, nobody waits, and a helper may die
-or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of whoever
-has seen that the whole step is done:
+Probing is in ``ledger.pxd``, publishing in ``claim.pyx``. This file replaces generation g by g + 1, a table of the same
+size that lives in the other of two places. Every thread that meets a replacement helps, none waits, and a helper may
+die or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of a
+thread that has seen that the whole step is done:
 
-1. reset: every word of the other table becomes EMPTY(g + 1). The table is all zeros if it was never used, or all
-   "moved" of generation g - 1.
+1. reset: every word of the other table becomes EMPTY(g + 1). Before that, the table is all zeros if it was never used,
+   or all "moved" of generation g - 1.
 2. move: in the current table, every EMPTY and every tombstone becomes "moved", so that an insertion in flight fails and
-   tries again in the next table; every ENTRY becomes FROZEN, is copied to the first EMPTY word of its user's path in
+   tries again in the next table. Every ENTRY becomes FROZEN, is copied to the first EMPTY word of its user's path in
    the next table, and then becomes "moved".
 3. When every word is "moved", the state becomes stable(g + 1).
 
-Why an entry is copied exactly once, however many help: until the state says stable(g + 1), only copies are written to
-the next table. A helper looks for the first EMPTY word of the path, p, and then looks again whether the old word is
-still FROZEN. If it is, nobody had finished copying it, so nothing of it was released yet, so the entry itself would
-have been seen on the path before p had anybody written it there; another helper that copies it now must use p as well,
-because p is the first EMPTY word of the same path; so the CAS on p decides, once. A helper that was stopped between its
-look and its CAS finds p no longer EMPTY(g + 1): words never become empty again within a generation, and all words carry
-their generation.
+An entry is copied exactly once, however many threads help. Until the state says stable(g + 1), only copies are written
+to the next table. A helper looks for the first EMPTY word of the path, p, and then looks again whether the old word is
+still FROZEN. If it is, no helper had finished copying it, so nothing of it was released yet, so the entry itself would
+have been seen on the path before p if any helper had written it there. Another helper that copies it now must use p as
+well, because p is the first EMPTY word of the same path; so the CAS on p decides, once. A helper that was stopped
+between its look and its CAS finds p no longer EMPTY(g + 1): words never become empty again within a generation, and all
+words carry their generation.
 
 The key that gives the path is read from the slot. It is stable: a slot is freed only after its word became a tombstone,
 and the second look at the old word says that it had not.
@@ -34,8 +34,8 @@ cdef enum:
 
 
 cdef uint64_t index_word_count(uint64_t slot_count) noexcept nogil:
-    # A little more than half full when every slot is claimed, so that slot and both tables are under 64 bytes a packet;
-    # in whole cache lines.
+    # Return the words of a table, in whole cache lines. It is a little more than half full when every slot is claimed,
+    # so that a slot and its share of both tables stay under 64 bytes a packet.
     return (31 * slot_count + 127) // 128 * 8
 
 
@@ -55,14 +55,16 @@ cdef bint index_is_crowded(const Index *index) noexcept nogil:
 
 
 cdef void index_start_replacement(Index *index, uint64_t state) noexcept nogil:
-    # state: as read, stable.
+    # Begin a replacement. state: the state word as it was read, stable.
     if hb_cas(index.state, state, state | PHASE_RESET):
-        # A hint that starts anew with the next table; who dies here leaves it high, and the next replacement early.
+        # The hint starts anew with the next table. A death before this store leaves it high, and the next replacement
+        # comes early.
         hb_store_relaxed(index.tombstones, 0)
 
 
 cdef void index_help(Index *index, uint64_t state) noexcept nogil:
-    # Do what is left of the replacement that `state` (as read, not stable) speaks of.
+    # Do what is left of the step of the replacement that `state` speaks of. state: the state word as it was read, not
+    # stable.
     cdef uint64_t generation = state >> PHASE_BITS
     cdef uint64_t phase = state & ((1 << PHASE_BITS) - 1)
     if phase == PHASE_RESET:
@@ -81,11 +83,11 @@ cdef bint reset_table(Index *index, uint64_t state) noexcept nogil:
     cdef uint64_t empty = empty_word(generation + 1)
     cdef uint64_t word, i
     if generation == 0:
-        return True     # the second table was never used: all zeros, which is EMPTY(1)
+        return True     # the second table was never used: it is all zeros, which is EMPTY(1)
     for i in range(index.word_count):
         word = hb_load_acquire(&table[i])
-        # Only what the generation before left may be overwritten. If it is anything else, another helper has reset it
-        # already, or the whole step is over and this helper has been asleep.
+        # Only what the generation before left may be overwritten. If the word is anything else, another helper has
+        # reset it already, or the whole step is over and this helper has stood still.
         if word == moved_word(generation - 1):
             hb_cas(&table[i], word, empty)
         elif word != empty and hb_load_acquire(index.state) != state:
@@ -120,8 +122,8 @@ cdef bint move_table(Index *index, uint64_t state) noexcept nogil:
 
 
 cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t frozen) noexcept nogil:
-    # Put the entry into the next table unless it is there. False: the table has no room for it, which only damage can
-    # bring about, or the step is over.
+    # Put the entry into the next table unless it is there. Return False if the entry is damaged, if the table has no
+    # room for it, which only damage can bring about, or if the step is over.
     cdef uint64_t generation = (state >> PHASE_BITS) + 1
     cdef uint64_t *table = index.tables[generation & 1]
     cdef uint64_t slot = frozen & slot_mask(index)
@@ -132,9 +134,9 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
         return False
     key.low = hb_load_relaxed(&index.slots[slot].user[0])
     key.high = hb_load_relaxed(&index.slots[slot].user[1])
-    hb_fence_acquire()      # the key before the second look at the old word
+    hb_fence_acquire()      # the key is read before the second look at the old word
     if frozen ^ <uint64_t>(ENTRY ^ FROZEN) << 62 != (entry_prefix(index, generation - 1, &key) | slot):
-        # Somebody has moved it, or the key is damaged: then nothing is made of it that looks right.
+        # Another helper has moved the entry, or the key is damaged: then nothing is made of it that looks right.
         return hb_load_acquire(place) != frozen
     entry = entry_prefix(index, generation, &key) | slot
     position = home_of(index, &key)

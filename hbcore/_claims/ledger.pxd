@@ -13,19 +13,19 @@ from hbcore._keys.user cimport UserKey
 from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed
 
 cdef enum:
-    # Every retry means that somebody else has made progress; only damage can bring about so many.
+    # Every retry means that another thread has made progress; only damage can bring about so many.
     RETRY_LIMIT = 1 << 20
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
 
-# Whether a worker is dead for ever.
+# Return whether a worker is dead for ever.
 ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
 
-# Make slot `slot` fit to be granted, and say what it is worth. Returns 0, CLOSED, NO_MEMORY or CORRUPT.
+# Make slot `slot` fit to be granted, and say what it is worth. Return 0, CLOSED, NO_MEMORY or CORRUPT.
 ctypedef int (*prepare_function)(void *context, uint64_t slot, int64_t *amount) noexcept nogil
 
 
-# Open what was added after the last slot, and not opened yet.
+# Open the slots that were added after the last open one and are not open yet.
 ctypedef void (*grow_function)(void *context) noexcept nogil
 
 
@@ -36,24 +36,24 @@ cdef struct Ledger:
     Index index
     FreeMap free_map
     dead_function is_dead
-    dead_function never_was     # a worker that nobody can ever have been: damage
+    dead_function never_was     # whether no process can ever have been a worker: its number is damage
     const hb_file *file
     bint is_readonly
-    bint is_stale               # only read, and the index is from before a reboot
-    uint64_t handle             # the number of this view among all of the process
-    uint64_t hold_ms            # a claim that is not settled for so long goes back; 0: never
-    uint64_t clock_offset_ms    # between the clock that measures it and granted times
-    uint64_t *next_expiry       # [shared] hint: nothing expires before
-    uint64_t *late_refunds      # [shared] hint: how many slots were refunded after the closing
+    bint is_stale               # the file is only read, and its index is from before a reboot
+    uint64_t handle             # number of this view among all views of the process; 0: not numbered yet
+    uint64_t hold_ms            # ms after which a claim that is not settled lapses; 0: claims do not lapse
+    uint64_t clock_offset_ms    # ms between the clock that measures that and the times of grants
+    uint64_t *next_expiry       # [shared] hint: no claim lapses before this time, in ms
+    uint64_t *late_refunds      # [shared] hint: slots that were refunded after the closing
     prepare_function prepare
-    grow_function grow          # NULL: nothing is ever added
-    void *context
+    grow_function grow          # NULL: no slots are ever added
+    void *context               # what prepare and grow are called with
 
 
 cdef struct Found:
     uint64_t slot
     uint64_t state
-    int64_t amount              # only of what was GRANTED_NOW
+    int64_t amount              # set only with GRANTED_NOW
 
 
 cdef enum:
@@ -75,20 +75,23 @@ cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept 
 
 
 cdef inline uint64_t time_of_grant(const Ledger *ledger) noexcept nogil:
-    # Where claims expire, a clock that cannot be set; read after the claim was published, or its time is cut short.
+    # Return the time now, as grants are stamped with it. Where claims lapse, it comes from a clock that cannot be set.
+    # It must be read after the claim was published, or the claim's time is cut short.
     if ledger.hold_ms == 0:
         return hb_now_ms()
     return (hb_boot_ms() + ledger.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
 
 
 cdef inline bint ledger_is_expired(const Ledger *ledger, uint64_t state) noexcept nogil:
-    # More than the whole time: both ends were rounded down to milliseconds.
+    # Return whether a claim has lapsed. More than the whole time must have passed, because both ends were rounded down
+    # to milliseconds.
     return (ledger.hold_ms != 0 and slot_kind(state) == GRANTED
             and time_of_grant(ledger) > slot_payload(state) + ledger.hold_ms)
 
 
 cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcept nogil:
-    # A consistent pair of state and key: the sequence lock of slot.pxd. False only if the file is damaged.
+    # Read a state and the key that belongs to it; slot.pxd says how the state serves as a sequence lock. Return False
+    # only if the file is damaged.
     cdef uint64_t before, _turn
     for _turn in range(READ_LIMIT):
         before = hb_load_acquire(&slot.state)
@@ -104,7 +107,7 @@ cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcep
 cdef inline int probe(
     Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *position, Found *found
 ) noexcept nogil:
-    # Follow the user's path from `position` to its claim or to the first empty word.
+    # Follow the user's path from `position` to its claim or to the first empty word. Return one of PROBE_... above.
     cdef Index *index = &ledger.index
     cdef uint64_t generation = index_state >> PHASE_BITS
     cdef uint64_t *table = index.tables[generation & 1]
@@ -140,7 +143,8 @@ cdef inline int probe(
 
 
 cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_ms) noexcept nogil:
-    # found: a HELD slot that the index names. Its owner does this, or anyone who meets it: the claim is decided.
+    # Turn a HELD slot that the index names into a GRANTED one. found: the slot and its state. Its owner does this, or
+    # any thread that meets it, because the claim is decided.
     if ledger.hold_ms != 0:
         now_ms = time_of_grant(ledger)
     hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))

@@ -1,15 +1,16 @@
 """The ledger: the slots in which claims are recorded, and how one is found.
 
 The slot is the truth; every counter and bit beside it is a hint. A claim is one CAS: the one that puts (tag, slot) into
-the first empty index word of its user's path (``claim.pyx``). What a death leaves:
+the first empty index word of its user's path (``claim.pyx``). A death leaves:
 
 - before that CAS: a HELD slot that no index word names. Nobody has been answered; the slot may be freed.
-- after it: a HELD slot that the index names. It is a claim, and anyone may make it GRANTED, also while its worker
+- after it: a HELD slot that the index names. It is a claim, and any thread may make it GRANTED, also while its worker
   lives, because nothing about it is open any more.
-- a RELEASING slot: anyone may finish it, in the order of ``finish_release`` (``transitions.pyx``).
+- during a release: a RELEASING slot. Any thread may finish it, in the order of ``finish_release``
+  (``transitions.pyx``).
 
-Nobody ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. Whoever finds
-nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no
+No thread ever acts for a living worker whose HELD slot is not in the index, or whose slot is RELEASING. A thread that
+finds nothing free looks for what the dead have left (``reclaim_all``) before it says SOLD_OUT. ``slot.pxd`` says why no
 state word ever comes back, ``free_map.pyx`` why a search misses no free slot, ``index.pyx`` how a crowded table is
 replaced.
 """
@@ -33,8 +34,8 @@ cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
 cdef void ledger_attach(
     Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
 ) noexcept nogil:
-    # memory: ledger_size(slot_count) bytes at a cache line. The free map, the index, the slots. How many slots are
-    # open is for the caller to set.
+    # Lay a ledger over `memory`, which has ledger_size(slot_count) bytes and begins at a cache line: the free map, the
+    # index, the slots, in this order. The caller sets how many slots are open.
     cdef char *words = memory + free_map_size(slot_count)
     ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
     ledger.slot_count = slot_count
@@ -48,20 +49,20 @@ cdef void ledger_attach(
 
 
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:
-    # Ask for the index word that a claim of this user will look at first.
+    # Prefetch the index word that a claim of this user will look at first.
     cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
     hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
 
 
 cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil:
-    # Help with a replacement. False: nobody could bring it on, which happens in a damaged file only.
+    # Help with a replacement. Return False if no thread could bring it on, which happens in a damaged file only.
     index_help(index, index_state)
     return hb_load_acquire(index.state) != index_state
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # Returns REPEATED or EXPIRED with the user's slot and its state, NOT_FOUND or CORRUPT; BUSY if nothing may be
-    # written and the index is being replaced, or stale.
+    # Find the user's claim. Return REPEATED, or EXPIRED if it has lapsed, with the user's slot and its state; NOT_FOUND
+    # or CORRUPT; BUSY if nothing may be written and the index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
     cdef int outcome
     if ledger.is_stale:
@@ -80,21 +81,22 @@ cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept 
             if slot_kind(found.state) == HELD and not ledger.is_readonly:
                 if ledger.never_was(ledger.file, slot_payload(found.state)):
                     return CORRUPT
-                # What is answered must be seen by everybody, also by who looks at the slots alone.
+                # What is answered must be seen by every thread, also by one that looks at the slots alone.
                 make_granted(ledger, found, hb_now_ms())
                 continue
             return EXPIRED if ledger_is_expired(ledger, found.state) else REPEATED
         if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:
             return CORRUPT
-        # A crowded table that was replaced under the probe shows nothing: only the present one counts.
+        # A crowded table that was replaced under the probe shows nothing: only the present table counts.
         if outcome == PROBE_ABSENT or outcome == PROBE_CROWDED and hb_load_acquire(ledger.index.state) == index_state:
             return NOT_FOUND
     return CORRUPT
 
 
 cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil:
-    # The state of a slot and the key that belongs to it, for snapshots. A HELD slot that the index names is a claim and
-    # is made GRANTED; one that it does not name is read as FREE: nobody has been answered.
+    # Return the state of a slot, and the key that belongs to it, for snapshots. A HELD slot that the index names is a
+    # claim and is made GRANTED; one that it does not name is read as FREE, because nobody has been answered. A claim
+    # that has lapsed is read as FREE as well.
     cdef uint64_t state, _turn
     cdef Found found
     for _turn in range(READ_LIMIT):
@@ -110,7 +112,8 @@ cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKe
 
 
 cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
-    # The long way to a user's claim, past the index: O(slots). Returns REPEATED or NOT_FOUND.
+    # Find a user's claim by the long way, past the index, in O(slots). Return REPEATED, or EXPIRED if it has lapsed,
+    # with the slot and its state, or NOT_FOUND.
     cdef UserKey slot_key
     for found.slot in range(open_slots(&ledger.free_map)):
         if (read_slot(&ledger.slots[found.slot], &slot_key, &found.state) and slot_key.low == key.low

@@ -14,13 +14,13 @@ from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private, hb_load_relax
 
 cdef struct Deck:
     Ledger ledger
-    Tranche first              # what the envelope was made with; what it was topped up by follows
+    Tranche first           # what the envelope was made with; the tranches of its top-ups follow
     uint64_t last           # [atomic] address of the last Tranche known to be open
     attach_function attach
     void *owner             # what attach is called with
     hb_envelope *shared
     uint64_t clock_offset_ms
-    uint64_t seal[2]
+    uint64_t seal[2]        # key of the checks in the words of amounts
 
 
 cdef struct Counts:
@@ -35,8 +35,8 @@ cdef struct Counts:
 
 
 cdef enum:
-    COUNT_SOUND = 0             # deck_count, deck_snapshot
-    COUNT_DAMAGED = -1          # or no memory, which cannot be told apart
+    COUNT_SOUND = 0             # what deck_count returns
+    COUNT_DAMAGED = -1          # damage, or no memory, which cannot be told apart; deck_snapshot returns it too
 
 
 cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
@@ -75,7 +75,9 @@ cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count,
 
 
 cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:
-    return hb_load_acquire(deck.ledger.closed) != 0 or (deck.first.terms.expires_at_ms != 0 and now_ms >= deck.first.terms.expires_at_ms)
+    return hb_load_acquire(deck.ledger.closed) != 0 or (
+        deck.first.terms.expires_at_ms != 0 and now_ms >= deck.first.terms.expires_at_ms
+    )
 
 
 cdef inline int deck_claim(
@@ -123,17 +125,19 @@ cdef inline Tranche *later_tranche_of(Deck *deck, uint64_t packet) noexcept nogi
 cdef inline uint64_t sealed_amount(
     const Deck *deck, const Tranche *tranche, uint64_t packet, uint64_t amount
 ) noexcept nogil:
-    # The word of an amount: below, the amount, in as many bits as the largest may need; above, a check of packet and
-    # amount, so that an amount that was damaged is never handed out. A check sum under the envelope's seed, no more:
-    # who can write to the file can read the seed.
+    # Return the word of an amount. Below stands the amount, in as many bits as the largest may need; above stands a
+    # check of packet and amount, so that an amount that was damaged is never handed out. The check is a check sum under
+    # the envelope's seed, no more: a process that can write to the file can read the seed.
     cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
     hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
     return (hash & ~tranche.amount_mask) | amount
 
 
-cdef inline bint tranche_amount(const Deck *deck, const Tranche *tranche, uint64_t packet, int64_t *amount) noexcept nogil:
-    # False: damage.
+cdef inline bint tranche_amount(
+    const Deck *deck, const Tranche *tranche, uint64_t packet, int64_t *amount
+) noexcept nogil:
+    # Read the amount of a packet of the tranche. Return False for damage.
     cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
     cdef uint64_t value = word & tranche.amount_mask
     amount[0] = <int64_t>value
@@ -141,13 +145,14 @@ cdef inline bint tranche_amount(const Deck *deck, const Tranche *tranche, uint64
 
 
 cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
-    # False: damage.
+    # Read the amount of a packet. Return False for damage.
     cdef Tranche *tranche = tranche_of(deck, packet)
     return tranche != NULL and tranche_amount(deck, tranche, packet, amount)
 
 
 cdef inline bint claim_amount(Deck *deck, int status, const Found *found, int64_t *amount) noexcept nogil:
-    # What a claim that was found is worth. False: damage; of one that was just granted it was seen before.
+    # Say what a claim that was found is worth. Return False for damage; for a claim that was just granted, damage was
+    # seen before.
     if status == GRANTED_NOW:
         amount[0] = found.amount
         return True

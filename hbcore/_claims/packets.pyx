@@ -1,8 +1,8 @@
 """The deck of an envelope: its packets, as pointers and counts, without Python.
 
 A deck is a ledger whose slots are the packets, and a law that says what each is worth. The amounts of a stratum (at
-most 1,024 packets) are written at its first claim, by whoever comes first: they are a pure function of the terms, so
-writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
+most 1,024 packets) are written at its first claim, by whichever thread comes first: they are a pure function of the
+terms, so writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
 """
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -29,8 +29,8 @@ from hbcore._split.law cimport STRATUM_SIZE, split_stratum, stratum_of, stratum_
 cdef void deck_attach(
     Deck *deck, hb_envelope *shared, uint64_t name_length, const hb_file *file, bint is_readonly, bint is_stale
 ) noexcept nogil:
-    # The first tranche's terms are prepared. Only this private copy says where things are; the shared header is not
-    # trusted again.
+    # Lay a deck over an envelope's memory. The terms of the first tranche are prepared. Only this private copy says
+    # where things are; the shared header is not trusted again.
     cdef char *memory = <char *>shared + memory_offset(name_length)
     deck.shared = shared
     deck.first.start = 0
@@ -58,7 +58,8 @@ cdef void deck_attach(
 
 
 cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcept nogil:
-    # Called for a packet that this worker holds: make sure that its amount is there.
+    # Make sure that the amount of a packet that this worker holds is there. Return 0 with the amount, CLOSED, NO_MEMORY
+    # or CORRUPT.
     cdef Deck *deck = <Deck *>context
     cdef Tranche *tranche = tranche_of(deck, packet)
     cdef int answer
@@ -68,12 +69,12 @@ cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcep
         answer = open_stratum(deck, tranche, stratum_of(&tranche.terms, place_in(tranche, packet)))
         if answer != 0:
             return answer
-    # An amount that the law cannot have given is damage, and never handed out.
+    # An amount that the law cannot have given is damage, and is never handed out.
     return 0 if tranche_amount(deck, tranche, packet, amount) else CORRUPT
 
 
 cdef int deck_open(Deck *deck, Tranche *tranche) noexcept nogil:
-    # Open all tranches after one that is open. Returns 0, CORRUPT or NO_MEMORY.
+    # Open all tranches after one that is open. Return 0, CORRUPT or NO_MEMORY.
     cdef uint64_t end
     cdef int answer
     while True:     # each turn passes one tranche
@@ -87,14 +88,15 @@ cdef int deck_open(Deck *deck, Tranche *tranche) noexcept nogil:
 
 
 cdef void open_appended(void *context) noexcept nogil:
-    # For who finds nothing free: whoever has appended a tranche may have died before it was open. Damage is not asked for.
+    # Open what was added, for a thread that finds nothing free: the process that has appended a tranche may have died
+    # before it was open. Damage is not reported here.
     cdef Deck *deck = <Deck *>context
     deck_open(deck, <Tranche *>hb_load_private(&deck.last))
 
 
 cdef int open_stratum(Deck *deck, const Tranche *tranche, uint64_t stratum) noexcept nogil:
-    # Compute the amounts of a stratum. The stratum's word decides between the first claim and a close: exactly one of
-    # them moves it on.
+    # Compute the amounts of a stratum and write them. The stratum's word decides between the first claim and a close:
+    # exactly one of them moves it on. Return 0, CLOSED or NO_MEMORY.
     cdef uint64_t amounts[STRATUM_SIZE]
     cdef uint64_t start, packet
     cdef int count, i
@@ -115,7 +117,7 @@ cdef int open_stratum(Deck *deck, const Tranche *tranche, uint64_t stratum) noex
 cdef int deck_claim_many(
     Deck *deck, uint64_t worker, const Batch *batch, Py_ssize_t count, ClaimRow *rows
 ) noexcept nogil:
-    # Claim for each user in order. Returns 0, NO_MEMORY or CORRUPT; what was granted before that stays granted.
+    # Claim for each user in order. Return 0, NO_MEMORY or CORRUPT; what was granted before that stays granted.
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
     cdef Found found
@@ -145,8 +147,8 @@ cdef int deck_claim_many(
 
 
 cdef int deck_count(Deck *deck, Counts *counts) noexcept nogil:
-    # Strata that nobody has touched are not touched now either. Returns COUNT_SOUND, or COUNT_DAMAGED, also for an
-    # amount that the law cannot have given.
+    # Count the packets and their amounts by state. Strata that nobody has touched are not touched now either. Return
+    # COUNT_SOUND, or COUNT_DAMAGED, also for an amount that the law cannot have given.
     cdef uint64_t stratum, word
     cdef uint64_t now_ms = hb_now_ms()
     cdef Tranche *tranche = &deck.first
@@ -196,8 +198,9 @@ cdef bint count_stratum(
 cdef bint refunded_amount(
     Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t packet, int64_t *amount
 ) noexcept nogil:
-    # A packet may be refunded while its stratum is being opened, or after who opened it has died: then its amount is
-    # still to be written, and computed here for now. False: damage, or no memory.
+    # Read the amount of a packet that was refunded. It may have been refunded while its stratum was being opened, or
+    # after the process that was opening it had died: then its amount is still to be written, and is computed here for
+    # now. Return False for damage, or no memory.
     cdef uint64_t amounts[STRATUM_SIZE]
     if hb_load_relaxed(&deck.ledger.slots[packet].amount) != 0:
         return tranche_amount(deck, tranche, packet, amount)
@@ -208,7 +211,7 @@ cdef bint refunded_amount(
 
 
 cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexcept nogil:
-    # Write up to `limit` live claims, by stratum; return how many, or COUNT_DAMAGED.
+    # Write up to `limit` live claims, by stratum. Return how many, or COUNT_DAMAGED.
     cdef uint64_t stratum
     cdef uint64_t count = 0
     cdef uint64_t now_ms = hb_now_ms()
@@ -224,7 +227,8 @@ cdef int64_t deck_snapshot(Deck *deck, SnapshotRow *rows, uint64_t limit) noexce
 
 
 cdef bint snapshot_stratum(
-    Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t now_ms, SnapshotRow *rows, uint64_t limit, uint64_t *count
+    Deck *deck, const Tranche *tranche, uint64_t stratum, uint64_t now_ms, SnapshotRow *rows, uint64_t limit,
+    uint64_t *count
 ) noexcept nogil:
     cdef uint64_t position, packet, state
     cdef UserKey key
@@ -248,7 +252,7 @@ cdef bint snapshot_stratum(
 
 
 cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
-    # Give back every claim that has expired; returns how many.
+    # Give back every claim that has lapsed. Return how many there were.
     cdef uint64_t stratum, position
     cdef uint64_t next_expiry = <uint64_t>-1
     cdef uint64_t count = 0
@@ -256,19 +260,24 @@ cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil:
     while tranche != NULL and deck.first.terms.hold_ms != 0:
         for stratum in range(tranche.terms.stratum_count):
             if hb_load_acquire(&tranche.strata[stratum]) == STRATUM_OPEN:
-                for position in range(stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)):
+                for position in range(
+                    stratum_start(&tranche.terms, stratum), stratum_start(&tranche.terms, stratum + 1)
+                ):
                     count += ledger_expire(&deck.ledger, worker, packet_in(tranche, position), &next_expiry)
         if tranche_step(deck.attach, deck.owner, &tranche) != 0:
-            break       # damage: whoever counts says so
+            break       # damage, which deck_count reports
     return count
 
 
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil:
-    # Idempotent, and a closer that dies is finished by the next. Closing is the first CAS; after it no claim begins. A
-    # tranche that is appended after it has passed is refunded by who appends it.
+    # Close the deck and refund what is free. This is idempotent, and what a closer that dies leaves is finished by the
+    # next one. Closing is the first CAS; after it no claim begins. A tranche that is appended after the closer has
+    # passed is refunded by the thread that appends it.
     cdef Tranche *tranche = &deck.first
     hb_cas(deck.ledger.closed, 0, now_ms if now_ms else 1)
-    hb_fence_full()     # before the slots and the tranches are looked at; pairs with refund_if_closed and with the append
+    # The fence comes before the looks at the slots and the tranches. It pairs with refund_if_closed and with the
+    # append.
+    hb_fence_full()
     while tranche != NULL:
         close_tranche(deck, tranche)
         if tranche_step(deck.attach, deck.owner, &tranche) != 0:

@@ -13,18 +13,18 @@ cdef enum:
 
 cdef struct Tranche:
     Terms terms             # a private copy, checked once
-    UserKey key             # of the top-up
-    uint64_t start          # the number of its first packet
-    uint64_t number         # of the top-up, from 1; 0: what the envelope was made with
-    uint64_t *strata        # [shared] a word for each
+    UserKey key             # key of the top-up
+    uint64_t start          # number of its first packet
+    uint64_t number         # number of the top-up, from 1; 0: what the envelope was made with
+    uint64_t *strata        # [shared] a word for each stratum
     uint64_t *following     # [shared] offset of the next tranche; 0: none yet
-    uint64_t amount_mask    # the bits of an amount in its word; the rest is its check
+    uint64_t amount_mask    # bits of an amount in its word; the other bits are its check
     uint64_t next           # [atomic] address of the next Tranche of this handle; 0: not met yet
-    Tranche *previous
-    Tranche *jump              # some tranche before it, so chosen that the way back to any is short
+    Tranche *previous       # the tranche before it; the first tranche itself
+    Tranche *jump           # a tranche before it, so chosen that the way back to any is short
 
 
-# Make the Tranche after one whose `following` is not 0. Returns 0, CORRUPT or NO_MEMORY.
+# Make the Tranche after one whose `following` is not 0. Return 0, CORRUPT or NO_MEMORY.
 ctypedef int (*attach_function)(void *owner, Tranche *tranche) noexcept nogil
 
 

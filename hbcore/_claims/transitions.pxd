@@ -1,4 +1,4 @@
-# How a claim ends: settle, release, expire, and what the dead have left. See transitions.pyx.
+# How a claim ends: settle, release, lapse, and what the dead have left. See transitions.pyx.
 from libc.stdint cimport uint64_t
 
 from hbcore._claims.ledger cimport Found, Ledger

@@ -1,6 +1,6 @@
-"""How a claim ends, and what becomes of its slot: settled, released, expired, refunded, or reclaimed from the dead.
+"""How a claim ends, and what becomes of its slot: settled, released, lapsed, refunded, or reclaimed from the dead.
 
-What a death leaves, and who may act for whom, stands at the top of ``ledger.pyx``.
+The top of ``ledger.pyx`` says what a death leaves, and which thread may act for which.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -33,8 +33,9 @@ cdef void put_back(Ledger *ledger, const Found *held) noexcept nogil:
 
 
 cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
-    # After freeing a slot. Either the closer, who closes first and looks at the slots then, sees it free, or this load
-    # sees that it has closed: the fence puts it after the CAS that freed the slot.
+    # Refund a slot that was just freed if the ledger is closed. The closer closes first and looks at the slots then.
+    # Either it sees the slot free, or this load sees that the ledger is closed: the fence puts the load after the CAS
+    # that freed the slot.
     hb_fence_full()
     if hb_load_acquire(ledger.closed) != 0:
         ledger_refund(ledger, slot)
@@ -42,19 +43,19 @@ cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
 
 
 cdef void ledger_refund(Ledger *ledger, uint64_t slot) noexcept nogil:
-    # Of a closed ledger: a free slot becomes REFUNDED.
+    # Make a free slot of a closed ledger REFUNDED.
     cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
-    while slot_kind(state) == FREE:     # a CAS fails only because somebody has taken or refunded it
+    while slot_kind(state) == FREE:     # a CAS fails only because another thread has taken or refunded the slot
         if hb_cas(&ledger.slots[slot].state, state, slot_state(REFUNDED, state, 0)):
             return
         state = hb_load_acquire(&ledger.slots[slot].state)
 
 
-# ---- settling, releasing, expiring -----------------------------------------------------------------------------------
+# ---- settling, releasing, lapsing ------------------------------------------------------------------------------------
 
 cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
-    # As ledger_find, but what has expired is given back before anybody is told that it is gone: a settle that is under
-    # way then fails. Nothing is EXPIRED.
+    # Find the user's claim as ledger_find does, but give back what has lapsed before any caller is told that it is
+    # gone: a settle that is under way then fails. The answer is never EXPIRED.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
@@ -69,14 +70,14 @@ cdef int ledger_look(Ledger *ledger, uint64_t worker, const UserKey *key, Found 
 
 
 cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
-    # Make the user's claim final. Returns REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
+    # Make the user's claim final. Return REPEATED with the slot, NOT_FOUND or CORRUPT. The time of the grant is kept.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = ledger_look(ledger, worker, key, found)
         if answer != REPEATED or slot_kind(found.state) == SETTLED:
             return answer
-        # settle, release and expiry race on this one CAS: exactly one of them wins
+        # settle, release and lapse race on this one CAS: exactly one of them wins
         if hb_cas(&ledger.slots[found.slot].state, found.state,
                   slot_state(SETTLED, found.state, slot_payload(found.state))):
             return REPEATED
@@ -84,7 +85,7 @@ cdef int ledger_settle(Ledger *ledger, uint64_t worker, const UserKey *key, Foun
 
 
 cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Found *found) noexcept nogil:
-    # Give the user's packet back. Returns REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
+    # Give the user's packet back. Return REPEATED with the slot that was released, NOT_FOUND, ALREADY_SETTLED or
     # CORRUPT.
     cdef uint64_t _attempt
     cdef int answer
@@ -101,11 +102,12 @@ cdef int ledger_release(Ledger *ledger, uint64_t worker, const UserKey *key, Fou
 
 
 cdef int give_back(Ledger *ledger, uint64_t worker, const UserKey *key, const Found *found) noexcept nogil:
-    # From GRANTED, as found, to FREE. Returns REPEATED, BUSY if somebody else has changed the slot, or CORRUPT.
+    # Take a slot from GRANTED, as found, to FREE. Return REPEATED, BUSY if another thread has changed the slot, or
+    # CORRUPT.
     cdef uint64_t releasing = slot_state(RELEASING, found.state, worker)
-    # No bit may lie over the slot from here on, so that it can be seen if this worker dies.
+    # From here on no bit may lie over the slot, so that it can be seen if this worker dies.
     free_map_pin(&ledger.free_map, found.slot // BLOCK_SIZE)
-    # settle, release and expiry race on this one CAS: exactly one of them wins
+    # settle, release and lapse race on this one CAS: exactly one of them wins
     if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):
         return REPEATED if finish_release(ledger, key, found.slot, releasing) else CORRUPT
     free_map_unpin(&ledger.free_map, found.slot // BLOCK_SIZE)
@@ -113,7 +115,8 @@ cdef int give_back(Ledger *ledger, uint64_t worker, const UserKey *key, const Fo
 
 
 cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t *next_expiry) noexcept nogil:
-    # Give the slot back if its claim has expired; whether it did. Else lower *next_expiry to its time.
+    # Give the slot back if its claim has lapsed, and return whether this call did. If it is granted and has not lapsed,
+    # lower *next_expiry to the time at which it will.
     cdef Found found
     cdef UserKey key
     if not read_slot(&ledger.slots[slot], &key, &found.state) or slot_kind(found.state) != GRANTED:
@@ -126,12 +129,14 @@ cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t
 
 
 cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_expire) noexcept nogil:
-    # Where a look found nothing free: give back what has expired. hint: of next_expiry, from before that look. False if
-    # nothing had expired then; True means look again, also if it was others who gave something back: one of them may
-    # have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps this from being done by
-    # every claim that is told SOLD_OUT; a claim that was granted while its thread stood still can be found late by it.
-    # *may_expire becomes False where nothing had expired: then one more look is enough. Where claims expire in less
-    # time than going through the slots takes, the hint is always in the past, and that would have no end.
+    # Give back what has lapsed, where a look found nothing free. hint: the value of next_expiry from before that look.
+    # Return False if nothing had lapsed then. True means look again, also if it was other threads that gave something
+    # back: one of them may have done so since the look, and a claim must not be told SOLD_OUT over it. The hint keeps
+    # this from being done by every claim that is told SOLD_OUT; because of the hint, a claim that was granted while its
+    # thread stood still can be found late.
+    # *may_expire becomes False where nothing had lapsed: then one more look is enough. Where claims lapse in less time
+    # than going through the slots takes, the hint is always in the past, and without this the looking would have no
+    # end.
     cdef uint64_t slot, next_expiry
     if time_of_grant(ledger) < hint:
         return False
@@ -144,22 +149,23 @@ cdef bint expire_due(Ledger *ledger, uint64_t worker, uint64_t hint, bint *may_e
 
 
 cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
-    # From RELEASING to FREE, in an order that lets anyone go on where a death stopped it: every step may be repeated,
-    # by several at once.
-    # 1. No index word may name it: a word that outlived its claim would publish the slot's next holder by itself.
+    # Take a slot from RELEASING to FREE, in an order that lets any thread go on where a death stopped it: every step
+    # may be repeated, by several threads at once. Return False only in a damaged file.
+    # 1. No index word may name the slot: a word that outlived its claim would publish the slot's next holder by itself.
     if not bury(ledger, key, slot, releasing):
         return False
-    # 2. Free. Only now can anybody else write to the slot. Who frees it takes the releaser's pin away.
+    # 2. Make it FREE. Only now can any other thread write to the slot. The thread that frees it takes the releaser's
+    # pin away.
     if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):
         free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
-    # 3. Replace the index table when tombstones crowd it: whoever notices does the work.
+    # 3. Replace the index table when tombstones crowd it: the thread that notices does the work.
     relieve(&ledger.index)
     return True
 
 
 cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry) noexcept nogil:
-    # The index word that names this slot for this user. Returns REPEATED with the word, NOT_FOUND if at some moment
+    # Find the index word that names this slot for this user. Return REPEATED with the word, NOT_FOUND if at some moment
     # there was none, or CORRUPT.
     cdef Index *index = &ledger.index
     cdef uint64_t _attempt, index_state, position, word, _step
@@ -189,29 +195,31 @@ cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry)
             position += 1
             if position == index.word_count:
                 position = 0
-        # Until a replacement begins, entries stay where they are: this table was the only one all the while.
+        # Until a replacement begins, entries stay where they are. If the state is still the same, this table was the
+        # only one all the while.
         if hb_load_acquire(index.state) == index_state:
             return CORRUPT if is_moving else NOT_FOUND
     return CORRUPT
 
 
 cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t releasing) noexcept nogil:
-    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. False only in a damaged file.
+    # Make the index word of a RELEASING slot a tombstone, in whichever table it is. Return False only in a damaged
+    # file.
     cdef uint64_t _attempt
     cdef Entry entry
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = locate(ledger, key, slot, &entry)
         if answer != REPEATED:
-            return answer == NOT_FOUND      # somebody has buried it
-        # Who goes on for the dead may have been overtaken: then the word is of a later claim of the same user in the
-        # same slot. While the slot is still in this state, the word that was just read is this claim's.
+            return answer == NOT_FOUND      # another thread has buried it
+        # A thread that goes on for the dead may have been overtaken: then the word belongs to a later claim of the same
+        # user in the same slot. While the slot is still in this state, the word that was just read is this claim's.
         if hb_load_acquire(&ledger.slots[slot].state) != releasing:
             return True
         if hb_cas(entry.place, entry.word, tombstone_word(entry.generation)):
             hb_fetch_add_relaxed(ledger.index.tombstones, 1)
             return True
-        # frozen, or somebody has buried it
+        # The word is frozen, or another thread has buried it.
     return False
 
 
@@ -235,10 +243,10 @@ cdef void relieve(Index *index) noexcept nogil:
 # ---- what the dead have left ----------------------------------------------------------------------------------------
 
 cdef void reclaim_all(Ledger *ledger) noexcept nogil:
-    # Reclaim every slot of dead workers. None of them lies under a bit of the free map.
+    # Reclaim every slot of dead workers. None of these slots lies under a bit of the free map.
     cdef uint64_t slot, end
     cdef int64_t block = free_map_next(&ledger.free_map, 0)
-    while block >= 0:       # it rises with every turn
+    while block >= 0:       # the block rises with every turn
         slot = <uint64_t>block * BLOCK_SIZE
         end = min(slot + BLOCK_SIZE, open_slots(&ledger.free_map))
         while slot < end:
@@ -249,7 +257,7 @@ cdef void reclaim_all(Ledger *ledger) noexcept nogil:
 
 cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:
     # If the slot is in the hands of a dead worker, finish what it has decided and give back what it has not. Any number
-    # may do this at once, and die at it: each last step is one CAS from the state that was read.
+    # of threads may do this at once, and die at it: each last step is one CAS from the state that was read.
     cdef uint64_t state = hb_load_acquire(&ledger.slots[slot].state)
     cdef int kind = slot_kind(state)
     cdef UserKey key
@@ -258,15 +266,15 @@ cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:
     cdef int answer
     if kind != HELD and kind != RELEASING or not ledger.is_dead(ledger.file, slot_payload(state)):
         return
-    # The key is read only now: what the worker wrote in its last moment is there, and nothing will follow. If the slot
-    # is not in this state any more, somebody else has reclaimed it.
+    # The key is read only now that the worker is known to be dead: what it wrote in its last moment is there, and
+    # nothing will follow. If the slot is not in this state any more, another thread has reclaimed it.
     if not read_slot(&ledger.slots[slot], &key, &found.state) or found.state != state:
         return
     if kind == RELEASING:
         finish_release(ledger, &key, slot, state)
         return
-    # A key that is only half written belongs to no index word. No index word: no claim, nobody was answered, and the
-    # dead cannot publish any more.
+    # A key that is only half written belongs to no index word. Where no index word names the slot, there is no claim:
+    # nobody was answered, and the dead worker cannot publish any more.
     answer = locate(ledger, &key, slot, &entry)
     found.slot = slot
     if answer == REPEATED:

@@ -6,7 +6,7 @@ from hbcore._money.hold cimport Standing
 from hbcore._money.hold_index cimport HoldIndex
 
 cdef extern from *:
-    # Of the available money, its highest bit: the account is closed.
+    # The highest bit of the available money says that the account is closed.
     """
     #define HB_MONEY_CLOSED (UINT64_C(1) << 63)
     """
@@ -14,12 +14,12 @@ cdef extern from *:
 
 
 cdef struct Account:
-    uint64_t *money             # [shared pair] the last operation, what is available
+    uint64_t *money             # [shared pair] the last operation, and the available money in minor units
     HoldIndex index
-    char *base            # of the mapping, where children are
-    const uint64_t *known_size
+    char *base                  # start of the mapping, in which the children are
+    const uint64_t *known_size  # bytes of the mapping that this process knows to lie inside the file
     uint64_t granted            # [private] the last grant that this process knows to be written into its hold
-    uint64_t seal[2]
+    uint64_t seal[2]            # key of the check sums of amounts
     bint is_readonly
 
 

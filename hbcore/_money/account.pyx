@@ -1,25 +1,28 @@
 """The account: the money of a budget and the keyed holds on it; reserve, settle, release, refund, close.
 
 Everything that is decided is decided on one pair of words, the account's money: (the last operation, what is
-available), changed by a compare-and-swap of 16 bytes. An operation names a hold and its generation. Who asks for
-something first writes into the hold what it is about (an *undecided* state); from then on anybody can do the rest:
+available), changed by a compare-and-swap of 16 bytes. An operation names a hold and its generation. A thread that asks
+for something first writes into the hold what it is about (an *undecided* state); from then on any thread can do the
+rest:
 
 1. Read the money. Write into the hold that its last operation names that it has happened (``complete``).
 2. Read the hold. If it is not undecided any more, all is done.
-3. Change the money: take or give the amount, and name the hold. Or, if there is not enough: leave what is available,
+3. Change the money: take or give the amount, and name the hold. Or, if there is not enough, leave what is available,
    and name the hold with FAIL. Then complete it.
 
-Why each operation moves money exactly once: the money names every operation in turn, and nobody changes it before the
-last one was completed. So when step 2 finds the hold undecided, this operation is none of those before the pair that
-was read in step 1; and the CAS of step 3 succeeds only on that very pair. It never comes back, because no (hold,
-generation) is decided twice. This is the old trick of universal helping (Herlihy, 1991) with one word of memory.
+Each operation moves money exactly once, because the money names every operation in turn, and no thread changes it
+before the last one was completed. So when step 2 finds the hold undecided, this operation is none of those that led to
+the pair that was read in step 1; and the CAS of step 3 succeeds only on that very pair. The pair never comes back,
+because no (hold, generation) is decided twice. This is the old method of universal helping (Herlihy, 1991) with one
+word of memory.
 
-What a death leaves: an undecided hold. Its money is gone if the account's money names it, and else it is not: anyone
-who needs to know, or wants to change the money, finishes the first; nobody needs to finish the second, whose money is
-still there. No worker is asked whether it lives, so nothing here depends on who is dead.
+A death leaves an undecided hold. If the account's money names it, its amount has moved, or with FAIL it was refused;
+otherwise its amount has not moved. A thread that needs to know, or wants to change the money, finishes a hold of the
+first kind. No thread needs to finish one of the second kind, whose money is still where it was. No worker is asked
+whether it lives, so nothing here depends on which of them are dead.
 
-The states of a hold, and which steps there are between them, stand in ``hold.pxd``; how a key leads to its hold in
-``hold_index.pxd``.
+The states of a hold, and the steps between them, stand in ``hold.pxd``; ``hold_index.pxd`` says how a key leads to its
+hold.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -45,8 +48,9 @@ from hbcore._money.hold_index cimport (
 )
 
 cdef enum:
-    RETRY_LIMIT = 1 << 20       # every retry means that somebody else has made progress; only damage brings so many
-    NUMBER_SHIFT = 18           # an operation: generation (18 bits) | number of the hold (36) | 0 | is one | FAIL
+    RETRY_LIMIT = 1 << 20       # every retry means that another thread has made progress; only damage brings so many
+    # An operation, from its lowest bit: generation (18 bits) | number of the hold (36) | 0 (4) | OPERATION | FAIL
+    NUMBER_SHIFT = 18
 
 cdef uint64_t OPERATION = <uint64_t>1 << 58
 cdef uint64_t FAIL = <uint64_t>1 << 59
@@ -81,7 +85,7 @@ cdef inline uint64_t operation_of(const Standing *standing) noexcept nogil:
 
 
 cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, uint64_t amount) noexcept nogil:
-    # A check sum of an amount and its key: damage is not paid out.
+    # Return a check sum of an amount and its key, so that damage is not paid out.
     cdef uint64_t hash = (amount ^ account.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
     hash = ((hash ^ hash >> 32) + (key.low ^ account.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = ((hash ^ hash >> 32) + key.high) * <uint64_t>0x9E3779B97F4A7C15
@@ -89,7 +93,7 @@ cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, u
 
 
 cdef inline UserKey proper(const UserKey *key) noexcept nogil:
-    # A hold whose key begins with 0 is nobody's yet.
+    # Return a key as a hold has it. Its first word is not 0, because a hold whose key begins with 0 is nobody's yet.
     cdef UserKey out = key[0]
     out.low += out.low == 0
     return out
@@ -104,7 +108,7 @@ cdef uint64_t account_available(const Account *account, bint *is_closed) noexcep
 
 
 cdef inline int shortage(const Account *account, uint64_t amount) noexcept nogil:
-    # GRANTED_NOW, INSUFFICIENT or CLOSED, as it was at the moment of this one load.
+    # Return GRANTED_NOW if the amount is available, INSUFFICIENT or CLOSED, as it was at the moment of this one load.
     cdef bint is_closed
     cdef uint64_t available = account_available(account, &is_closed)
     if is_closed:
@@ -113,11 +117,11 @@ cdef inline int shortage(const Account *account, uint64_t amount) noexcept nogil
 
 
 cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *total) noexcept nogil:
-    # What a child asks for: its total stands at the same place in every kind. Returns 0, UNSEEN or CORRUPT.
+    # Read what a child asks for: its total, which stands at the same place in every kind. Return 0, UNSEEN or CORRUPT.
     cdef const hb_extent *extent = <const hb_extent *>(account.base + offset)
     if offset % 64 != 0 or offset == 0 or offset >= <uint64_t>1 << 42:
         return CORRUPT
-    if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # the smallest of them
+    if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # a top-up is the smallest of them
         return UNSEEN
     if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE):
         return CORRUPT
@@ -126,7 +130,7 @@ cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *t
 
 
 cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **refund) noexcept nogil:
-    # Where it is kept what has come back from the child at an offset. Returns 0, UNSEEN or CORRUPT.
+    # Find where what has come back from the child at an offset is kept. Return 0, UNSEEN or CORRUPT.
     cdef uint64_t total
     cdef int status = child_total(account, offset, &total)
     refund[0] = (<hb_extent *>(account.base + offset)).refund
@@ -134,7 +138,7 @@ cdef inline int refund_of(const Account *account, uint64_t offset, uint64_t **re
 
 
 cdef inline void grant(Account *account, hb_hold *hold, uint64_t state, uint64_t value) noexcept nogil:
-    # Of a hold that was PENDING or ADDING, and that the money has named since.
+    # Write GRANTED or ADDED into a hold that was PENDING or ADDING, and that the money has named since.
     cdef UserKey key
     key.low = hb_load_relaxed(&hold.key[0])
     key.high = hb_load_relaxed(&hold.key[1])
@@ -146,9 +150,9 @@ cdef inline void grant(Account *account, hb_hold *hold, uint64_t state, uint64_t
 
 
 cdef int complete(Account *account, uint64_t operation) noexcept nogil:
-    # Write into the hold that an operation of the money names what has become of it. Any number may do this at once,
-    # and late: every CAS expects the undecided state, and what is stored before it is the same whoever stores it.
-    # Returns 0, LACKING, UNSEEN or CORRUPT.
+    # Write into the hold that an operation of the money names what has become of it. Any number of threads may do this
+    # at once, and late: every CAS expects the undecided state, and what is stored before it is the same whichever
+    # thread stores it. Return 0, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t number = operation >> NUMBER_SHIFT & ((<uint64_t>1 << NUMBER_BITS) - 1)
     cdef uint64_t state, value, amount, generation, refunded
     cdef hb_hold *hold
@@ -180,16 +184,17 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
         hb_store_relaxed(&hold.link, value)
         hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), 0)
     elif kind == REFUNDING:
-        # First the base of the next refund. It carries the generation, so that who comes late changes nothing.
+        # First the base of the next refund is written. It carries the generation, so a thread that comes late changes
+        # nothing.
         status = refund_of(account, hb_load_relaxed(&hold.link), &refund)
         if status != 0:
             return status
         if not read_pair(refund, &generation, &refunded):
             return CORRUPT
         # While the hold is in this state, the pair changes once: from what the refund before has left to what this one
-        # leaves. So if it is still in this state now, after the pair was read, the CAS below succeeds only from the
-        # former. Without this look, who comes late would put back the sum of a refund long past, and the next refund
-        # would count again what has come since.
+        # leaves. So if the hold is still in this state now, after the pair was read, the CAS below succeeds only from
+        # the former. Without this look, a thread that comes late would put back the sum of a refund long past, and the
+        # next refund would count again what has come since.
         if hb_load_acquire(&hold.state) != state:
             return 0
         if generation != hold_generation(state):
@@ -201,13 +206,14 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
 
 
 cdef inline int decide(Account *account, const Standing *standing) noexcept nogil:
-    # Bring a hold out of the undecided state that is in `standing`: see the top. Returns as complete does.
+    # Bring a hold out of the undecided state that is in `standing`, as the top of this file says. Return what complete
+    # does.
     cdef int answer = fulfil(account, standing)
     return 0 if answer == HAPPENED else answer
 
 
 cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
-    # The same; HAPPENED if it was a reserve, and it is by this call that its amount was taken.
+    # Do what decide does, but return HAPPENED if the hold was PENDING and it is by this call that its amount was taken.
     cdef hb_hold *hold = standing.hold
     cdef int kind = hold_kind(standing.state)
     cdef uint64_t own = operation_of(standing)
@@ -230,7 +236,8 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
                 status = child_total(account, value, &amount)
                 if status != 0:
                     # A child that was refused meanwhile has been retired, and its space may be anything by now. (What
-                    # is read of it then is never taken: it was refused by a change of the money, so the CAS fails.)
+                    # is read of it then is never taken: the child was refused by a change of the money, so the CAS
+                    # fails.)
                     return 0 if hb_load_acquire(&hold.state) != state else status
             # A closed account has the highest bit in what is available; nothing is taken from it.
             if available & MONEY_CLOSED or available < amount:
@@ -239,9 +246,10 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
             elif hb_cas_pair(account.money, operation, available, own, available - amount):
                 if kind == FUNDING:
                     return complete(account, own)
-                # What complete would do, and without reading the hold again: it was undecided when the money changed.
+                # This is what complete would do, without reading the hold again: it was undecided when the money
+                # changed.
                 grant(account, hold, state, value)
-                # No operation like this comes back: a hold is granted once.
+                # No operation like this one comes back, because a hold is granted once.
                 hb_store_private(&account.granted, own)
                 return HAPPENED
             continue
@@ -254,15 +262,16 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
             if generation == hold_generation(state) or refunded > value:
                 if hb_load_acquire(&hold.state) != state:
                     return 0
-                # Somebody has put this refund into the money since that was read, and is about to complete it, or has
-                # died before: the next turn completes it.
+                # Another thread has put this refund into the money since that was read, and is about to complete it, or
+                # has died before that: the next turn completes it.
                 if hb_load_acquire(&account.money[0]) != operation:
                     continue
                 return CORRUPT
             amount = value - refunded
         if (kind == SETTLING or kind == RELEASING) and amount > hb_load_relaxed(&hold.amount):
             return CORRUPT      # more than was ever taken
-        # Below the bit of a closed account: totals end at 2**62, and top-ups that race for the last of it pass that.
+        # The sum stays below the bit of a closed account: totals end at 2**62, and top-ups that race for the last of it
+        # can pass that.
         if amount >= <uint64_t>TOTAL_LIMIT or (available & ~MONEY_CLOSED) + amount >= MONEY_CLOSED:
             return CORRUPT
         if hb_cas_pair(account.money, operation, available, own, available + amount):
@@ -281,7 +290,7 @@ cdef inline bint read_hold(const hb_hold *hold, Standing *standing) noexcept nog
 
 
 cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
-    # Whether it was the request of that generation that was granted, whatever has become of it.
+    # Return whether it was the request of that generation that was granted, whatever has become of it.
     cdef int kind = hold_kind(state)
     if kind == GRANTED or kind == ADDED:
         return hold_generation(state) == generation
@@ -290,16 +299,17 @@ cdef inline bint is_granted(uint64_t state, uint64_t generation) noexcept nogil:
 
 
 cdef inline bint is_fulfilled(const Standing *standing, int kind, uint64_t value) noexcept nogil:
-    # Whether the hold is what this call has requested, be it before it was asked again. Nothing is granted twice: a
-    # child's hold is known by its link, every other by the generation of its grant.
+    # Return whether the hold is what this call has requested, be it before it was asked again. Nothing is granted
+    # twice: a child's hold is known by its link, every other by the generation of its grant.
     if kind == FUNDING:
         return standing.link == value and hold_kind(standing.state) in (FUNDED, REFUNDING)
     return standing.announced != 0 and is_granted(standing.state, hold_generation(standing.announced))
 
 
 cdef inline bint is_sound(const Account *account, const UserKey *key, const Standing *standing) noexcept nogil:
-    # Of a hold that was granted: the amount is what it was, and no more has come back than that. Without the latter a
-    # damaged value would be spent or given back as money that nobody ever took, and all sums would agree with it.
+    # Return whether a hold that was granted is sound: its amount is what it was, and no more has come back than that.
+    # Without the latter a damaged value would be spent or given back as money that nobody ever took, and all sums would
+    # agree with it.
     cdef int kind = hold_kind(standing.state)
     if standing.amount >= <uint64_t>TOTAL_LIMIT or standing.link != sealed_amount(account, key, standing.amount):
         return False
@@ -327,8 +337,8 @@ cdef inline int announce_again(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil:
-    # Of a key that has a hold already. Returns 0 if this call's request stands in it now; ALREADY_HELD with what was
-    # granted before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or CORRUPT.
+    # Write this call's request into the hold that its key has already. Return 0 if the request stands in it now;
+    # ALREADY_HELD with what was granted before; INSUFFICIENT, CLOSED, AGAIN, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t next_state
     cdef int answer
     if not read_hold(standing.hold, standing):
@@ -344,7 +354,7 @@ cdef inline int announce_again(
         answer = shortage(account, amount)
         if answer != GRANTED_NOW:
             return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN
-    # To die right after this leaves a request that anybody may fulfil, or refuse.
+    # A death right after this leaves a request that any thread may fulfil, or refuse.
     next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)
     if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):
         return AGAIN
@@ -357,18 +367,19 @@ cdef inline int reserve(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing, Spare *spare
 ) noexcept nogil:
-    # kind and value: PENDING and the amount, FUNDING and the child, ADDING and the amount. Returns GRANTED_NOW or
-    # REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT, CLOSED, CORRUPT, or what is to be done
-    # before it is asked again.
-    # standing.announced must be 0 at the first call, and be left alone when it is asked again: so it knows what it has done.
+    # Ask for an amount under a key. kind and value: PENDING and the amount, FUNDING and the offset of the child, ADDING
+    # and the amount. Return GRANTED_NOW or REPEATED with the hold (REPEATED whatever its amount is), INSUFFICIENT,
+    # CLOSED, CORRUPT, or the answer that says what is to be done before the account is asked again.
+    # standing.announced must be 0 at the first call, and be left alone when the account is asked again: so the call
+    # knows what it has done.
     cdef uint64_t _attempt
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         answer = hold_index_locate(&account.index, key, standing)
         if answer == NOT_FOUND:
             if kind != ADDING:
-                # Without enough money nothing is written, so that refusing costs no memory. At the moment of this look
-                # the key was not there, if it is not there now.
+                # Without enough money nothing is written, so that refusing costs no memory. If the key is not there
+                # now, it was not there at the moment of this look at the money.
                 answer = shortage(account, amount)
                 if answer != GRANTED_NOW:
                     if hb_load_acquire(standing.word) == 0:
@@ -396,22 +407,22 @@ cdef inline int reserve(
         if is_fulfilled(standing, kind, value):
             return GRANTED_NOW
         if hold_kind(standing.state) == UNUSED:
-            # Refused, at the moment when the money named this request with FAIL. If that was for want of money, and others
-            # have had the key granted and closed the account since, the answer is theirs, not CLOSED.
+            # The request was refused, at the moment when the money named it with FAIL. If that was for want of money,
+            # and other threads have had the key granted and closed the account since, the answer is theirs, not CLOSED.
             if shortage(account, 0) != CLOSED:
                 return INSUFFICIENT
             if hb_load_acquire(&standing.hold.state) == standing.state:
                 return CLOSED
             continue
-        # Refused, and somebody else has asked since then: look what came of that.
+        # The request was refused, and another thread has asked since then: look at what came of that.
     return CORRUPT
 
 
 # ---- finding, settling, releasing -----------------------------------------------------------------------------------
 
 cdef inline int settle_down(Account *account, const UserKey *key, Standing *standing) noexcept nogil:
-    # Read a hold; decide what is undecided about it. Returns REPEATED, NOT_FOUND (nothing was ever granted), LACKING or
-    # CORRUPT. A request that nobody has fulfilled yet stays one.
+    # Read a hold, and decide what is undecided about it. Return REPEATED, NOT_FOUND (nothing was granted to the key so
+    # far), LACKING, UNSEEN or CORRUPT. A request that no thread has fulfilled yet stays one.
     cdef uint64_t operation, available, _attempt
     cdef int answer, kind
     for _attempt in range(RETRY_LIMIT):
@@ -427,7 +438,8 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
                     continue
                 return answer
             if kind == PENDING or kind == FUNDING or kind == ADDING:
-                # Its money is taken only if the last operation names it: else it has not happened, at this moment.
+                # The money of a request is taken only if the last operation names it; otherwise it has not happened, at
+                # this moment.
                 if not read_pair(account.money, &operation, &available):
                     continue
                 if operation != operation_of(standing):
@@ -449,9 +461,10 @@ cdef inline int settle_down(Account *account, const UserKey *key, Standing *stan
 
 
 cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
-    # What an undecided hold is, for who may not write: what the last operation of the money says. One that it does not
-    # name has not happened yet, whatever it is: so all that is held and what is available make the total here too.
-    # Returns REPEATED, NOT_FOUND, AGAIN if the hold is decided by now, UNSEEN or CORRUPT.
+    # Say what an undecided hold is, for a process that may not write: it is what the last operation of the money says.
+    # A hold that this operation does not name has not happened yet, whatever it is, so all that is held and what is
+    # available make the total here too. Return REPEATED, NOT_FOUND, AGAIN if the hold is decided by now, UNSEEN or
+    # CORRUPT.
     cdef uint64_t operation, available, refunded
     cdef uint64_t *refund
     cdef bint is_done
@@ -468,7 +481,7 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
         status = child_total(account, standing.value, &standing.amount)
         if status == UNSEEN:
             return status
-    # Only while it is undecided does the money that was just read say whether it has happened: afterwards another
+    # Only while the hold is undecided does the money that was just read say whether it has happened: afterwards another
     # operation may be the last.
     if hb_load_acquire(&standing.hold.state) != standing.state:
         return AGAIN
@@ -498,7 +511,7 @@ cdef int look_only(const Account *account, Standing *standing) noexcept nogil:
 
 
 cdef int account_find(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
-    # Returns REPEATED with the hold, NOT_FOUND, LACKING, UNSEEN or CORRUPT.
+    # Find the hold of a key. Return REPEATED with the hold, NOT_FOUND, LACKING, UNSEEN or CORRUPT.
     cdef UserKey key = proper(wanted)
     cdef int answer = hold_index_locate(&account.index, &key, standing)
     if answer == CROWDED:
@@ -507,7 +520,8 @@ cdef int account_find(Account *account, const UserKey *wanted, Standing *standin
 
 
 cdef int account_decide(Account *account, const UserKey *wanted, Standing *standing) noexcept nogil:
-    # The same, and a request that nobody has fulfilled is fulfilled or refused: NOT_FOUND is for good.
+    # Find the hold of a key as account_find does, but fulfil or refuse a request that no thread has fulfilled:
+    # NOT_FOUND is for good.
     cdef UserKey key = proper(wanted)
     cdef int answer = hold_index_locate(&account.index, &key, standing)
     if answer == REPEATED:
@@ -523,9 +537,10 @@ cdef int account_decide(Account *account, const UserKey *wanted, Standing *stand
 cdef int account_finish(
     Account *account, const UserKey *wanted, int kind, uint64_t spent, Standing *standing
 ) noexcept nogil:
-    # kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Returns GRANTED_NOW with the hold as
-    # it is then, REPEATED if an earlier call has made it so; EXCESSIVE if the amount is less than what is to be spent;
-    # NOT_FOUND, LACKING or CORRUPT. standing.announced as of account_reserve.
+    # End a hold that is GRANTED. kind: SETTLING (spent: at most the amount; -1 means all of it) or RELEASING. Return
+    # GRANTED_NOW with the hold as it is then; REPEATED with the hold if an earlier call has ended it, in whichever way;
+    # EXCESSIVE if the amount is less than what is to be spent; NOT_FOUND, LACKING, UNSEEN or CORRUPT.
+    # standing.announced is used as account_reserve uses it.
     cdef uint64_t _attempt, returned, next_state
     cdef int answer, final = SETTLED if kind == SETTLING else RELEASED
     for _attempt in range(RETRY_LIMIT):
@@ -542,7 +557,7 @@ cdef int account_finish(
         next_state = hold_state(
             final if returned == 0 else kind, hold_generation(standing.state) + 1, hold_time(standing.state)
         )
-        # settle and release race on this one CAS: exactly one of them wins.
+        # settle and release race on this one CAS: exactly one of them wins
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):
             continue
         standing.state = standing.announced = next_state
@@ -557,8 +572,8 @@ cdef int account_finish(
 
 
 cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target) noexcept nogil:
-    # Of a closed child: all that it has given back is at least `target`; take what of that has not arrived yet. Returns
-    # REPEATED, NOT_FOUND, LACKING or CORRUPT.
+    # Take what a closed child has given back, as far as it has not arrived yet; all that it has given back is at least
+    # `target`. Return REPEATED, NOT_FOUND, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t _attempt, next_state
     cdef Standing standing
     cdef int answer
@@ -570,7 +585,7 @@ cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target
             return CORRUPT
         if standing.value >= target:
             return REPEATED
-        # Refunds of one child follow each other; each says what all of them come to, so that none counts twice.
+        # Refunds of one child follow each other. Each says what all of them come to, so that none counts twice.
         next_state = hold_state(REFUNDING, hold_generation(standing.state) + 1, hold_time(standing.state))
         if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, target):
             continue
@@ -583,14 +598,15 @@ cdef int account_refund(Account *account, const UserKey *wanted, uint64_t target
 
 
 cdef int account_close(Account *account) noexcept nogil:
-    # Nothing is taken from the money any more. Idempotent. Returns GRANTED_NOW, REPEATED or CORRUPT.
+    # Close the account: nothing is taken from its money any more. This is idempotent. Return GRANTED_NOW, REPEATED or
+    # CORRUPT.
     cdef uint64_t operation, available, _attempt
     for _attempt in range(RETRY_LIMIT):
         if not read_pair(account.money, &operation, &available):
             continue
         if available & MONEY_CLOSED:
             return REPEATED
-        # The operation stays, so that it is still to be completed.
+        # The operation stays in the pair, so that it is still to be completed.
         if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):
             return GRANTED_NOW
     return CORRUPT
@@ -599,10 +615,10 @@ cdef int account_close(Account *account) noexcept nogil:
 # ---- reading all of it ----------------------------------------------------------------------------------------------
 
 cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing *standing) noexcept nogil:
-    # The hold of a number whose segment is attached. Returns REPEATED with key and hold, NOT_FOUND if nothing was ever
-    # granted there, LACKING, UNSEEN or CORRUPT.
-    # A hold that no word names yet may be given back, and then be another key's. But of what was granted the key stays:
-    # if it is the same before and after, what was read between belongs to it.
+    # Read the hold of a number whose segment is attached. Return REPEATED with key and hold, NOT_FOUND if nothing was
+    # ever granted there, LACKING, UNSEEN or CORRUPT.
+    # A hold that no word names yet may be given back, and then be another key's. But the key of what was granted stays:
+    # if it is the same before and after, what was read in between belongs to it.
     cdef uint64_t _turn
     cdef int answer
     standing.number = number
@@ -624,5 +640,6 @@ cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing 
 
 
 cdef bint account_money(const Account *account, uint64_t *operation, uint64_t *available) noexcept nogil:
-    # The last operation, and what is available with the bit of a closed account.
+    # Read the last operation, and what is available with the bit of a closed account. Return False if others changed
+    # them at each look.
     return read_pair(account.money, operation, available)

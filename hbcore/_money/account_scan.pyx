@@ -1,7 +1,7 @@
-"""The scan of an account: all holds of an account, read one after another, for the statistics and for the audit.
+"""The scan of an account reads all its holds, one after another, for the statistics and for the audit.
 
-Each is read as ``account_read`` reads it, so that what others do meanwhile is either in a hold or not. Whether the sum
-of them belongs to one moment is for the caller to find out, by the digest and by the money.
+Each hold is read as ``account_read`` reads it, so that what other threads do meanwhile is either in a hold or not.
+Whether the sum of them belongs to one moment is for the caller to find out, by the digest and by the money.
 """
 from libc.stdint cimport uint64_t
 
@@ -13,7 +13,7 @@ from hbcore._money.hold_index cimport hold_index_locate
 
 
 cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sums) noexcept nogil:
-    # Add the holds first .. end - 1. Returns 0, LACKING, UNSEEN or CORRUPT.
+    # Add the holds first .. end - 1 to the sums. Return 0, LACKING, UNSEEN or CORRUPT.
     cdef uint64_t number
     cdef UserKey key
     cdef Standing standing
@@ -39,9 +39,9 @@ cdef int account_count(Account *account, uint64_t first, uint64_t end, Sums *sum
 
 
 cdef int account_check(Account *account, uint64_t first, uint64_t end, uint64_t *number) noexcept nogil:
-    # For the audit: every hold first .. end - 1 can be read, and what was granted is where its key leads, and nowhere
-    # else. (Where nothing was granted, a key may be left of a request that was overtaken, or died.) Returns 0, LACKING,
-    # UNSEEN, or CORRUPT with the number of the hold.
+    # Check for the audit that every hold first .. end - 1 can be read, and that what was granted is where its key
+    # leads, and nowhere else. (Where nothing was granted, there may be the key of a request that was overtaken, or
+    # whose process died.) Return 0, LACKING, UNSEEN, or CORRUPT with the number of the hold.
     cdef UserKey key
     cdef Standing standing, found
     cdef int answer

@@ -1,4 +1,4 @@
-# The base of a budget: the account of a budget, and where it stands.
+# The base of a budget: its account, and where it stands in a region.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore._file.format cimport hb_budget
@@ -9,7 +9,7 @@ from hbcore._money.account_scan cimport Sums
 from hbcore._money.hold cimport Standing
 
 cdef enum:
-    SUPPLY_LIMIT = 64       # levels, and looks at the file, that one call may need
+    SUPPLY_LIMIT = 64       # levels and looks at the file that one call may need
     DEPTH_LIMIT = 64        # budgets from the root to a leaf
 
 
@@ -21,9 +21,9 @@ cdef struct HoldSnapshotRow:    # hbcore.HOLD_SNAPSHOT_DTYPE
     int64_t granted_at_ms
 
 
-cdef struct Supply:         # of one request of an account, which may be asked several times
+cdef struct Supply:         # one request of an account, which may be asked several times
     uint64_t stamp          # what this process knew when the account was asked
-    int turns               # how often it has lacked something
+    int turns               # times that the account has lacked something
 
 
 cdef struct Run:        # holds first .. end - 1 of a segment
@@ -38,8 +38,8 @@ cdef class BudgetBase:
     cdef uint64_t offset
     cdef uint64_t base_total
     cdef uint64_t *pledged
-    cdef uint64_t attached          # [private] how many levels and segments are, or are about to be
-    cdef UserKey funding_key        # under which the parent holds this budget's money
+    cdef uint64_t attached          # [private] levels and segments that are attached, or are about to be
+    cdef UserKey funding_key        # key under which the parent holds this budget's money
     cdef readonly str name
     cdef readonly BudgetBase parent
 

@@ -1,8 +1,8 @@
-"""The base of a budget: what a budget is below its public face, an account and where it stands in a region.
+"""The base of a budget: what a budget is below its public methods, an account and its place in a region.
 
-It supplies the account with what that cannot do without Python (levels, segments, a look at the file), reads all of its
-holds, and is made from an extent, whose terms are checked once. A budget is a budget base; whatever needs the money of some
-budget, but not its public methods, asks for a budget base.
+It supplies the account with what the account cannot do without Python (levels, segments, a look at the file), reads all
+of its holds, and is made from an extent, whose terms are checked once. A budget is a budget base. Code that needs the
+money of some budget, but not its public methods, asks for a budget base.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -33,12 +33,12 @@ cdef enum:
 if sizeof(HoldSnapshotRow) != HOLD_SNAPSHOT_DTYPE.itemsize:
     raise ImportError("the records of hbcore do not have the layout that this build expects; reinstall hbcore")
 
-cdef Region NO_REGION = Region()    # closed for ever: of a Budget that Budget.__new__ alone has made
+cdef Region NO_REGION = Region()    # closed for ever: the region of a Budget that Budget.__new__ alone has made
 
 
 @cython.auto_pickle(False)
 cdef class BudgetBase:
-    """The account of a budget; made with the budget, and by nobody else."""
+    """The account of a budget. It is made with the budget, and by nothing else."""
 
     def __cinit__(self):
         self.region = NO_REGION
@@ -52,28 +52,28 @@ cdef class BudgetBase:
     # ---- what the account asks of its caller
 
     cdef uint64_t stamp(self) noexcept nogil:
-        # What this process has seen of the file (whole grains), and how much of the account it has attached (far less
-        # than a grain, also where several threads count the same level), in one number: to be taken before the account
-        # is asked.
+        # Return what this process has seen of the file (whole grains), and how much of the account it has attached (far
+        # less than a grain, also where several threads count the same level), in one number. It is taken before the
+        # account is asked.
         return hb_load_private(&self.region.known_size) + hb_load_private(&self.attached)
 
     cdef Supply first_ask(self) noexcept nogil:
-        # Every request of the account is a loop: ask; if the answer is one for the caller, stop; else supply, and ask
-        # again. This begins it.
+        # Begin a request of the account. Every request is a loop: ask; if the answer is one for the caller, stop; else
+        # supply, and ask again.
         cdef Supply ask
         ask.stamp = self.stamp()
         ask.turns = 0
         return ask
 
     cdef int supply(self, int answer, Supply *ask) except -1 with gil:
-        # Do what an account cannot do without Python; the caller asks it again. Other threads that share this handle
-        # may have been told the same: whoever comes after the first of them only asks again. Without that look the
-        # second would make one more level, the next and larger.
+        # Do what an account cannot do without Python; the caller then asks it again. Other threads that share this
+        # handle may have been told the same. A thread that comes after the first of them sees another stamp and only
+        # asks again. Without that look the second would make one more level, the next and larger.
         ask.turns += 1
         if ask.turns > SUPPLY_LIMIT:
             self.raise_corrupt()
         if answer == LACKING:
-            # That nothing is left to attach is no damage: another thread may have done it since. Whatever the file
+            # It is no damage if nothing is left to attach: another thread may have done it since. Whatever the file
             # names is attached now, so that an account lacks something only as often as something is made.
             self.attach_levels()
         elif answer == UNSEEN:
@@ -106,19 +106,19 @@ cdef class BudgetBase:
             if offset == 0:
                 missing = i
             elif hb_load_private(&addresses[i]) == 0:
-                # They are made in turn: where this one is, the one before is by now.
+                # Levels and segments are made in turn: where this one is, the one before it is by now.
                 if missing != 0 and hb_load_acquire(&offsets[missing]) == 0:
                     self.raise_corrupt()
                 extent = self.region.extent(offset, HB_KIND_LEVEL, extent_size_of(i, is_level))
                 if extent == NULL or extent.parent != self.offset:
                     self.raise_corrupt()
                 publish_extent(self.region, offset)
-                hb_fetch_add_relaxed(&self.attached, 1)     # first: who sees the address sees another stamp
+                hb_fetch_add_relaxed(&self.attached, 1)     # first: a thread that sees the address sees another stamp
                 hb_store_private(&addresses[i], <uint64_t>(<char *>extent + LEVEL_HEADER))
         return 0
 
     cdef int make_next(self, uint64_t *offsets, uint64_t *addresses, uint64_t count, bint is_level) except -1:
-        # Make the next level or segment: of several makers one wins, and all go on with its extent.
+        # Make the next level or segment. If several threads make one, one wins, and all go on with its extent.
         cdef uint64_t i = 1
         cdef int64_t offset
         cdef hb_extent *extent
@@ -140,7 +140,7 @@ cdef class BudgetBase:
         return 0
 
     cdef int look_up(self, const UserKey *key, Standing *standing) except -1 nogil:
-        # REPEATED or NOT_FOUND
+        # Find the hold of a key. Return REPEATED or NOT_FOUND.
         cdef Supply ask = self.first_ask()
         cdef int answer
         while True:
@@ -150,7 +150,7 @@ cdef class BudgetBase:
             self.supply(answer, &ask)
 
     cdef int put(self, const UserKey *key, int kind, uint64_t value, uint64_t amount, Standing *standing) except -1:
-        # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED
+        # Ask the account for an amount. Return GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
         cdef Supply ask = self.first_ask()
         cdef int answer
         standing.announced = 0
@@ -163,7 +163,8 @@ cdef class BudgetBase:
     # ---- reading all of it
 
     cdef bint next_run(self, Run *run) except -1:
-        # The next run of holds that may ever have been written; begins where segment and end are 0.
+        # Go on to the next run of holds that may ever have been written. The first call begins with a segment and an
+        # end of 0. Return False after the last run.
         cdef uint64_t base, first, end, data, data_end
         while run.segment < HB_SEGMENTS and hb_load_private(&self.account.index.segments[run.segment]) != 0:
             base = hb_load_private(&self.account.index.segments[run.segment]) - <uint64_t>self.region.base
@@ -178,7 +179,7 @@ cdef class BudgetBase:
         return False
 
     cdef int read_at(self, uint64_t number, UserKey *key, Standing *standing) except -1:
-        # REPEATED or NOT_FOUND
+        # Read the hold of a number. Return REPEATED or NOT_FOUND.
         cdef Supply ask = self.first_ask()
         cdef int answer
         while True:
@@ -213,7 +214,7 @@ cdef class BudgetBase:
         return <int64_t>count
 
     cdef int count(self, Sums *sums) except -1:
-        # All holds, once.
+        # Sum up all holds, each once.
         cdef Sums before
         cdef Run run
         cdef Supply ask
@@ -235,7 +236,7 @@ cdef class BudgetBase:
         return 0
 
     cdef list children(self):
-        # The offsets of all children that were funded.
+        # Return the offsets of all children that were funded.
         cdef uint64_t at
         cdef UserKey key
         cdef Standing standing
@@ -250,7 +251,7 @@ cdef class BudgetBase:
         return found
 
     cdef object sum_of_all(self):
-        # What it was made with and topped up by, whatever it has given back since; O(holds).
+        # Return what the budget was made with and topped up by, whatever it has given back since. This takes O(holds).
         cdef Sums sums
         self.count(&sums)
         return self.base_total + sums.added
@@ -263,13 +264,13 @@ cdef uint64_t budget_size(uint64_t name_length) noexcept nogil:
 
 
 cdef inline uint64_t extent_size_of(uint64_t i, bint is_level) noexcept nogil:
-    # The extent of a level or a segment.
+    # Return the bytes of the extent of a level or a segment.
     return LEVEL_HEADER + (8 * level_size(i) if is_level else segment_size(i) * sizeof(hb_hold))
 
 
 cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int depth):
-    # The budget base, or the budget if that is the kind, whose extent is at an offset that was read from the mapping: copied,
-    # and then checked, once.
+    # Make the budget base, or the budget if that is the kind, whose extent is at an offset that was read from the
+    # mapping. The extent is copied, and then checked, once.
     cdef BudgetBase base = kind.__new__(kind)
     cdef hb_budget *shared = <hb_budget *>region.extent(offset, HB_KIND_BUDGET, sizeof(hb_budget))
     cdef hb_budget copy
@@ -285,7 +286,9 @@ cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int 
     if copy.extent.name_offset != sizeof(hb_budget) or not 1 <= length <= NAME_LIMIT or size < budget_size(length):
         raise CorruptFileError(f"{where} has an impossible size")
     memcpy(name, <char *>shared + sizeof(hb_budget), length)
-    if not record_is_sound(region, &copy.extent, BUDGET_TERMS, name, length) or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
+    if not record_is_sound(
+        region, &copy.extent, BUDGET_TERMS, name, length
+    ) or not 0 < copy.total < <uint64_t>TOTAL_LIMIT or depth > DEPTH_LIMIT:
         raise CorruptFileError(f"{where} has impossible terms")
     encoded = name[:length]
     base.name = encoded.decode(errors="backslashreplace")

@@ -7,7 +7,7 @@ from hbcore._keys.user cimport UserKey
 from hbcore._money.budget_base cimport BudgetBase
 
 cdef enum:
-    # what child_afford and child_insert say where a budget does not fund a child
+    # child_afford and child_insert return these where a budget does not fund a child
     CHILD_INSUFFICIENT = -2
     CHILD_CLOSED = -3
 

@@ -1,8 +1,8 @@
 """Funding: how money comes to the children of a budget, and back.
 
 A child (a sub-budget, an envelope, a top-up of a sub-budget) is a hold of its parent: the money word of the parent
-decides whether it is made. Its extent is written whole before that, so that anybody can finish what a death leaves; and
-what a closed child gives back is told to the parent as a sum of all refunds so far, so that none can be lost or counted
+decides whether it is made. Its extent is written whole before that, so that any process can finish what a death leaves.
+What a closed child gives back is told to the parent as a sum of all refunds so far, so that none can be lost or counted
 twice.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -31,7 +31,7 @@ from hbcore.errors import InsufficientBudgetError
 # ---- children -------------------------------------------------------------------------------------------------------
 
 cdef int64_t child_find(Region region, BudgetBase parent, const Name *name) except -1 nogil:
-    # The offset of the child of that name, or 0. One that its maker did not live to name is named now.
+    # Return the offset of the child of that name, or 0. A child that its maker did not live to name is named now.
     cdef int64_t offset = directory_find(region, name)
     cdef Standing standing
     if offset != 0 or parent is None:
@@ -55,8 +55,8 @@ cdef object insufficient(BudgetBase parent, str what, uint64_t total, int refusa
 cdef int64_t child_afford(
     Region region, BudgetBase parent, const Name *name, uint64_t total, uint64_t *available
 ) except -1 nogil:
-    # To be asked before space is taken for a child, so that a refusal leaves none behind. Returns 0 if it could be
-    # funded, the offset of what somebody else has just made of that name, or a refusal.
+    # Say whether a child could be funded, before space is taken for it, so that a refusal leaves none behind. Return 0
+    # if it could, the offset of what another thread has just made of that name, or a refusal.
     cdef bint is_closed
     cdef int64_t offset
     if parent is None:
@@ -74,15 +74,15 @@ cdef int64_t child_afford(
 cdef int64_t child_insert(
     Region region, BudgetBase parent, const Name *name, uint64_t offset, uint64_t total, uint64_t *available
 ) except -1 nogil:
-    # Make the object at `offset`, which is whole: have the parent fund it, and name it. Returns the offset of whatever
-    # has the name then, or a refusal; what has lost is retired.
+    # Make the object at `offset`, which is whole: have the parent fund it, and name it. Return the offset of the object
+    # that has the name then, or a refusal; an object that has lost is retired.
     cdef Standing standing
     cdef bint is_closed
     cdef int answer
     if parent is None:
         return directory_insert(region, name, offset)
     answer = child_fund(region, parent, name, offset, total, &standing)
-    if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that somebody else has made
+    if answer == REPEATED or answer == GRANTED_NOW:     # standing.link: this one, or one that another thread has made
         if standing.link != offset:
             retire_extent(region, offset)
         directory_name(region, name, standing.link)
@@ -95,7 +95,7 @@ cdef int64_t child_insert(
 cdef int child_fund(
     Region region, BudgetBase parent, const Name *name, uint64_t offset, uint64_t total, Standing *standing
 ) except -1 nogil:
-    # GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as BudgetBase.put.
+    # Have the parent fund the object. Return GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED, as BudgetBase.put does.
     cdef Supply ask = parent.first_ask()
     cdef int answer
     standing.announced = 0
@@ -112,7 +112,8 @@ cdef int child_supply(
     try:
         parent.supply(answer, ask)
     except BaseException:
-        # Cut short: whoever needs the space finds out whether the child was funded (child_is_funded), if it can be.
+        # The request was cut short. If it stands in a hold, the child can be funded, and the process that needs the
+        # space finds out whether it was (child_is_funded).
         if announced == 0:
             retire_extent(region, offset)
         raise
@@ -120,7 +121,8 @@ cdef int child_supply(
 
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:
-    # For the directory: whether the object at `offset`, which nothing names, was funded. A request is decided by that.
+    # Return for the directory whether the object at `offset`, which nothing names, was funded. Where it may write, this
+    # call decides a request that is still undecided.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     cdef uint32_t kind = extent.kind
     cdef hb_top_up *record
@@ -182,7 +184,8 @@ directory_set_funded(child_is_funded)
 # ---- refunds --------------------------------------------------------------------------------------------------------
 
 cdef int refund_from(BudgetBase parent, const UserKey *key, uint64_t target) except -1:
-    # A closed child has given back `target` in all: let it arrive, and go on upwards if the parent is closed as well.
+    # Let what a closed child has given back, `target` in all, arrive at its parent, and go on upwards if the parent is
+    # closed as well.
     cdef Supply ask = parent.first_ask()
     cdef int answer
     while True:
@@ -195,7 +198,8 @@ cdef int refund_from(BudgetBase parent, const UserKey *key, uint64_t target) exc
 
 
 cdef int refund_upwards(BudgetBase budget) except -1:
-    # What is available in a closed budget is its parent's. It only grows, so it is the sum of all refunds.
+    # Give what is available in a closed budget to its parent, to which it belongs. It only grows, so it is the sum of
+    # all refunds.
     cdef bint is_closed
     cdef uint64_t available
     if budget.parent is None:
@@ -207,7 +211,8 @@ cdef int refund_upwards(BudgetBase budget) except -1:
 # ---- top-ups --------------------------------------------------------------------------------------------------------
 
 cdef UserKey top_up_key(BudgetBase budget, const UserKey *key):
-    # A name space of its own: under another key than all holds, and with the budget in it.
+    # Return the key of a top-up in a name space of its own: it is hashed under another key than those of all holds, and
+    # with the budget in it.
     cdef unsigned char[32] message
     cdef UserKey out
     memcpy(message, b"top-up: ", 8)
@@ -222,9 +227,9 @@ cdef str top_up_conflict(BudgetBase budget, object key, uint64_t present, uint64
 
 
 cdef int pledge(BudgetBase budget, uint64_t amount) except -1:
-    # Of a budget without a parent: keep the total below 2**62 whoever else tops up now. (What a child gets is a
-    # part of what its parent has, so its total stays below that.) To die after this leaves the limit lower by the
-    # amount, and no money anywhere. O(1), where the sum of all top-ups is O(holds).
+    # Pledge an amount of a budget without a parent: keep its total below 2**62, whichever other threads top it up now.
+    # (What a child gets is a part of what its parent has, so its total stays below that.) A death after this leaves the
+    # limit lower by the amount, and no money anywhere. It is O(1), where the sum of all top-ups is O(holds).
     cdef uint64_t pledged = hb_load_acquire(budget.pledged)
     while pledged < <uint64_t>TOTAL_LIMIT and budget.base_total + pledged + amount < <uint64_t>TOTAL_LIMIT:
         if hb_cas(budget.pledged, pledged, pledged + amount):
@@ -234,8 +239,9 @@ cdef int pledge(BudgetBase budget, uint64_t amount) except -1:
 
 
 cdef int check_limit(BudgetBase budget, uint64_t amount) except -1:
-    # Of a sub-budget whose parent has refused the amount: to ask for that much was an error from the beginning. It
-    # has no more than the root, so that all top-ups need not be summed but for amounts that nobody has.
+    # Raise ValueError if the amount, which the parent of a sub-budget has refused, would bring its total to 2**62 or
+    # more: to ask for that much was an error from the beginning. A sub-budget has no more than the root, so all top-ups
+    # need to be summed only for amounts that nobody has.
     cdef BudgetBase root = budget
     while root.parent is not None:
         root = root.parent
@@ -253,7 +259,8 @@ cdef object raise_limit(BudgetBase budget, object total, uint64_t amount):
 
 
 cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) except -1:
-    # A record of it, funded by the parent. Refused, it takes no space, if that can be seen at once.
+    # Make a record of a top-up and have the parent fund it. A top-up that is refused takes no space, if the refusal can
+    # be seen at once. Return GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
     cdef hb_top_up *record
     cdef Standing standing
     cdef int64_t offset
@@ -274,7 +281,7 @@ cdef int fund_top_up(BudgetBase budget, const UserKey *key, uint64_t amount) exc
     try:
         answer = budget.parent.put(key, FUNDING, <uint64_t>offset, amount, &standing)
     except BaseException:
-        # Once it was requested, it may be funded by now, or never: somebody who needs the space will find out.
+        # Once it is announced, it may be funded by now, or never: a process that needs the space will find out.
         if standing.announced == 0:
             retire_extent(budget.region, <uint64_t>offset)
         raise

@@ -1,17 +1,17 @@
-# Where a key's hold is: the index of an account's holds, as pointers and counts, without Python.
+# The hold index says where a key's hold is. It works on pointers and counts, without Python.
 #
-# The holds are numbered, and taken in turn. An index leads from a key to the number of its hold: levels of growing
-# size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the one that puts its
-# number into the first empty word of the key's path; it stays there for ever, so that a released or settled key keeps
-# its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists, whoever
-# would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key ends at the
-# first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed; to die
-# between taking a number and that CAS loses 64 bytes.
+# The holds are numbered, and taken in turn. An index leads from a key to the number of its hold. It consists of levels
+# of growing size, each an open-addressed table of words (tag, number). A key's hold is made by one CAS, the one that
+# puts its number into the first empty word of the key's path; it stays there for ever, so that a released or settled
+# key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists, a
+# thread that would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key
+# ends at the first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
+# A death between taking a number and that CAS loses 64 bytes.
 #
 # Every path through a level begins at the first word of a cache line. So the words of a line are taken in turn, and how
 # many are taken says where a path through the line ends: a look at a level is one line, read as a whole.
 #
-# All of it is inline, for it is the way of every request, and has no state but what lies in the mapping.
+# All of it is inline, because every request goes this way, and it has no state but what lies in the mapping.
 from libc.stdint cimport uint64_t
 
 from hbcore._file.format cimport HB_LEVELS, HB_SEGMENTS, hb_hold
@@ -27,18 +27,18 @@ from hbcore._money.hold cimport READ_LIMIT, Standing, hold_state
 cdef enum:
     FIRST_LEVEL = 64            # words in level 0, holds in segment 0
     NUMBER_BITS = 36
-    PATH_CLOSED = 1             # of a word: the path goes on in the next level
-    LINE_WORDS = 8              # of a cache line, at the beginning of which every path through a level begins
-    CROWDED_AT = 24             # a key that must go so far from its home shows that its level is full enough
-    TAKE_LIMIT = 1 << 20        # every retry means that somebody else has made progress; only damage brings so many
+    PATH_CLOSED = 1             # a word with this value: the path goes on in the next level
+    LINE_WORDS = 8              # words of a cache line; every path through a level begins at the first of a line
+    CROWDED_AT = 24             # words: a key that must go so far from its home shows that its level is full enough
+    TAKE_LIMIT = 1 << 20        # every retry means that another thread has made progress; only damage brings so many
 
 
 cdef struct HoldIndex:
-    uint64_t *next              # [shared] hint: the number of the next hold to be used
+    uint64_t *next              # [shared] hint: number of the next hold to be used
     uint64_t *level_offsets     # [shared] HB_LEVELS of them
     uint64_t *segment_offsets   # [shared] HB_SEGMENTS of them
     uint64_t levels[16]         # [private] addresses of the levels that this process has attached; 0: not yet
-    uint64_t segments[32]       # [private] of the segments
+    uint64_t segments[32]       # [private] addresses of the segments that this process has attached; 0: not yet
 
 
 cdef struct Spare:      # a hold that was taken and that no word names yet
@@ -48,13 +48,14 @@ cdef struct Spare:      # a hold that was taken and that no word names yet
 
 
 cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
-    # Growing by 64 while a level is small, so that there are few, each a cache miss for most of the keys there are; and
-    # then by 4, so that little space lies idle.
+    # Return the words of a level. Levels grow by a factor of 64 while they are small, so that there are few of them,
+    # because each is a cache miss for most of the keys there are. Then they grow by a factor of 4, so that little space
+    # lies idle.
     return <uint64_t>FIRST_LEVEL << (6 * level if level < 3 else 2 * level + 8)
 
 
 cdef inline uint64_t segment_first(uint64_t segment) noexcept nogil:
-    # The number of its first hold.
+    # Return the number of a segment's first hold.
     return 0 if segment == 0 else <uint64_t>FIRST_LEVEL << (segment - 1)
 
 
@@ -63,7 +64,8 @@ cdef inline uint64_t segment_size(uint64_t segment) noexcept nogil:
 
 
 cdef inline uint64_t home_of(const UserKey *key, uint64_t level) noexcept nogil:
-    # Every level has a hash of its own, so that keys that crowd one part on the next.
+    # Return where a key's path through a level begins. Every level has a hash of its own, so that keys that crowd
+    # together in one level part in the next.
     cdef uint64_t low
     return hb_multiply(key.low + level * (key.high | 1), level_size(level), &low) & ~<uint64_t>(LINE_WORDS - 1)
 
@@ -73,12 +75,13 @@ cdef inline uint64_t *words_of(const HoldIndex *index, uint64_t level) noexcept 
 
 
 cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
-    # A word without its number; from other bits of the key than those that lead to the word.
+    # Return a key's word without the number of its hold. It is independent of where in the level the path of the key
+    # begins.
     return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
 
 
 cdef inline int hold_at(const HoldIndex *index, uint64_t number, hb_hold **hold) noexcept nogil:
-    # The hold of a number. Returns 0, LACKING, FULL (no segment has it yet) or CORRUPT.
+    # Find the hold of a number. Return 0, LACKING, FULL (no segment has it yet) or CORRUPT.
     cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
     cdef char *holds
     if segment >= HB_SEGMENTS:
@@ -91,8 +94,8 @@ cdef inline int hold_at(const HoldIndex *index, uint64_t number, hb_hold **hold)
 
 
 cdef inline void hold_index_prefetch(const HoldIndex *index, const UserKey *key) noexcept nogil:
-    # Ask for the first line of the key's path in the last level, which is larger than all others and seldom in the
-    # cache, and then in the one before.
+    # Prefetch the first line of the key's path in the last level, which is larger than all others and seldom in the
+    # cache, and then the one in the level before.
     cdef uint64_t level = 0
     while level + 1 < HB_LEVELS and words_of(index, level + 1) != NULL:
         level += 1
@@ -104,7 +107,8 @@ cdef inline void hold_index_prefetch(const HoldIndex *index, const UserKey *key)
 cdef inline int hold_in_line(
     const HoldIndex *index, const UserKey *key, const uint64_t *line, Standing *standing
 ) noexcept nogil:
-    # Returns REPEATED with the hold of the key if a word of the line names it, NOT_FOUND, LACKING or CORRUPT.
+    # Look for a key's hold in a line. Return REPEATED with the hold if a word of the line names it, NOT_FOUND, LACKING
+    # or CORRUPT.
     cdef uint64_t word
     cdef int i, status
     for i in range(LINE_WORDS):
@@ -123,7 +127,7 @@ cdef inline int hold_in_line(
 cdef inline int locate_in(
     const HoldIndex *index, const UserKey *key, uint64_t *words, uint64_t level, Standing *standing
 ) noexcept nogil:
-    # Follow the path of a key through a level. Returns REPEATED with the hold, NOT_FOUND with the first empty word,
+    # Follow the path of a key through a level. Return REPEATED with the hold, NOT_FOUND with the first empty word,
     # PATH_ENDS if it goes on in the next level, LACKING, CROWDED (no word of the level is empty) or CORRUPT.
     cdef uint64_t taken, word
     cdef unsigned int set
@@ -141,12 +145,13 @@ cdef inline int locate_in(
             if status != NOT_FOUND:
                 return status
         if set != (1 << LINE_WORDS) - 1:
-            # The words of a line are taken in turn, so the path ends at the first that is not, unless it was taken
-            # since: then the line is read again.
+            # The words of a line are taken in turn, so the path ends at the first that is not taken, unless it was
+            # taken since: then the line is read again.
             taken = hb_lowest_bit(~<uint64_t>set)
             word = hb_load_acquire(&words[at + taken])
-            # One that is taken behind it was read after this one had been taken, and now that is seen: or else a word
-            # is lost, and the key that it was of could be granted twice.
+            # If a word behind it was seen taken, that one was read after this one had been taken, and the load above
+            # must see this one taken. If it does not, a word is lost, and the key that it belonged to could be granted
+            # twice.
             if set & (set + 1) and word >> 63 == 0:
                 return CORRUPT
             if word == 0:
@@ -166,7 +171,7 @@ cdef inline int locate_in(
 
 
 cdef inline int hold_index_locate(const HoldIndex *index, const UserKey *key, Standing *standing) noexcept nogil:
-    # Follow the path of a key to its hold, or to the first empty word. Returns REPEATED, NOT_FOUND, LACKING, CROWDED
+    # Follow the path of a key to its hold, or to the first empty word. Return REPEATED, NOT_FOUND, LACKING, CROWDED
     # (there is no empty word, and no next level yet) or CORRUPT.
     cdef uint64_t level
     cdef uint64_t *words
@@ -184,14 +189,14 @@ cdef inline int hold_index_locate(const HoldIndex *index, const UserKey *key, St
 
 
 cdef inline bint is_next_segment(const HoldIndex *index, uint64_t number) noexcept nogil:
-    # Whether a number is the first of a segment whose predecessor is there. (Segment 0 always is.)
+    # Return whether a number is the first of a segment whose predecessor is there. (Segment 0 always is.)
     cdef uint64_t segment = hb_highest_bit(number // FIRST_LEVEL) + 1
     return (number == segment_first(segment)
             and (segment == 1 or hb_load_acquire(&index.segment_offsets[segment - 1]) != 0))
 
 
 cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
-    # A hold that nobody has: it is this call's until a word names it. Returns 0, LACKING, FULL or CORRUPT.
+    # Take a hold that nobody has. It is this call's until a word names it. Return 0, LACKING, FULL or CORRUPT.
     cdef uint64_t _attempt
     cdef int status
     for _attempt in range(TAKE_LIMIT):
@@ -211,8 +216,9 @@ cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
 
 
 cdef inline void give_number_back(HoldIndex *index, const Spare *spare) noexcept nogil:
-    # Of a request that was overtaken by another of its key: if nobody has taken one since, the next may have it. The
-    # hold's key is another one then, for this one stands elsewhere: who reads it by its number sees the change.
+    # Return an overtaken request's hold number if it is still the newest: then the next request may have it. The hold's
+    # key will be another one then, because this key has its hold elsewhere, so a thread that reads the hold by its
+    # number sees the change.
     if spare.hold != NULL:
         hb_store_relaxed(&spare.hold.state, 0)
         hb_store_relaxed(&spare.hold.key[1], 0)
@@ -223,11 +229,11 @@ cdef inline void give_number_back(HoldIndex *index, const Spare *spare) noexcept
 cdef inline int occupy(
     HoldIndex *index, const UserKey *key, int kind, uint64_t value, uint64_t now_ms, Standing *standing, Spare *spare
 ) noexcept nogil:
-    # Take the empty word where a key's path ends, for a hold with the request for this kind and value. Returns 0, AGAIN,
+    # Take the empty word where a key's path ends, for a hold with the request for this kind and value. Return 0, AGAIN,
     # CROWDED, LACKING, FULL or CORRUPT.
     cdef int status
     if standing.level + 1 < HB_LEVELS and hb_load_acquire(&index.level_offsets[standing.level + 1]) != 0:
-        # The next level must be there first: a path that is closed leads on.
+        # The path is closed only when the next level is there, because a path that is closed leads on.
         hb_cas(standing.word, 0, PATH_CLOSED)
         return AGAIN
     if standing.distance >= CROWDED_AT:
@@ -236,15 +242,16 @@ cdef inline int occupy(
         status = take_number(index, spare)
         if status != 0:
             return status
-        # The request is whole before anybody can be led to it. Who reads the hold by its number may see it already; no
-        # money ever names it while no word does. Release: a state that is seen goes with this key and this value.
+        # The request is whole before any thread can be led to it. A thread that reads the hold by its number may see it
+        # already; no money ever names it while no word does. Release: a state that is seen goes with this key and this
+        # value.
         hb_store_relaxed(&spare.hold.key[1], key.high)
         hb_store_relaxed(&spare.hold.key[0], key.low)
         hb_store_release(&spare.hold.value, value)
         spare.state = hold_state(kind, 1, now_ms)
         hb_store_release(&spare.hold.state, spare.state)
-    # This CAS makes the hold. Release: whoever reads the word sees key and request. To die right after this leaves a request
-    # that anybody may fulfil, or refuse.
+    # This CAS makes the hold. Release: a thread that reads the word sees key and request. A death right after this
+    # leaves a request that any thread may fulfil, or refuse.
     if not hb_cas(standing.word, 0, entry_of(key) | spare.number):
         return AGAIN
     standing.hold = spare.hold

@@ -1,1 +1,1 @@
-"""What needs claims and money together: making, topping up, putting right after a reboot, auditing."""
+"""The operations that need claims and money together: making, topping up, recovering after a reboot, auditing."""

@@ -4,8 +4,8 @@ For every budget: each hold stands where its key leads; what is available and wh
 is one hold of its parent, of its total; what was added to a child is a hold of its parent as well; and what a parent
 has got back is what the child has given.
 
-On a quiet engine it is exact. While others reserve, what is in motion is looked at again and left out if it moved, so
-that a sound engine is never called unsound, and damage is found unless it moves as well.
+On a quiet engine the audit is exact. While others reserve, it looks again at what is in motion and leaves it out if it
+has moved; so a sound engine is never called unsound, and damage is found unless it moves as well.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -37,16 +37,16 @@ from hbcore.errors import AuditError
 from hbcore._ops.top_up import finish_tranche
 
 cdef enum:
-    LOOKS = 4       # at the money of a budget that moves
+    LOOKS = 4       # limit of the looks at the money of a budget that moves
 
 
 cdef int audit_places(Budget budget) except -1:
-    # Every hold stands where its key leads.
+    # Check that every hold stands where its key leads.
     cdef uint64_t place
     cdef Run run
     cdef Supply ask
     cdef int answer
-    # A segment is there before the number of the next hold passes it.
+    # A segment is made before the number of the next hold passes its end.
     cdef uint64_t next_hold = hb_load_acquire(budget.account.index.next)
     cdef uint64_t segment = 0
     run.segment = run.end = 0
@@ -66,13 +66,14 @@ cdef int audit_places(Budget budget) except -1:
                 raise AuditError(
                     f"budget {budget.name!r}: hold {place} is damaged, or its key does not lead to it"
                 )
-            ask.turns = 0       # a run is long: meanwhile others may have made more than one request can need
+            ask.turns = 0       # a run is long, and meanwhile others may have made more than one request can need
             budget.supply(answer, &ask)
     return 0
 
 
 cdef int audit_holds(Budget budget, Sums *sums) except -1:
-    # What was granted and what is available are the total together.
+    # Check that what was granted and what is available are the total together. A budget that moves at every look is
+    # left out.
     cdef uint64_t operation, available, again
     cdef Sums second
     cdef int64_t missing
@@ -87,7 +88,7 @@ cdef int audit_holds(Budget budget, Sums *sums) except -1:
         budget.count(&second)
         account_money(&budget.account, &operation, &again)
         if again != available or second.digest != sums.digest:
-            continue        # it moves
+            continue        # the budget moves
         available &= ~MONEY_CLOSED
         if available + sums.taken != budget.base_total + sums.added:
             missing = <int64_t>(budget.base_total + sums.added - available - sums.taken)
@@ -103,7 +104,7 @@ cdef int audit_holds(Budget budget, Sums *sums) except -1:
 cdef int audit_child(
     Region region, Budget parent, uint64_t offset, bytes name, uint32_t kind, uint64_t total
 ) except -1:
-    # A child is a hold of its parent.
+    # Check that a child is a hold of its parent, of the child's total.
     cdef UserKey key = name_hash(region, kind, parent.offset, name)
     cdef Standing standing
     what = f"{'budget' if kind == HB_KIND_BUDGET else 'envelope'} {name.decode(errors='backslashreplace')!r}"
@@ -115,6 +116,7 @@ cdef int audit_child(
 
 
 cdef uint64_t refunded_to(Region region, Budget parent, uint32_t kind, bytes name) except? 0xFFFFFFFFFFFFFFFF:
+    # Return what a parent has got back from the child of that kind and name.
     cdef UserKey key = name_hash(region, kind, parent.offset, name)
     cdef Standing standing
     parent.look_up(&key, &standing)
@@ -122,14 +124,14 @@ cdef uint64_t refunded_to(Region region, Budget parent, uint32_t kind, bytes nam
 
 
 cdef int audit_refund(Region region, Budget parent, uint32_t kind, str name, object given) except -1:
-    # What a parent has got back is what the child has given.
+    # Check that a parent has got back what its child has given. given: returns what the child has given so far.
     cdef bytes encoded = name.encode()
     cdef uint64_t before = given(), present, after
     cdef UserKey key
     present = refunded_to(region, parent, kind, encoded)
     if present < before and not region.is_readonly:
-        # It is on its way, by somebody who closes the child just now or has died in it. Passed on here as well it
-        # counts once only.
+        # The difference is on its way: another process closes the child just now, or has died while closing it. The
+        # audit passes it on as well, and it counts once only (funding.pyx).
         key = name_hash(region, kind, parent.offset, encoded)
         refund_from(parent, &key, before)
         present = refunded_to(region, parent, kind, encoded)
@@ -149,7 +151,7 @@ def audit_budgets(budgets, envelopes):
     cdef Sums sums
     cdef uint64_t holds = 0
     for budget in budgets:
-        audit_places(budget)    # before anything else goes through the holds, and cannot say which is damaged
+        audit_places(budget)    # first: whatever else goes through the holds cannot say which of them is damaged
     for budget in budgets:
         if not budget.region.is_readonly:
             finish_top_ups(budget)
@@ -191,7 +193,7 @@ def given_by_envelope(Envelope envelope not None):
 
 
 cdef int audit_tranches(Envelope envelope) except -1:
-    # What an envelope was topped up by is a hold of its budget, each for itself.
+    # Check that every top-up of an envelope is a hold of its budget, each for itself.
     cdef Tranche *tranche = &envelope.deck.first
     cdef Tranche *before
     cdef Standing standing
@@ -199,14 +201,15 @@ cdef int audit_tranches(Envelope envelope) except -1:
     while True:
         before = tranche
         if tranche_step(envelope.deck.attach, envelope.deck.owner, &tranche) != 0 or tranche == NULL:
-            return 0        # damage of its chain is found where the envelope itself is looked at
-        offset = hb_load_acquire(before.following)      # not before the step: a tranche may have been appended since
+            return 0        # a damaged chain is found by the audit of the envelope itself
+        # Not loaded before the step: the tranche that the step has met may have been appended since.
+        offset = hb_load_acquire(before.following)
         if (envelope.budget.look_up(&tranche.key, &standing) == NOT_FOUND or hold_kind(standing.state) != FUNDED
                 or standing.link != offset or standing.amount != tranche.terms.total):
             raise AuditError(
-                f"budget {envelope.budget.name!r} holds nothing for top-up {tranche.number} of envelope {envelope.name!r}"
+              f"budget {envelope.budget.name!r} holds nothing for top-up {tranche.number} of envelope {envelope.name!r}"
             )
-        if standing.value != 0:     # of a tranche that is there, nothing ever comes back but through its envelope
+        if standing.value != 0:     # once a tranche is appended, its money comes back only through its envelope
             raise AuditError(
                 f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {tranche.number} of envelope "
                 f"{envelope.name!r}, whose packets are there"
@@ -214,7 +217,8 @@ cdef int audit_tranches(Envelope envelope) except -1:
 
 
 cdef int audit_links(Budget budget) except -1:
-    # Whatever was funded is there, was funded once, and says so itself; and whatever was added was paid by the parent.
+    # Check that whatever was funded is there, was funded once, and names this budget itself; and that the parent has
+    # paid whatever was added.
     cdef uint64_t at
     cdef UserKey key
     cdef Standing standing
@@ -233,8 +237,9 @@ cdef int audit_links(Budget budget) except -1:
 
 
 cdef int audit_link(Budget budget, const Standing *hold) except -1:
-    # Every child has one key, that of its kind and name or of its top-up, and a key leads to one hold. So if the key of
-    # the child that a hold names leads back to that hold, no other one holds money for the same child.
+    # Check that the child which a hold names exists and was funded by that hold alone. Every child has one key, that of
+    # its kind and name or of its top-up, and a key leads to one hold. So if the key of the child that a hold names
+    # leads back to that hold, no other hold has money for the same child.
     cdef Region region = budget.region
     cdef hb_extent *extent
     cdef UserKey key
@@ -262,7 +267,7 @@ cdef int audit_link(Budget budget, const Standing *hold) except -1:
         if name is None:
             raise AuditError(f"budget {budget.name!r} holds money for a child at byte {hold.link}, where none is")
         key = name_hash(region, extent.kind, budget.offset, name)
-        total = (<hb_budget *>extent).total     # which stands at the same place in an envelope
+        total = (<hb_budget *>extent).total     # an envelope has its total at the same place
     if budget.look_up(&key, &found) == NOT_FOUND or found.number != hold.number:
         raise AuditError(
             f"budget {budget.name!r} holds money for the child at byte {hold.link} under a key that is not that child's"
@@ -275,7 +280,7 @@ cdef int audit_link(Budget budget, const Standing *hold) except -1:
 
 
 cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
-    # What a budget has topped up a child by is there.
+    # Check that the top-up of a sub-budget that this budget has paid has arrived there.
     cdef Region region = budget.region
     cdef Budget target = budget_at(region, record.extent.parent)
     cdef UserKey key
@@ -284,7 +289,7 @@ cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
     key.low = record.key[0]
     key.high = record.key[1]
     answer = target.look_up(&key, &standing)
-    if answer == NOT_FOUND:        # on its way, by somebody who tops up just now or has died in it
+    if answer == NOT_FOUND:        # on its way: another process tops up just now, or has died while topping up
         if region.is_readonly:
             return 0
         finish_top_ups(budget)
@@ -295,7 +300,8 @@ cdef int audit_top_up(Budget budget, hb_top_up *record) except -1:
 
 
 cdef int audit_tranche(Budget budget, uint64_t offset) except -1:
-    # What a budget has topped up an envelope by is there, or on its way.
+    # Check that the top-up of an envelope that this budget has paid has arrived there, or was refused and its money
+    # has come back. Where nothing may be written, it may also be on its way.
     cdef Region region = budget.region
     cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef hb_extent *extent = region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
@@ -310,7 +316,7 @@ cdef int audit_tranche(Budget budget, uint64_t offset) except -1:
             key.low = record.key[0]
             key.high = record.key[1]
             budget.look_up(&key, &standing)
-            if standing.value != record.total:      # refused, and its money not back
+            if standing.value != record.total:      # it was refused, and its money has not come back
                 raise AuditError(
                     f"budget {budget.name!r} holds money for a top-up at byte {offset}, which has not arrived"
                 )
@@ -318,8 +324,8 @@ cdef int audit_tranche(Budget budget, uint64_t offset) except -1:
 
 
 cdef int audit_added(Budget budget, const UserKey *key, const Standing *hold) except -1:
-    # Money that was added to a sub-budget is held for it by its parent under the same key, from before it was added
-    # and for ever: so this is true at every moment, and money that nobody has paid is told from it.
+    # Check that the parent has paid money that was added to a sub-budget. The parent holds it under the same key, from
+    # before it is added and for ever. So this is true at every moment, and money that nobody has paid is found out.
     cdef hb_top_up *record = NULL
     cdef Standing paid
     if budget.parent.look_up(key, &paid) != NOT_FOUND and hold_kind(paid.state) == FUNDED:

@@ -4,8 +4,8 @@ For every envelope: the strata's shares sum to its total; the amounts in the slo
 each live slot is found by its user's key and by one index word only; each index word names a live slot. Counters and
 hints are not believed.
 
-On a quiet engine it is exact. While others claim, what is in motion is looked at again and left out if it moved, so
-that a sound engine is never called unsound, and damage is found unless it moves as well.
+On a quiet engine the audit is exact. While others claim, it looks again at what is in motion and leaves it out if it
+has moved; so a sound engine is never called unsound, and damage is found unless it moves as well.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -52,25 +52,27 @@ cdef enum:
     NO_TRANCHE = 14
 
 cdef struct Finding:
-    uint64_t packet     # or stratum, or index word
-    uint64_t expected
-    uint64_t present
+    uint64_t packet         # number of the packet, the stratum or the index word that is wrong
+    uint64_t expected       # what should stand there
+    uint64_t present        # what stands there
 
 cdef struct Sums:
-    uint64_t packets
-    uint64_t total
-    uint64_t granted
-    uint64_t settled
-    uint64_t refunded
-    uint64_t amount_granted
-    uint64_t amount_settled
-    uint64_t moving         # slots in motion: held or being released
-    uint64_t digest         # of all slot states: the same twice means that nothing happened in between
+    uint64_t packets        # packets of all tranches
+    uint64_t total          # sum of the shares of all strata, in minor units
+    uint64_t granted        # packets granted and not settled
+    uint64_t settled        # packets settled
+    uint64_t refunded       # packets refunded, those of untouched strata included
+    uint64_t amount_granted     # sum of the granted packets, in minor units
+    uint64_t amount_settled     # sum of the settled packets, in minor units
+    uint64_t moving         # slots in motion when they were looked at
+    uint64_t digest         # digest of all slot states: the same twice means that nothing happened in between
 
 
 cdef int audit_packet(
     Deck *deck, const Tranche *tranche, uint64_t packet, uint64_t amount, Sums *sums, Finding *finding
 ) noexcept nogil:
+    # Check one slot of an open stratum and add it to the sums. amount: what law and seed give for this packet. Returns
+    # SOUND, or what is wrong, with the details in `finding`.
     cdef UserKey key
     cdef Found found
     cdef uint64_t state, present
@@ -81,12 +83,12 @@ cdef int audit_packet(
     state = ledger_read(&deck.ledger, packet, hb_now_ms(), &key)
     present = hb_load_relaxed(&deck.ledger.slots[packet].amount)
     kind = slot_kind(state)
-    # State words never come back, so equal digests of two passes mean equal states all the while.
+    # A state word does not come back, so equal digests of two passes mean equal states all the while.
     sums.digest = (sums.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
     finding.packet = packet
     finding.expected = amount
     finding.present = present & tranche.amount_mask
-    # An amount may not be there yet where a stratum is just being opened; a claim has one before it is published.
+    # While a stratum is being opened, an amount may not be there yet; a claim has its amount before it is published.
     if (present != sealed_amount(deck, tranche, packet, amount)
             and not (present == 0 and (kind == FREE or kind == REFUNDED))):
         return BAD_AMOUNT
@@ -94,7 +96,7 @@ cdef int audit_packet(
         answer = ledger_find(&deck.ledger, &key, &found)
         if answer == BUSY:
             sums.moving += 1
-        # A claim whose time has run out since it was read is found as well, and counts as it was read.
+        # A claim that has lapsed since its slot was read is found as well, and counts as it was read.
         elif (answer != REPEATED and answer != EXPIRED) or found.slot != packet:
             if hb_load_acquire(&deck.ledger.slots[packet].state) == state:
                 return NOT_INDEXED
@@ -120,8 +122,8 @@ cdef int audit_packet(
         finding.present = <uint64_t>kind
         return BAD_KIND
     elif free_map_hides(&deck.ledger.free_map, packet):
-        # A bit is cleared before a slot becomes free, so a slot that was free all the while lies under none, unless
-        # others were being opened beside it.
+        # A bit is cleared before a slot below it becomes free, so a slot that was free all the while lies under no set
+        # bit, unless slots beside it were being opened.
         if (hb_load_acquire(&deck.ledger.slots[packet].state) == state
                 and hb_load_acquire(deck.ledger.free_map.open_count) == cleared):
             return HIDDEN
@@ -130,6 +132,8 @@ cdef int audit_packet(
 
 
 cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
+    # Check the packets of all tranches, and that the shares of all strata sum to the total. Returns SOUND, or what is
+    # wrong first.
     cdef Tranche *tranche = &deck.first
     cdef uint64_t total = 0
     cdef int status
@@ -147,7 +151,8 @@ cdef int audit_slots(Deck *deck, Sums *sums, Finding *finding) noexcept nogil:
 
 
 cdef int audit_tranche(Deck *deck, const Tranche *tranche, Sums *sums, Finding *finding) noexcept nogil:
-    # Strata that nobody has touched are not touched now either.
+    # Check the strata of one tranche, and the packets of those that are open. Strata that nobody has touched stay
+    # untouched. Returns SOUND, or what is wrong first.
     cdef uint64_t amounts[STRATUM_SIZE]
     cdef uint64_t stratum, share, sum, start, word
     cdef int count, i, status
@@ -185,7 +190,8 @@ cdef int audit_tranche(Deck *deck, const Tranche *tranche, Sums *sums, Finding *
 
 
 cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogil:
-    # No slot was ever taken or refunded by itself in a stratum that is not open.
+    # Check that in a stratum that is not open no slot was ever taken, or refunded by itself. Returns SOUND, or what is
+    # wrong first.
     cdef uint64_t base = <char *>deck.ledger.slots - region.base
     cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
     cdef uint64_t data_end, packet, word
@@ -202,7 +208,8 @@ cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogi
                 return NO_TRANCHE
             word = hb_load_acquire(&tranche.strata[stratum_of(&tranche.terms, place_in(tranche, packet))])
             kind = slot_kind(hb_load_acquire(&deck.ledger.slots[packet].state))
-            # A slot is HELD before its stratum is opened by who holds it, and may be refunded by who came too late.
+            # A worker holds a slot before it opens the slot's stratum. If it comes too late for that, because a close
+            # has refunded the stratum, the slot itself may be refunded as well.
             if word == STRATUM_OPEN or kind == FREE or kind == HELD:
                 continue
             if word != STRATUM_REFUNDED or kind != REFUNDED:
@@ -216,6 +223,8 @@ cdef int audit_strata(Deck *deck, Region region, Finding *finding) noexcept nogi
 cdef int audit_words(
     Deck *deck, uint64_t *table, uint64_t first, uint64_t end, uint64_t generation, uint64_t *entries, Finding *finding
 ) noexcept nogil:
+    # Check the words first .. end - 1 of an index table: each names a slot of its user that is not free. Adds their
+    # number to *entries. Returns SOUND, or BAD_WORD for the first that is wrong.
     cdef Index *index = &deck.ledger.index
     cdef uint64_t i, word, slot
     cdef UserKey key
@@ -239,13 +248,14 @@ cdef int audit_words(
         if (slot_kind(hb_load_acquire(&index.slots[slot].state)) not in (FREE, REFUNDED)
                 and word == entry_prefix(index, generation, &key) | slot):
             continue
-        if hb_load_acquire(&table[i]) == word:      # it has not moved meanwhile
+        if hb_load_acquire(&table[i]) == word:      # the word has not changed meanwhile
             return BAD_WORD
     return SOUND
 
 
 cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *finding) noexcept nogil:
-    # Pages of the table that were never touched are holes of the file, and left so.
+    # Check the words of the current table. Pages of it that were never touched are holes in the file, and stay holes.
+    # Returns SOUND, or what is wrong first.
     cdef Index *index = &deck.ledger.index
     cdef uint64_t state = hb_load_acquire(index.state)
     cdef uint64_t *table = index.tables[state >> PHASE_BITS & 1]
@@ -255,7 +265,7 @@ cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *find
     cdef uint64_t data
     cdef int status
     if state & ((1 << PHASE_BITS) - 1):
-        return SOUND        # somebody has begun to replace it since the slots were looked at
+        return SOUND        # a replacement of the table has begun since the slots were looked at
     data = region.next_data(base, end, &data_end)
     while data < end:
         status = audit_words(deck, table, (data - base) // 8, (data_end - base + 7) // 8, state >> PHASE_BITS, entries,
@@ -268,6 +278,7 @@ cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *find
 
 
 cdef object describe(Envelope envelope, int status, const Finding *finding):
+    # Return the text of the error for a status other than SOUND and BAD_MEMORY.
     where = f"envelope {envelope.name!r}"
     return {
         BAD_SUM: f"{where}: stratum {finding.packet} sums to {finding.present}, not {finding.expected}",
@@ -287,34 +298,35 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
 
 
 cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noexcept nogil:
-    # One pass over slots and index. Returns SOUND or what is wrong first.
+    # Make one pass over slots and index. Returns SOUND, or what is wrong first.
     cdef uint64_t state, entries = 0
     cdef int status, _turn
     memset(sums, 0, sizeof(Sums))
     memset(finding, 0, sizeof(Finding))
-    for _turn in range(3):       # the phases of a replacement that somebody has begun
+    for _turn in range(3):       # once for each phase of a replacement that has begun
         state = hb_load_acquire(deck.ledger.index.state)
         if state & ((1 << PHASE_BITS) - 1) and not deck.ledger.is_readonly:
             index_help(&deck.ledger.index, state)
             if hb_load_acquire(deck.ledger.index.state) == state:
-                return BAD_REPLACEMENT      # who helps brings it on, or somebody else has: but for damage
+                return BAD_REPLACEMENT      # a helper ends the phase, or another has ended it, unless there is damage
     status = audit_strata(deck, region, finding)
     if status == SOUND:
         status = audit_slots(deck, sums, finding)
     if state & ((1 << PHASE_BITS) - 1) or deck.ledger.is_stale:
-        return status       # nothing may be written, and the index is being replaced, or stale: it is left out
+        return status       # the index is left out: it is stale, or is being replaced and may not be helped on here
     if status == SOUND:
         status = audit_index(deck, region, &entries, finding)
     if status == SOUND and entries != sums.granted + sums.settled:
         finding.expected = sums.granted + sums.settled
         finding.present = entries
-        # True only if slots and index have stood still and the table was not being replaced; the caller looks again.
+        # The counts may be compared only if slots and index stood still and the table was not being replaced. So the
+        # caller looks again.
         return BAD_COUNT if sums.moving == 0 and hb_load_acquire(deck.ledger.index.state) == state else SOUND
     return status
 
 
 cdef tuple audit_envelope(Envelope envelope):
-    # Returns its sums, or raises AuditError for the first thing that is wrong.
+    # Audit one envelope and return its sums, or raise AuditError for the first thing that is wrong.
     cdef Sums sums, again
     cdef Finding finding, second
     cdef Deck *deck = &envelope.deck
@@ -329,14 +341,15 @@ cdef tuple audit_envelope(Envelope envelope):
         least = packets_of(deck)
         finish_tranches(envelope)
         envelope.finish_closing()
-    open_count = hb_load_acquire(deck.ledger.free_map.open_count)    # a tranche is appended before it is opened
+    # A tranche is appended before its slots are opened, so no more than these may be open.
+    open_count = hb_load_acquire(deck.ledger.free_map.open_count)
     if not least <= open_count <= packets_of(deck):
         raise AuditError(f"envelope {envelope.name!r}: {open_count} of its {packets_of(deck)} packets may be claimed")
     with nogil:
         status = audit_deck(deck, region, &sums, &finding)
         if status == BAD_COUNT and (audit_deck(deck, region, &again, &second) != BAD_COUNT
                                     or again.digest != sums.digest):
-            status = SOUND      # claims went on between the slots and the index; neither pass can say more
+            status = SOUND      # claims went on between the look at the slots and that at the index; no pass can tell
     if status == BAD_MEMORY:
         raise MemoryError(f"no memory to audit envelope {envelope.name!r}")
     if status != SOUND:
@@ -348,7 +361,7 @@ cdef tuple audit_envelope(Envelope envelope):
 
 
 cdef uint64_t packets_of(Deck *deck) noexcept:
-    # In all tranches; up to a damaged one.
+    # Return the number of packets in all tranches, up to a damaged one.
     cdef Tranche *tranche = &deck.first
     cdef uint64_t end = 0
     while tranche != NULL:

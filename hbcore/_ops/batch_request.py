@@ -1,7 +1,7 @@
-"""The arguments of ``create_many``: every one checked, named in its error with its index, and put in one plain form.
+"""The arguments of ``create_many``: each is checked, named in its error with its index, and put in one plain form.
 
 The native core and the reference both begin here, so that they refuse the same things in the same words. (The native
-core reads what is plain already by itself, and comes here with the rest.)
+core reads arguments that are plain already by itself, and comes here with the rest.)
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from hbcore.terms import (
 
 
 class CheckedBatch(NamedTuple):
-    """Envelopes that are to be: one name, total, number of packets and seed (or no seeds) for each."""
+    """The envelopes to be made: a name, a total, a number of packets and a seed (or no seeds) for each."""
 
     names: list[str]
     totals: list[int]
@@ -46,13 +46,13 @@ def common_terms(
     hold_seconds: object,
     max_packets: object,
 ) -> Terms:
-    """Check the terms that all envelopes of a batch have in common.
+    """Check the terms that all envelopes of a batch have in common, and return them.
 
-    ``total`` and ``packets`` of what is returned are none of theirs; ``max`` is what was asked for, or the highest
-    total of all; ``max_packets`` is 0 where every envelope has room for just its packets.
+    ``total`` and ``packets`` of the result belong to no envelope; ``max`` is what was asked for, or the highest total
+    there can be; ``max_packets`` is 0 where every envelope has room for just its packets.
 
     Raises:
-        TypeError, ValueError: as ``envelope_terms``.
+        TypeError, ValueError: an argument is bad, as in ``envelope_terms``.
     """
     lowest = index(min)
     total = lowest if lowest is not None and 0 < lowest < TOTAL_LIMIT else 1  # one packet that any bounds allow
@@ -81,7 +81,7 @@ def checked_batch(
     """Check the arguments of ``create_many`` and return them in plain form.
 
     Raises:
-        TypeError, ValueError: an argument is bad; what is bad of one envelope only is named by its index.
+        TypeError, ValueError: an argument is bad; where it is bad for one envelope only, the message names its index.
     """
     common_terms(law, min, max, concentration, expires_at, per_user, hold_seconds, max_packets)
     name_list = names_of(names)
@@ -115,14 +115,14 @@ def names_of(names: Any) -> list[str]:
     plain = []
     for i, name in enumerate(names):
         try:
-            plain.append(object_name(name).decode())  # a str, and not a subclass of it
+            plain.append(object_name(name).decode())  # a plain str, where a subclass was given too
         except (TypeError, ValueError) as error:
             raise (TypeError if isinstance(error, TypeError) else ValueError)(f"names[{i}]: {error}") from None
     return plain
 
 
 def seeds_of(seeds: Any, count: int) -> list[bytes]:
-    """Return the seeds of a batch as plain ``bytes``: from a sequence of them, or from rows of a uint8 array."""
+    """Return the seeds of a batch as plain ``bytes``, from a sequence of them or from the rows of a uint8 array."""
     if isinstance(seeds, np.ma.MaskedArray):
         raise TypeError("seeds must be an array without a mask")
     if isinstance(seeds, np.ndarray) and seeds.dtype != np.dtype(object):

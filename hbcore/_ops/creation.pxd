@@ -1,4 +1,4 @@
-# Making envelopes, one or many.
+# Creation of envelopes, one or many.
 from hbcore._file.region cimport Region
 from hbcore.budget cimport Budget
 

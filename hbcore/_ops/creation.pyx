@@ -1,9 +1,10 @@
-"""Making envelopes: getting or creating one by its name, and creating many at once.
+"""Creation of envelopes: one is got or created by its name, or many are created at once.
 
 Both check and convert the Python arguments first, and then make each envelope by one protocol (``create``): look for
 the name, take space, write the envelope there whole, and have one compare-and-swap name it (of the directory, or of
-its budget's money). Whoever dies before that leaves space that is nobody's, and whoever dies after it a whole envelope.
-So a batch that is cut short has made some of its envelopes and not the others, and asking again makes the rest.
+its budget's money). A process that dies before that leaves space that is nobody's; one that dies after it leaves a
+whole envelope. So a batch that is cut short has made some of its envelopes and not the others, and asking again makes
+the rest.
 """
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
@@ -45,16 +46,16 @@ cdef extern from "<unistd.h>" nogil:
     long syscall(long number, void *buffer, size_t size, unsigned int flags)
 
 cdef enum:
-    STATE_SIZE = 8          # of the first word of an extent
+    STATE_SIZE = 8          # bytes of the first word of an extent, its state
 
-cdef object ONE = 1         # the default of min and per_user, and
-cdef object THREE = 3       # of concentration
+cdef object ONE = 1         # the default of min and per_user
+cdef object THREE = 3       # the default of concentration
 
 
 # ---- the protocol ---------------------------------------------------------------------------------------------------
 
 cdef void fill(const Name *name, const Request *request, uint64_t now_ms, hb_envelope *image) noexcept nogil:
-    # An envelope as it is to be written; all but its check, and the state of its extent.
+    # Make the image of an envelope as it is to be written, all but its check and the state of its extent.
     memset(image, 0, sizeof(hb_envelope))
     image.extent.kind = HB_KIND_ENVELOPE
     image.extent.name_length = <uint16_t>name.length
@@ -68,20 +69,22 @@ cdef void fill(const Name *name, const Request *request, uint64_t now_ms, hb_env
 cdef int create(
     Region region, Budget budget, const Name *name, const hb_envelope *image, int64_t *offset, uint64_t *available
 ) except -1 nogil:
-    # Make the envelope, which was not there when it was looked for. Returns GRANTED_NOW, or REPEATED if somebody else
-    # has made one of that name meanwhile, with its offset; or INSUFFICIENT or CLOSED. A death on the way leaves an
-    # extent in phase MAKING that nothing leads to, which is nobody's.
+    # Make the envelope, which was not there when it was looked for. Returns GRANTED_NOW, or REPEATED if another call
+    # has made one of that name meanwhile, each with the envelope's offset; or INSUFFICIENT or CLOSED. A death on the
+    # way leaves an extent in phase MAKING that nothing leads to, which is nobody's.
     cdef int64_t made = 0
     cdef char *shared
     offset[0] = child_afford(region, budget, name, image.terms.total, available)
     if offset[0] == 0:
-        made = directory_allocate(region, envelope_size(name.length, strata_of(image.terms.packets), image.terms.max_packets))
-        # All of it lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is named. The state
-        # of the extent, the first word, stays what it is.
+        made = directory_allocate(
+            region, envelope_size(name.length, strata_of(image.terms.packets), image.terms.max_packets)
+        )
+        # All that is written here lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is
+        # named. The first word, the state of the extent, stays what it is.
         shared = region.base + made
         memcpy(shared + STATE_SIZE, <const char *>image + STATE_SIZE, sizeof(hb_envelope) - STATE_SIZE)
         memcpy(shared + sizeof(hb_envelope), name.text, name.length)
-        # The compare-and-swap is in there; before it nobody can see the envelope, after it it is whole.
+        # This contains the compare-and-swap. Before that nobody can see the envelope; after it the envelope is whole.
         offset[0] = child_insert(region, budget, name, <uint64_t>made, image.terms.total, available)
     if offset[0] > 0:
         return GRANTED_NOW if offset[0] == made else REPEATED
@@ -89,16 +92,17 @@ cdef int create(
 
 
 cdef bint is_as_requested(const hb_terms *terms, const Request *request) noexcept nogil:
-    # Whether an envelope that exists has the terms that are asked for; any seed will do where none is given.
-    cdef size_t size = sizeof(hb_terms) if request.has_seed else sizeof(hb_terms) - SEED_SIZE      # the seed is the last
+    # Return whether an envelope that exists has the terms that are asked for. Any seed will do where none is given: it
+    # is the last field, and is left out of the comparison.
+    cdef size_t size = sizeof(hb_terms) if request.has_seed else sizeof(hb_terms) - SEED_SIZE
     return memcmp(terms, &request.terms, size) == 0
 
 
 cdef int fresh_seed(unsigned char *seed) except -1:
+    # Draw 32 bytes from the operating system, as os.urandom does but at less cost. No bytes are kept for the next seed:
+    # a forked child, or a copy of the machine, would have them as well.
     cdef bytes drawn
-    # 32 bytes from the operating system: os.urandom without what that costs. No bytes are kept for the next seed: a
-    # forked child, or a copy of the machine, would have them as well.
-    if syscall(SYS_getrandom, seed, SEED_SIZE, 0) != SEED_SIZE:     # interrupted, or a kernel that has it not
+    if syscall(SYS_getrandom, seed, SEED_SIZE, 0) != SEED_SIZE:     # it was interrupted, or the kernel does not have it
         drawn = urandom(SEED_SIZE)
         memcpy(seed, <const unsigned char *>drawn, SEED_SIZE)
     return 0
@@ -110,7 +114,7 @@ cdef object get_envelope(
     Region region, Budget budget, object name, object total, object packets, object law, object min, object max,
     object concentration, object seed, object expires_at, object per_user, object hold_seconds, object max_packets
 ):
-    # Get or create an envelope of a budget, or of the engine if that is None.
+    # Get or create an envelope of a budget, or of the engine if the budget is None.
     cdef Envelope envelope
     cdef Name place
     cdef Request request
@@ -123,7 +127,7 @@ cdef object get_envelope(
     cdef bint is_lookup = total is None and packets is None
     region.check_open()
     if type(name) is not str or not text_of(<str>name, &text, &length):
-        name = object_name(name).decode()       # a str, and not a subclass of it; or what is wrong with it
+        name = object_name(name).decode()       # makes a plain str of a subclass, or says what is wrong with the name
         text_of(<str>name, &text, &length)
     if is_lookup and not (is_default_law(law) and min is ONE and max is None and concentration is THREE
                           and seed is None and expires_at is None and per_user is ONE and hold_seconds is None
@@ -165,7 +169,8 @@ cdef object create_envelopes(
     Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
     object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
 ):
-    # Create many envelopes of a budget, or of the engine if that is None. Everything is checked before any is made.
+    # Create many envelopes of a budget, or of the engine if the budget is None. All arguments are checked before any
+    # envelope is made. Returns the Status of each as a uint8 array.
     cdef Request common
     cdef BatchRequest batch
     cdef Py_buffer view
@@ -184,10 +189,10 @@ cdef object create_envelopes(
     common.has_seed = batch.seeds is not None
     statuses = np.empty(batch.count, np.uint8)
     region.check_open()     # reading the names may have run any Python
-    # Every envelope has a seed of its own from one key that the operating system has drawn for this call and nobody
-    # keeps. ChaCha20 under an unknown key cannot be told from chance, so who learns some of the seeds, which a file
+    # Every envelope has a seed of its own from one key, which the operating system has drawn for this call and nobody
+    # keeps. ChaCha20 under an unknown key cannot be told from chance, so whoever learns some of the seeds, which a file
     # keeps, cannot compute another. No two calls share a key, whatever was forked in between: nothing is kept for the
-    # next, and a child that is forked meanwhile by another thread does not have this one to go on with.
+    # next call, and a child that another thread forks meanwhile does not go on with this key.
     fresh_seed(key)
     stream_init(&stream, key, 0, 0)
     PyObject_GetBuffer(statuses, &view, PyBUF_WRITABLE)
@@ -204,14 +209,15 @@ cdef object create_envelopes(
 cdef struct Making:         # one envelope of a group
     Name name
     Request request
-    int64_t offset          # where it was found; 0: it was not there
-    hb_envelope image       # what is to be written if it was not
+    int64_t offset          # the offset where the envelope was found; 0: there was none
+    hb_envelope image       # what is to be written where there was none
 
 
 cdef int create_rows(
     Region region, Budget budget, BatchRequest batch, const Request *common, Stream *stream, uint8_t *statuses
 ) except -1 nogil:
-    # Make each envelope in order, or look at the one that there is. An exception leaves those before it made.
+    # Make each envelope in order, or look at the one that exists, and write the Status of each. An exception leaves the
+    # envelopes before it made.
     cdef Making[GROUP] group
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
@@ -230,8 +236,8 @@ cdef int create_rows(
 cdef int find_group(
     Region region, Budget budget, BatchRequest batch, Py_ssize_t base, Py_ssize_t size, Making *group
 ) except -1 nogil:
-    # Look for the envelopes base .. base + size - 1 of the batch. All names are hashed, and what they lead to is
-    # fetched, before the first is looked for.
+    # Look for the envelopes base .. base + size - 1 of the batch. All names are hashed, and the memory that they lead
+    # to is prefetched, before the first is looked for.
     cdef Message[GROUP] messages
     cdef UserKey[GROUP] keys
     cdef Name *name
@@ -257,7 +263,7 @@ cdef int find_group(
 cdef void fill_group(
     Region region, BatchRequest batch, Py_ssize_t base, Py_ssize_t size, Stream *stream, Making *group
 ) noexcept nogil:
-    # Work out the requests of a group, and the images of what was not there, each with its check.
+    # Work out the requests of a group, and the images of the envelopes that were not there, each with its check.
     cdef Message[GROUP] messages
     cdef UserKey[GROUP] checks
     cdef uint64_t now_ms = hb_now_ms()
@@ -284,13 +290,14 @@ cdef void fill_group(
 
 
 cdef int make_one(Region region, Budget budget, Making *group, Py_ssize_t place) except -1 nogil:
-    # Make one of a group, if it was not there, or look at it. Returns its Status.
+    # Make one envelope of a group if it was not there, or look at the one that exists. Returns its Status.
     cdef Making *making = &group[place]
     cdef uint64_t available
     cdef Py_ssize_t i
     cdef int status
     for i in range(place):
-        # The same name again was made just now; without another look its space would be taken twice.
+        # An earlier envelope of the group may have the same name and was made just now. Without another look, space
+        # would be taken for it twice.
         if making.offset == 0 and group[i].name.key.low == making.name.key.low:
             making.offset = child_find(region, budget, &making.name)
     if making.offset == 0:
@@ -301,7 +308,7 @@ cdef int make_one(Region region, Budget budget, Making *group, Py_ssize_t place)
 
 
 cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:
-    # The stream lasts for 2**33 seeds, which is more than a batch can have.
+    # Take the next 32 bytes of the stream. The stream lasts for 2**33 seeds, which is more than a batch can have.
     cdef unsigned int word
     cdef int i
     for i in range(SEED_SIZE // 4):
@@ -310,7 +317,7 @@ cdef inline void draw_seed(Stream *stream, unsigned char *seed) noexcept nogil:
 
 
 cdef int look_at(Region region, const Name *name, uint64_t offset, const Request *request) except -1 nogil:
-    # REPEATED if the envelope that exists is the one that is requested, else CONFLICT.
+    # Return REPEATED if the envelope that exists is the one that is requested, else CONFLICT.
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] text
     cdef const char *wrong = envelope_read(region, offset, &copy, text)

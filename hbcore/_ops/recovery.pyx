@@ -1,8 +1,8 @@
-"""Putting a file right after a reboot: no worker of it is alive, and nobody else can have it open meanwhile.
+"""The recovery of a file after a reboot: no worker of it is alive, and nobody else can have it open meanwhile.
 
-What was in dead hands is decided by the index as it was found; then free_map and index are made anew from the slots,
-which are the truth. Each step may be repeated from its beginning: whoever dies in here is followed by another who does
-all of it again, and the boot id is written last (``opening.pyx``).
+The index as it was found decides what becomes of slots in dead hands; then free map and index are made anew from the
+slots, which are the truth. Each step may be repeated from its beginning: if a process dies in here, the next one does
+all of it again, because the boot id is written last (``opening.pyx``).
 """
 from libc.stdint cimport uint64_t
 
@@ -45,7 +45,7 @@ def recover(Region region):
             try:
                 envelope = envelope_at(region, offset, "")
             except CorruptFileError:
-                pass        # whoever asks for it is told
+                pass        # whoever asks for this envelope is told that it is damaged
             else:
                 with nogil:
                     recover_deck(&envelope.deck, region)
@@ -55,9 +55,10 @@ def recover(Region region):
 
 
 cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
+    # Decide every slot, then make free map and index anew.
     cdef Index *index = &deck.ledger.index
     each_slot(deck, region, decide)
-    # From here on the index is not needed any more: no slot is in anybody's hands.
+    # From here on the old index is not needed any more: no slot is in anybody's hands.
     clear(region, deck.ledger.free_map.levels[0],
           <uint64_t>(index.tables[0] - deck.ledger.free_map.levels[0]) + 2 * index.word_count)
     hb_store_relaxed(deck.ledger.free_map.cleared_count, hb_load_relaxed(deck.ledger.free_map.open_count))
@@ -68,7 +69,7 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
 
 
 cdef void each_slot(Deck *deck, Region region, slot_function work) noexcept nogil:
-    # Every slot that was ever written; what its stratum's word says is not asked.
+    # Do the work for every slot that was ever written, whatever its stratum's word says.
     cdef uint64_t base = <char *>deck.ledger.slots - region.base
     cdef uint64_t end = base + deck.ledger.slot_count * sizeof(hb_slot)
     cdef uint64_t data_end, packet
@@ -80,7 +81,8 @@ cdef void each_slot(Deck *deck, Region region, slot_function work) noexcept nogi
 
 
 cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
-    # A HELD slot that the index names is a claim, another is not; what was being released is released.
+    # Decide what becomes of a slot: a HELD slot that the index names is a claim, and another is not; a slot that was
+    # being released is released.
     cdef hb_slot *slot = &deck.ledger.slots[packet]
     cdef uint64_t state = hb_load_relaxed(&slot.state)
     cdef uint64_t *stratum
@@ -90,23 +92,24 @@ cdef void decide(Deck *deck, uint64_t packet) noexcept nogil:
         ledger_reclaim(&deck.ledger, packet)
         state = hb_load_relaxed(&slot.state)
         if slot_kind(state) == HELD or slot_kind(state) == RELEASING:
-            # The index is damaged and cannot tell. Nobody was answered, or the release was decided.
+            # The index is damaged and cannot decide it. The slot may become free: nobody was answered, or the release
+            # was decided.
             hb_cas(&slot.state, state, slot_state(FREE, state, 0))
     if slot_kind(state) == GRANTED and deck.first.terms.hold_ms != 0:
-        # Nobody knows how long the machine was off: the claim has its whole time again.
+        # Nobody knows how long the machine was off, so the claim has its whole time to be settled again.
         now_ms = (hb_boot_ms() + deck.clock_offset_ms) & ((<uint64_t>1 << 42) - 1)
         hb_store_relaxed(&slot.state, slot_state(GRANTED, state, now_ms))
     if slot_kind(state) == GRANTED or slot_kind(state) == SETTLED:
         tranche = tranche_of(deck, packet)
         if tranche == NULL:
-            return      # damage, that an audit finds
+            return      # damage, which an audit finds
         stratum = &tranche.strata[stratum_of(&tranche.terms, place_in(tranche, packet))]
         if hb_load_relaxed(stratum) != STRATUM_OPEN:
-            hb_store_relaxed(stratum, STRATUM_OPEN)     # it was, or nothing could have been claimed of it
+            hb_store_relaxed(stratum, STRATUM_OPEN)     # it was open, or nothing could have been claimed of it
 
 
 cdef void enter(Deck *deck, uint64_t packet) noexcept nogil:
-    # Into the index.
+    # Enter a claim into the new index.
     cdef Index *index = &deck.ledger.index
     cdef int kind = slot_kind(hb_load_relaxed(&deck.ledger.slots[packet].state))
     cdef uint64_t at, _step
@@ -123,7 +126,7 @@ cdef void enter(Deck *deck, uint64_t packet) noexcept nogil:
 
 
 cdef void clear(Region region, uint64_t *words, uint64_t count) noexcept nogil:
-    # Only what was ever written, and is not zero yet.
+    # Set words to 0, but write only to those that were ever written and are not 0 yet.
     cdef uint64_t base = <char *>words - region.base
     cdef uint64_t end = base + 8 * count
     cdef uint64_t data_end, i

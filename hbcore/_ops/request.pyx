@@ -1,7 +1,8 @@
-"""What is asked for: one envelope (a ``Request``), or many (a ``BatchRequest``), read from what Python gives.
+"""Requests: one envelope (a ``Request``) or many (a ``BatchRequest``) that are to be made, read from Python arguments.
 
-What is plain (an ``int``, a ``str``, an array) is read here, without a call of Python code. Everything else, and every
-error, is left to ``terms.py`` and ``batch_request.py``, which the reference uses as well: nothing here says what is wrong.
+Arguments that are plain (an ``int``, a ``str``, an array) are read here, without a call of Python code. Everything
+else, and every error, is left to ``terms.py`` and ``batch_request.py``, which the reference uses as well: nothing here
+says what is wrong.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -33,7 +34,8 @@ cdef int64_t HOLD_LIMIT = _HOLD_LIMIT_SECONDS
 # ---- one ------------------------------------------------------------------------------------------------------------
 
 cdef bint text_of(str name, const unsigned char **text, uint64_t *length) except -1:
-    # The UTF-8 form of a name, which the str keeps for as long as it lives. False: it cannot be one.
+    # Point at the UTF-8 form of a name, which the str keeps for as long as it lives. Returns False if it cannot be a
+    # name.
     cdef Py_ssize_t size
     try:
         text[0] = <const unsigned char *>PyUnicode_AsUTF8AndSize(name, &size)
@@ -48,7 +50,7 @@ cdef bint is_default_law(object law) noexcept:
 
 
 cdef inline bint plain_integer(object value, uint64_t *out) except -1:
-    # Whether it is an int of 1 .. 2**63 - 1, and which.
+    # Return whether a value is an int of 1 .. 2**63 - 1, and write it to *out if so.
     cdef long long number
     if type(value) is not int or hb_read_integer(value, &number) != 0:
         return False
@@ -57,7 +59,8 @@ cdef inline bint plain_integer(object value, uint64_t *out) except -1:
 
 
 cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, uint64_t *out) except -1:
-    # Seconds, less than `limit` (or just that, rounded up), as milliseconds; None is 0.
+    # Read a plain number of seconds below `limit` as milliseconds; None is 0. A float is rounded down, or up, and may
+    # then come to just the limit. Returns False if the value is not plain or not in range.
     cdef double seconds
     cdef uint64_t number
     out[0] = 0
@@ -77,6 +80,7 @@ cdef inline bint plain_seconds(object value, int64_t limit, bint is_rounded_up, 
 
 
 cdef inline bint has_room(const Request *request) noexcept nogil:
+    # Return whether max_packets is in range.
     return request.terms.packets <= request.terms.max_packets < PACKET_LIMIT
 
 
@@ -84,7 +88,7 @@ cdef bint plain_request(
     object total, object packets, object law, object min, object max, object concentration, object seed,
     object expires_at, object per_user, object hold_seconds, object max_packets, Request *request
 ) except -1:
-    # Read terms that are plain and sound. False: something is neither, or maybe not.
+    # Read terms that are plain and sound. Returns False if something is not plain or not sound, or may not be.
     cdef hb_terms *terms = &request.terms
     cdef uint64_t number = 0
     if not (plain_integer(total, &terms.total) and plain_integer(packets, &terms.packets)
@@ -123,7 +127,7 @@ cdef bint plain_request(
 
 
 cdef int request_from(object checked, Request *request) except -1:
-    # checked: hbcore.terms.Terms
+    # Read terms that were checked. checked: hbcore.terms.Terms.
     request.has_seed = checked.seed is not None
     return terms_read(&request.terms, checked)
 
@@ -138,7 +142,7 @@ cdef object request_as_terms(const Request *request):
 @cython.auto_pickle(False)
 @cython.no_gc
 cdef class BatchRequest:
-    """The envelopes of one batch; what it points to lives as long as it does."""
+    """The envelopes of one batch; the memory that it points to lives as long as the batch does."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.copies)
@@ -149,6 +153,7 @@ cdef class BatchRequest:
 
 
 cdef void *memory_for(Py_ssize_t count, size_t size) except NULL:
+    # Return memory for `count` elements of `size` bytes each, never NULL.
     cdef void *memory = PyMem_RawMalloc(<size_t>count * size + 1)
     if memory == NULL:
         raise MemoryError(f"no memory for a batch of {count} envelopes")
@@ -156,7 +161,8 @@ cdef void *memory_for(Py_ssize_t count, size_t size) except NULL:
 
 
 cdef bint plain_names(object names, BatchRequest batch) except -1:
-    # Read the names of a list, a tuple or an array of fixed-width strings. False: they are not that, or not names.
+    # Read the names of a list, a tuple or an array of fixed-width strings. Returns False if they are not that, or not
+    # names.
     cdef uint64_t length
     cdef Py_ssize_t i
     if type(names) is np.ndarray and names.ndim == 1 and names.dtype.kind == "U":
@@ -164,10 +170,10 @@ cdef bint plain_names(object names, BatchRequest batch) except -1:
             return True
         try:
             batch.names = tuple(names.tolist())
-        except (SystemError, ValueError):       # NumPy's words for a character beyond the last of Unicode
+        except (SystemError, ValueError):       # what NumPy raises for a character beyond the last of Unicode
             return False
     elif type(names) is list or type(names) is tuple:
-        batch.names = tuple(names)      # which nobody can change
+        batch.names = tuple(names)      # a copy that nobody can change
     else:
         return False
     place_for(batch, len(batch.names))
@@ -180,7 +186,8 @@ cdef bint plain_names(object names, BatchRequest batch) except -1:
 
 
 cdef int place_for(BatchRequest batch, Py_ssize_t count) except -1:
-    PyMem_RawFree(batch.texts)      # of another try
+    # Make place for the texts and lengths of `count` names.
+    PyMem_RawFree(batch.texts)      # an earlier try may have left some
     PyMem_RawFree(batch.lengths)
     batch.texts = NULL
     batch.lengths = NULL
@@ -191,7 +198,8 @@ cdef int place_for(BatchRequest batch, Py_ssize_t count) except -1:
 
 
 cdef bint ascii_names(object names, BatchRequest batch) except -1:
-    # Copy the characters of an array, of 4 bytes each, without making a str of any. False: not all of them are ASCII.
+    # Copy the characters of an array, of 4 bytes each, without making a str of any. Returns False if not all of them
+    # are ASCII.
     cdef Py_buffer view
     cdef Py_ssize_t width = names.dtype.itemsize // 4
     cdef bint is_ascii
@@ -208,7 +216,8 @@ cdef bint ascii_names(object names, BatchRequest batch) except -1:
 
 
 cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, BatchRequest batch) noexcept nogil:
-    # A name ends at its first NUL; one with more after that cannot be a name, nor an empty one.
+    # Copy the names and note where each begins and how long it is. A name ends at its first NUL. Returns False if one
+    # has characters after that, is empty or is not ASCII.
     cdef unsigned char *out = batch.copies
     cdef uint32_t all_bits, character
     cdef Py_ssize_t i, j, length
@@ -233,8 +242,8 @@ cdef bint copy_ascii(const uint32_t *characters, Py_ssize_t width, BatchRequest 
 
 
 cdef bint plain_integers(object values, Py_ssize_t count, int64_t *out) except -1:
-    # Read `count` integers from an int that stands for all, an array, or a list or tuple of int. Whether they are in
-    # range is looked at later. False: something is not plain.
+    # Read `count` integers from an int that stands for all, an array, or a list or tuple of int. The caller checks
+    # their range. Returns False if something is not plain.
     cdef Py_buffer view
     cdef uint64_t number
     cdef Py_ssize_t i
@@ -245,7 +254,7 @@ cdef bint plain_integers(object values, Py_ssize_t count, int64_t *out) except -
     if type(values) is np.ndarray:
         if values.dtype.kind not in "iu" or values.shape != (count,):
             return False
-        # What is beyond 2**63 becomes negative, and is found to be out of range.
+        # An integer of 2**63 or more becomes negative, and is found to be out of range.
         values = np.ascontiguousarray(values.astype(np.int64))
         PyObject_GetBuffer(values, &view, PyBUF_SIMPLE)
         memcpy(out, view.buf, <size_t>count * sizeof(int64_t))
@@ -264,7 +273,7 @@ cdef bint plain_integers(object values, Py_ssize_t count, int64_t *out) except -
 
 
 cdef bytes plain_seeds(object seeds, Py_ssize_t count):
-    # The seeds one after another, or None.
+    # Return the seeds one after another, or None if they are not plain.
     if type(seeds) is np.ndarray:
         if seeds.dtype != np.uint8 or seeds.shape != (count, SEED_SIZE):
             return None
@@ -281,7 +290,7 @@ cdef bytes plain_seeds(object seeds, Py_ssize_t count):
 
 
 cdef BatchRequest plain_batch_request(object names, object totals, object packets, object seeds, const Request *common):
-    # Read a batch that is plain, and sound with the terms that all have in common; None if it is not.
+    # Read a batch that is plain, and sound with the terms that all have in common. Returns None if it is not.
     cdef BatchRequest batch = BatchRequest.__new__(BatchRequest)
     cdef Request request = common[0]
     cdef Py_ssize_t i

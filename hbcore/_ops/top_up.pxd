@@ -1,4 +1,4 @@
-# Topping up a live envelope.
+# Top-ups of live envelopes, and the finishing of all top-ups that a death has cut short.
 from libc.stdint cimport uint64_t
 
 from hbcore._file.region cimport Region

@@ -1,17 +1,18 @@
-"""Topping up a live envelope: more money in more packets, while others claim.
+"""Top-ups of a live envelope: more money in more packets, while others claim.
 
-A tranche comes about in these steps, and a death leaves it between two of them:
+A tranche is made in these steps, and a death leaves it between two of them:
 
-1. An extent in phase MAKING with its terms. It is nobody's if its maker dies.
-2. Where the envelope belongs to a budget, that budget holds the money (``account.pyx``). This decides it: anyone can go
-   on from here, because the hold says where the tranche is.
-3. It is appended: one CAS makes the last ``following`` of the chain of tranches nonzero. Where there is no budget, this
-   decides it.
-4. Its slots are opened (``free_map.pyx``).
+1. Its terms are written into an extent in phase MAKING. The extent is nobody's if its maker dies.
+2. Where the envelope belongs to a budget, that budget holds the money (``account.pyx``). This decides the top-up:
+   anyone can go on from here, because the hold says where the tranche is.
+3. The tranche is appended: one CAS makes the last ``following`` of the chain of tranches nonzero. Where there is no
+   budget, this decides the top-up.
+4. The slots of the tranche are opened (``free_map.pyx``).
 
-The next call with the same key, a sweep and an audit finish what they find, and a claim that finds nothing free the
-fourth step. A tranche that has no room once it is funded, because another was faster, never will have: the chain only
-grows. So whoever meets it can see that it is refused, and gives its money back; its key keeps this outcome for ever.
+The next call with the same key, a sweep and an audit finish whatever they find undone; a claim that finds nothing free
+finishes the fourth step. If two top-ups race for the last room, the loser's tranche may be funded and have no room. It
+never will have any, because the chain only grows. So every process that meets it can see that it is refused, and
+returns its money to the budget; a retry under its key gets the same refusal for ever.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
@@ -44,14 +45,14 @@ from hbcore.terms import check_room, check_same_top_up, top_up_terms
 
 
 cdef enum:
-    # append
+    # the answers of append
     REFUSED = 0
     APPENDED = 1
-    WAS_APPENDED = 2
+    WAS_APPENDED = 2        # it was in the chain already
 
 
 cdef object envelope_top_up(Envelope envelope, object key, object amount, object packets, object seed):
-    # Implements Envelope.top_up.
+    # Implement Envelope.top_up.
     cdef UserKey hash
     cdef Tranche *tranche
     cdef int status = REPEATED
@@ -78,7 +79,8 @@ cdef object envelope_top_up(Envelope envelope, object key, object amount, object
 
 
 cdef UserKey tranche_key(Envelope envelope, const UserKey *key):
-    # A name space of its own: under another key than all holds, and with the envelope in it.
+    # Return the key of a top-up's hold in the budget. It lies in a name space of its own: hashed under another key than
+    # all holds, together with the envelope.
     cdef unsigned char[32] message
     cdef UserKey out
     memcpy(message, b"part:   ", 8)
@@ -93,6 +95,7 @@ cdef int raise_damaged(Envelope envelope) except -1:
 
 
 cdef int step(Envelope envelope, Tranche **tranche) except -1:
+    # Go on to the next tranche, or to NULL after the last one.
     cdef int answer = tranche_step(envelope.deck.attach, envelope.deck.owner, tranche)
     if answer != 0:
         envelope.raise_for(answer)
@@ -100,9 +103,9 @@ cdef int step(Envelope envelope, Tranche **tranche) except -1:
 
 
 cdef Tranche *find_tranche(Envelope envelope, const UserKey *key, object shown, object terms) except? NULL:
-    # The tranche of that key, also one that its budget has funded and a death has kept from it; NULL if there is none. One
-    # that was funded and refused is what check_room says, now as then, and a conflict with any other.
-    # shown: the key as the caller knows it.
+    # Return the tranche of that key, or NULL if there is none. A tranche that the budget has funded, and that a death
+    # has kept from the envelope, is finished first. If it was funded and refused, raise what check_room says, now as
+    # then, or ConflictError if that one had other terms. shown: the key as the caller knows it.
     cdef Tranche *tranche = &envelope.deck.first
     cdef Standing standing
     cdef bint is_funded = False
@@ -123,7 +126,7 @@ cdef Tranche *find_tranche(Envelope envelope, const UserKey *key, object shown, 
 
 
 cdef object refused_terms(Envelope envelope, uint64_t offset, object terms):
-    # Of a tranche that was checked before.
+    # Return the terms of a tranche that was refused. finish_tranche has checked its record before.
     cdef hb_tranche *record = <hb_tranche *>(envelope.region.base + offset)
     return terms._replace(total=record.total, packets=record.packets, seed=record.seed[:32])
 
@@ -131,7 +134,8 @@ cdef object refused_terms(Envelope envelope, uint64_t offset, object terms):
 # ---- making ---------------------------------------------------------------------------------------------------------
 
 cdef int make_tranche(Envelope envelope, const UserKey *key, object shown, object terms) except -1:
-    # Returns GRANTED_NOW, REPEATED, INSUFFICIENT or CLOSED.
+    # Make a tranche of that key, which was not there when it was looked for. Returns GRANTED_NOW, REPEATED,
+    # INSUFFICIENT or CLOSED.
     cdef Budget budget = envelope.budget
     cdef uint64_t amount = terms.total
     cdef Standing standing
@@ -143,24 +147,26 @@ cdef int make_tranche(Envelope envelope, const UserKey *key, object shown, objec
     try:
         check_appended(envelope, terms)
     except ValueError:
-        # What has taken the room since the first look may be the same top-up, by another call; so above.
+        # The tranche that has taken the room since the first look may be the same top-up, made by another call. The
+        # same holds for a closed envelope above.
         if find_tranche(envelope, key, shown, terms) == NULL:
             raise
         return REPEATED
     if budget is None:
         return append_new(envelope, write_tranche(envelope, key, terms), key, shown, terms)
-    # Refused, it takes no space, if that can be seen at once.
+    # If it can be seen at once that the budget must refuse, take no space.
     available = account_available(&budget.account, &is_closed)
     if is_closed or available < amount:
         if find_tranche(envelope, key, shown, terms) != NULL:
-            return REPEATED     # what has taken the money is the same top-up, by another call
+            return REPEATED     # the same top-up, made by another call, has taken the money
         return CLOSED if is_closed else INSUFFICIENT
     offset = write_tranche(envelope, key, terms)
     standing.announced = 0
     try:
         answer = budget.put(key, FUNDING, offset, amount, &standing)
     except BaseException:
-        # Once it was requested, it may be funded by now, or never: somebody who needs the space will find out.
+        # Once the request is announced, the tranche may be funded by now, or never be: a process that needs the space
+        # will find out.
         if standing.announced == 0:
             retire_extent(envelope.region, offset)
         raise
@@ -174,8 +180,8 @@ cdef int make_tranche(Envelope envelope, const UserKey *key, object shown, objec
 
 
 cdef int check_appended(Envelope envelope, object terms) except -1:
-    # Whether there is room after the tranches that have been appended: before anything is made, so that a refusal leaves
-    # nothing behind.
+    # Raise ValueError if there is no room after the tranches that have been appended. This is asked before anything is
+    # made, so that a refusal leaves nothing behind.
     cdef Tranche *tranche = &envelope.deck.first
     cdef uint64_t total = 0, packets = 0, count = 0
     while tranche != NULL:
@@ -188,7 +194,7 @@ cdef int check_appended(Envelope envelope, object terms) except -1:
 
 
 cdef uint64_t write_tranche(Envelope envelope, const UserKey *key, object checked) except 0:
-    # A MAKING extent with all that a tranche is, in its first HB_PREFACE bytes.
+    # Make an extent in phase MAKING and write all that a tranche is to its first HB_PREFACE bytes. Returns its offset.
     cdef Region region = envelope.region
     cdef Terms terms
     cdef hb_tranche *record
@@ -212,13 +218,13 @@ cdef uint64_t write_tranche(Envelope envelope, const UserKey *key, object checke
 # ---- appending and opening ------------------------------------------------------------------------------------------
 
 cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, object shown, object terms) except -1:
-    # Of an envelope without a budget: GRANTED_NOW, or REPEATED if another call with that key was faster. Raises what
-    # check_room says if there is no room any more.
+    # Append a new tranche to an envelope without a budget. Returns GRANTED_NOW, or REPEATED if another call with that
+    # key was faster. Raises what check_room says if there is no room any more.
     cdef int answer
     try:
         answer = append(envelope, offset, key, terms.total, terms.packets)
     except BaseException:
-        retire_extent(envelope.region, offset)      # it is not in the chain: the append itself raises nothing
+        retire_extent(envelope.region, offset)      # it is not in the chain: nothing is raised after the CAS
         raise
     if answer != REFUSED:
         publish_extent(envelope.region, offset)
@@ -232,12 +238,12 @@ cdef int append_new(Envelope envelope, uint64_t offset, const UserKey *key, obje
 cdef int append(
     Envelope envelope, uint64_t offset, const UserKey *key, uint64_t total, uint64_t packets
 ) except -1:
-    # Put the tranche at `offset` at the end of the chain, if it is not in there. It is REFUSED if another of its key is,
-    # or if there is no room for it: what comes before the end of the chain never changes, so it was not either at the
-    # moment of the CAS that would put it there.
+    # Put the tranche at `offset` at the end of the chain, if it is not in the chain yet. It is REFUSED if another of
+    # its key is there, or if there is no room for it. The chain before its end never changes, so what was seen of it
+    # on the way still holds at the moment of the CAS that puts the tranche there.
     cdef Tranche *tranche = &envelope.deck.first
     cdef uint64_t following, sum = 0
-    while True:     # each turn passes one tranche, or somebody else has appended one
+    while True:     # each turn passes one tranche, or another process has appended one
         following = hb_load_acquire(tranche.following)
         if following == offset:
             return WAS_APPENDED
@@ -245,14 +251,14 @@ cdef int append(
             if (packets > envelope.deck.first.terms.max_packets - tranche.start - tranche.terms.packets
                     or sum + tranche.terms.total + total >= <uint64_t>TOTAL_LIMIT or tranche.number >= TOP_UP_LIMIT):
                 return REFUSED
-            # Release: whoever reads the offset sees all of the tranche.
+            # Release: a thread that reads the offset sees all of the tranche.
             if hb_cas(tranche.following, 0, offset):
                 return APPENDED
             continue
         sum += tranche.terms.total
         step(envelope, &tranche)
         if tranche == NULL:
-            raise_damaged(envelope)     # what was appended is gone again
+            raise_damaged(envelope)     # a tranche that was appended is gone again
         if tranche.key.low == key.low and tranche.key.high == key.high:
             return REFUSED
 
@@ -260,8 +266,8 @@ cdef int append(
 def finish_tranche(Region region not None, uint64_t offset):
     """Append and open a tranche that a budget has funded, or give its money back if there is no room for it.
 
-    Any number may do this at once, and again. One that is in the chain already is left to ``finish_tranches``: a closed
-    envelope of many tranches is not counted anew for each of them.
+    Any number of threads and processes may do this at once, and again. A tranche that is in the chain already is left
+    to ``finish_tranches``, so that a closed envelope of many tranches is not counted anew for each of them.
     """
     cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef Envelope envelope
@@ -281,7 +287,7 @@ def finish_tranche(Region region not None, uint64_t offset):
 
 
 def finish_tranches(Envelope envelope not None):
-    """Open all tranches of an envelope; what was appended after a close is refunded."""
+    """Open all tranches of an envelope, and refund those that were appended after a close."""
     cdef int answer
     if hb_load_acquire(envelope.deck.first.following) == 0:
         return
@@ -294,7 +300,7 @@ def finish_tranches(Envelope envelope not None):
 
 
 cdef int finish_top_ups(BudgetBase budget) except -1:
-    # Let sub-budgets and envelopes have what this budget has granted to them and a death has kept from them.
+    # Let sub-budgets and envelopes have the top-ups that this budget has paid and a death has kept from them.
     cdef hb_top_up *record
     cdef BudgetBase child
     cdef Standing standing
@@ -317,13 +323,13 @@ cdef int finish_top_ups(BudgetBase budget) except -1:
 
 
 cdef bint is_appended(Region region, uint64_t offset) except -1:
-    # For the directory: whether the tranche at `offset` is in the chain of its envelope.
+    # Return whether the tranche at `offset` is in the chain of its envelope. The directory asks this.
     cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef hb_envelope *envelope
     cdef uint64_t *place
     cdef uint64_t following, _turn
     if record == NULL or not record_is_sound(region, &record.extent, TRANCHE_TERMS, NULL, 0):
-        return False        # half made, or damaged
+        return False        # the record is half made, or damaged
     envelope = <hb_envelope *>region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     if envelope == NULL:
         return False

@@ -25,7 +25,7 @@ cdef class Budget(BudgetBase):
 
 cdef object as_key(error)
 
-# Engine.envelope and Engine.create_many, with the region and the budget that they are for.
+# The functions behind Engine.envelope and Engine.create_many, with the region and the budget that they are for.
 ctypedef object (*get_function)(
     Region region, Budget budget, object name, object total, object packets, object law, object min, object max,
     object concentration, object seed, object expires_at, object per_user, object hold_seconds, object max_packets
@@ -34,7 +34,7 @@ ctypedef object (*create_function)(
     Region region, Budget budget, object names, object totals, object packets, object law, object min, object max,
     object concentration, object seeds, object expires_at, object per_user, object hold_seconds, object max_packets
 )
-# What was spent of the envelope at an offset.
+# Returns what was settled of the envelope at an offset, in minor units.
 ctypedef uint64_t (*settled_function)(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF
 
 cdef void budget_set_envelopes(get_function get, create_function create) noexcept

@@ -48,7 +48,7 @@ class Hold:
 
     @property
     def settled(self) -> int:
-        """Tranche of the amount that was spent, in minor units; 0 unless the hold was settled.
+        """Part of the amount that was spent, in minor units; 0 unless the hold was settled.
 
         Examples:
             >>> gala = engine.budget("gala", total=300_000)

@@ -1,8 +1,8 @@
 """Budgets: money that can be reserved, and the tree that budgets and envelopes make of it.
 
-The public classes ``Hold`` and ``Budget``: check and convert the Python arguments, then ``account.pyx``. A budget is a
-``BudgetBase``, which supplies its account with levels and reads all of it; how money comes to what is below a budget, and
-back, is in ``funding.pyx``.
+The public classes ``Hold`` and ``Budget`` check and convert the Python arguments and then call ``account.pyx``. A
+budget is a ``BudgetBase``, which supplies its account with levels and reads all of it; how money comes to what is below
+a budget, and back, is in ``funding.pyx``.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -40,9 +40,9 @@ from hbcore.types import HOLD_DTYPE, HOLD_SNAPSHOT_DTYPE, BudgetStats, State, St
 from hbcore.terms import amount_list, check_same_total, index, integer, object_name
 
 cdef enum:
-    ALL_OF_IT = -1              # to account_finish, as an unsigned number
+    ALL_OF_IT = -1              # tells account_finish to spend the whole amount; passed as an unsigned number
 
-cdef struct HoldRow:            # hbcore.HOLD_DTYPE
+cdef struct HoldRow:            # one record of hbcore.HOLD_DTYPE
     uint8_t status
     int64_t amount
 
@@ -96,7 +96,7 @@ cdef class Hold:
 
     @property
     def settled(self):
-        """Tranche of the amount that was spent, in minor units; 0 unless the hold was settled.
+        """Part of the amount that was spent, in minor units; 0 unless the hold was settled.
 
         Examples:
             >>> gala = engine.budget("gala", total=300_000)
@@ -148,8 +148,9 @@ cdef inline Hold hold_of(int status, const Standing *standing):
 
 
 cdef inline Hold filled(Hold hold, int status, const Standing *standing):
-    # standing: of a hold that was granted. Who is told GRANTED is told of that moment, whatever others who knew the key
-    # have done since: a hold that was granted and is released already would be an answer of no moment.
+    # Fill in the answer about a hold that was granted; `standing` is the hold's. A caller that is told GRANTED is told
+    # of that moment, whatever others who know the key have done since: an answer that says both granted and already
+    # released would be true at no moment.
     cdef int kind = GRANTED if status == GRANTED_NOW else hold_kind(standing.state)
     hold.status_code = status
     hold._amount = <int64_t>standing.amount
@@ -159,7 +160,7 @@ cdef inline Hold filled(Hold hold, int status, const Standing *standing):
 
 
 cdef inline uint64_t amount_of(object amount, int least) except? 0:
-    # What a hold may be of; of an int that is one, without a comparison of Python objects.
+    # Return an amount that a hold may have. A plain int in range is read without a comparison of Python objects.
     cdef long long number
     if type(amount) is int and hb_read_integer(amount, &number) == 0 and least <= number < TOTAL_LIMIT:
         return <uint64_t>number
@@ -167,7 +168,7 @@ cdef inline uint64_t amount_of(object amount, int least) except? 0:
 
 
 cdef inline int key_of(Region region, object key, UserKey *out) except -1:
-    # A key may be what a user may be.
+    # Hash a key. A key may be whatever a user may be.
     if usual_integer_key(&region.key, key, out):
         return 0
     try:
@@ -178,7 +179,7 @@ cdef inline int key_of(Region region, object key, UserKey *out) except -1:
 
 
 cdef object as_key(error):
-    # An error about a user, said of a key.
+    # Return an error about a user with its text changed to speak of a key.
     text = str(error)
     for said, meant in (("users[", "keys["), ("users must", "keys must"), ("the masked users", "the masked keys"),
                         ("(users.", "(keys."), ("sequence of users", "sequence of keys"), ("user ", "key ")):
@@ -248,11 +249,11 @@ cdef class Budget(BudgetBase):
         cdef int answer
         cdef Hold hold
         key_of(self.region, key, &hash)
-        # A third of the time is one look at a cold cache line; so all else is done meanwhile.
+        # A third of the time goes into one look at a cold cache line, so everything else is done while it is fetched.
         account_prefetch(&self.account, &hash)
         wanted = amount_of(amount, 1)
         hold = Hold.__new__(Hold)
-        worker_of(self.region)      # what is not plain may have run any Python, a close of the engine included
+        worker_of(self.region)      # arguments that are not plain may have run any Python, even a close of the engine
         answer = self.put(&hash, PENDING, wanted, wanted, &standing)
         if answer == INSUFFICIENT:
             return REFUSED
@@ -310,7 +311,7 @@ cdef class Budget(BudgetBase):
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
                                           <HoldRow *>view.buf, &done, &standing)
                 if answer != 0:
-                    ask.turns = 0       # a batch is long: meanwhile others may have made more than one request can need
+                    ask.turns = 0   # a batch is long, and meanwhile others may have made more than one request can need
                     self.supply(answer, &ask)
         finally:
             PyBuffer_Release(&amount_view)
@@ -410,6 +411,7 @@ cdef class Budget(BudgetBase):
         return hold_of(REPEATED, &standing)
 
     cdef int finish(self, const UserKey *key, int kind, uint64_t spent, Standing *standing) except -1:
+        # Settle or release a hold, as `kind` says. Returns GRANTED_NOW, REPEATED, EXCESSIVE or NOT_FOUND.
         cdef Supply ask = self.first_ask()
         cdef int answer
         standing.announced = 0
@@ -448,7 +450,7 @@ cdef class Budget(BudgetBase):
         self.region.check_open()
         self.count(&sums)
         while <uint64_t>count >= limit:
-            # Others may reserve meanwhile: with room to spare, and again with more if that was not enough.
+            # Others may reserve meanwhile, so there is room to spare; if it was not enough, try again with more.
             limit = 2 * max(sums.count, <uint64_t>count) + 64
             rows = np.zeros(limit, HOLD_SNAPSHOT_DTYPE)
             PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
@@ -555,7 +557,7 @@ cdef class Budget(BudgetBase):
         self.region.check_writable()
         hash = top_up_key(self, &hash)
         if self.look_up(&hash, &standing) == NOT_FOUND:
-            # Granted by the parent already, by a call that died?
+            # The parent may have granted it already, to a call that died.
             answer = NOT_FOUND if self.parent is None else self.parent.look_up(&hash, &standing)
             account_available(&self.account, &is_closed)
             if is_closed and answer == NOT_FOUND:
@@ -569,7 +571,7 @@ cdef class Budget(BudgetBase):
                     return REFUSED if answer == INSUFFICIENT else REFUSED_CLOSED
                 self.parent.look_up(&hash, &standing)
             if self.parent is not None:
-                # What the parent has granted is what is added, also by an earlier call that died.
+                # What the parent has granted is what is added, also if an earlier call asked for it and died.
                 if standing.amount != added:
                     raise ConflictError(top_up_conflict(self, key, standing.amount, added))
             answer = NOT_FOUND
@@ -577,7 +579,8 @@ cdef class Budget(BudgetBase):
                 answer = self.put(&hash, ADDING, added, added, &standing)
             finally:
                 if self.parent is None and (answer == REPEATED or answer == NOT_FOUND and standing.announced == 0):
-                    hb_fetch_add_relaxed(self.pledged, -added)      # made and pledged by another call, or not made
+                    # The top-up was made and pledged by another call, or was not made: take this call's pledge back.
+                    hb_fetch_add_relaxed(self.pledged, -added)
             refund_upwards(self)
         else:
             answer = REPEATED
@@ -626,7 +629,7 @@ cdef class Budget(BudgetBase):
         return bool(is_closed)
 
     cdef uint64_t own_total(self, const Sums *sums, uint64_t available, bint is_closed) noexcept:
-        # What of all its money was not given back to the parent.
+        # Return what the budget was made with and topped up by, less what it has given back to the parent.
         return self.base_total + sums.added - (available if is_closed and self.parent is not None else 0)
 
     def stats(self):
@@ -648,8 +651,8 @@ cdef class Budget(BudgetBase):
         cdef uint64_t left, available, total, settled
         cdef bint is_closed
         self.region.check_open()
-        # What is settled only grows, so read before what is available it is never too much. Money that was added
-        # between the two is seen by looking once more; if that is not enough, the file is damaged.
+        # What is settled only grows, so if it is read before what is available, it is never too much. Money that was
+        # added between the two readings is seen by counting once more; if that is not enough, the file is damaged.
         self.count(&sums)
         settled = sums.settled
         for offset in self.children():
@@ -704,11 +707,11 @@ cdef class Budget(BudgetBase):
 
 
 def figures_of(Budget budget not None):
-    """Return what a budget itself holds, without what is below it.
+    """Return the figures of a budget itself, without what is below it.
 
     Returns:
-        Its number of holds, what of them was spent, what is available, its total, and whether it is closed: read in
-        this order, so that what is spent or available is never more than the total but for money that was added
+        Its number of holds, what was spent of them, what is available, its total, and whether it is closed. They are
+        read in this order, so what is spent and available is never more than the total, except where money was added
         meanwhile.
     """
     cdef Sums sums
@@ -726,11 +729,13 @@ def names_of(Budget budget):
 
 
 cdef object amounts_of(object amounts, Py_ssize_t count):
-    # As an int64 array of `count` elements (of stride 0 if there is one for all), each of them checked.
+    # Return amounts as an int64 array of `count` elements, each of them checked; its stride is 0 if there is one amount
+    # for all.
     if index(amounts) is not None:
         return np.broadcast_to(np.int64(integer("amounts", amounts, 1, TOTAL_LIMIT - 1)), (count,))
     if type(amounts) is np.ndarray and amounts.dtype.kind in "iu" and amounts.shape == (count,):
-        # Checked is what will be used: another thread may write to theirs. What is beyond 2**63 becomes negative.
+        # The copy is checked and used, because another thread may write to the caller's array. An amount of 2**63 or
+        # more becomes negative.
         copy = amounts.astype(np.int64)
         if count == 0 or 1 <= copy.min() and copy.max() < TOTAL_LIMIT:
             return copy
@@ -741,8 +746,8 @@ cdef int reserve_rows(
     Account *account, const Batch *batch, Py_ssize_t count, const int64_t *amounts, Py_ssize_t stride, HoldRow *rows,
     Py_ssize_t *done, Standing *standing
 ) noexcept nogil:
-    # Reserve for keys done .. count - 1 in order. Returns 0, or what is to be done before the rest; `standing` keeps
-    # what the key that could not be finished has come to.
+    # Reserve for keys done .. count - 1 in order. Returns 0, or the answer of the account that says what must be
+    # supplied before the rest; `standing` keeps how far the key that could not be finished has come.
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
     cdef Py_ssize_t i, size
@@ -773,16 +778,17 @@ cdef int reserve_rows(
 # ---- making and finding ---------------------------------------------------------------------------------------------
 
 cdef Budget budget_at(Region region, uint64_t offset):
+    # Return the handle of the budget at an offset.
     return <Budget>budget_base_from(Budget, region, offset, 0)
 
 
 cdef Budget parent_of(Region region, uint64_t offset):
-    # The budget of a child whose extent says so; None for a child of the engine.
+    # Return the budget at the offset that a child's extent names as its parent; None for a child of the engine.
     return None if offset == 0 else budget_at(region, offset)
 
 
 def budget_get(Region region not None, Budget parent, name, total):
-    """Get or create a budget below ``parent``, or below the engine if that is None."""
+    """Get or create a budget below ``parent``, or below the engine if ``parent`` is None."""
     cdef Budget budget = None
     cdef hb_budget *shared
     cdef int64_t offset
@@ -792,7 +798,7 @@ def budget_get(Region region not None, Budget parent, name, total):
     cdef uint64_t wanted = 0
     region.check_open()
     encoded = object_name(name)
-    name = encoded.decode()     # a str, and not a subclass of it
+    name = encoded.decode()     # a plain str, also where a subclass was given
     if total is not None:
         wanted = integer("total", total, 1, TOTAL_LIMIT - 1)
     name_set(region, HB_KIND_BUDGET, 0 if parent is None else parent.offset, encoded, <uint64_t>len(encoded), &place)
@@ -815,7 +821,9 @@ def budget_get(Region region not None, Budget parent, name, total):
         shared.total = wanted
         shared.money[1] = wanted
         memcpy(<char *>shared + sizeof(hb_budget), <const char *>encoded, len(encoded))
-        record_seal(region, &shared.extent, BUDGET_TERMS, <const unsigned char *><const char *>encoded, <size_t>len(encoded))
+        record_seal(
+            region, &shared.extent, BUDGET_TERMS, <const unsigned char *><const char *>encoded, <size_t>len(encoded)
+        )
         offset = child_insert(region, parent, &place, <uint64_t>offset, wanted, &available)
     if offset < 0:
         raise insufficient(parent, f"budget {name!r}", wanted, <int>offset, available)
@@ -825,7 +833,7 @@ def budget_get(Region region not None, Budget parent, name, total):
     return budget
 
 
-# What lies above this module and is needed here is registered when that is imported.
+# Modules above this one register here, when they are imported, what this module needs of them.
 cdef get_function get_envelope = NULL
 cdef create_function create_envelopes = NULL
 cdef settled_function settled_within = NULL
@@ -849,14 +857,14 @@ cdef void budget_set_reopen(object function) noexcept:
 
 
 cdef uint64_t settled_below(Budget budget, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
-    # What was spent within a child. It says itself whose child it is, so links of a damaged file lead round no circle:
-    # the way up from each budget is short (budget_base_from).
+    # Return what was spent within a child. A child itself says whose child it is, so the links of a damaged file cannot
+    # lead in a circle: the way up from each budget is short (budget_base_from).
     cdef Region region = budget.region
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
     if not region.contains(offset, sizeof(hb_extent)):
         budget.raise_corrupt()
     if extent.kind == HB_KIND_TOP_UP or extent.kind == HB_KIND_TRANCHE:
-        return 0        # spent, if it was, by whom it has topped up
+        return 0        # whatever was spent of a top-up was spent in the child that it has topped up
     if extent.parent != budget.offset:
         budget.raise_corrupt()
     if extent.kind == HB_KIND_BUDGET:

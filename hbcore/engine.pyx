@@ -65,7 +65,7 @@ cdef class Engine:
     """
 
     def __cinit__(self, *_, **__):
-        self.region = Region()      # a closed one: what was never initialised only ever raises
+        self.region = Region()      # a closed one, so an engine that was never initialised only ever raises
 
     def __init__(self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False, huge_pages=False):
         self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages)
@@ -241,7 +241,7 @@ cdef class Engine:
         return [budget_at(self.region, offset) for offset, _ in self.objects(HB_KIND_BUDGET)]
 
     cdef list objects(self, uint32_t kind):
-        # The offset and the name of every object of a kind.
+        # Return the offset and the name of every object of a kind.
         cdef Region region = self.region
         cdef uint64_t offset = 0
         cdef uint64_t state
@@ -256,7 +256,7 @@ cdef class Engine:
                 if extent_phase(state) != HB_PHASE_MAKING:
                     step = CHAIN_BROKEN
                     break
-                publish_extent(region, offset)      # its maker is about to do this, or has died
+                publish_extent(region, offset)      # its maker is about to do this, or has died before it
                 is_made = True
             if is_made and (<hb_extent *>(region.base + offset)).kind == kind:
                 raw = extent_name(region, offset)
@@ -403,11 +403,11 @@ cdef class Engine:
 
 
 def survey(Engine engine not None):
-    """List all budgets and then all envelopes, the damaged ones too, for a process that only looks.
+    """Return all budgets and then all envelopes, the damaged ones too, for a process that only looks.
 
     Returns:
-        A tuple for each: its offset, that of its budget (0: none), whether it is a budget, its name, its handle (None
-        if it is damaged), and what is wrong with it (None if nothing is).
+        A list with a tuple for each: its offset, the offset of its budget (0: none), whether it is a budget, its name,
+        its handle (None if it is damaged), and what is wrong with it (None if nothing is).
     """
     cdef Region region = engine.region
     cdef uint64_t offset
@@ -425,18 +425,20 @@ def survey(Engine engine not None):
 
 
 cdef Region reopen(path, engine_id, what, readonly):
-    # The region of a file that something was pickled from: what this process has open, or opened anew.
+    # Return the region of a file that something was pickled from: one that this process has open, or the file opened
+    # anew.
     cdef Region region = open_regions.get((path, engine_id, bool(readonly)))
-    # One that was opened before its file was put right after a reboot goes without the index: anew, it may have it.
+    # A region that was opened before its file was put right after a reboot does without the index. Opened anew, it may
+    # have the index.
     if region is None or region.is_closed or region.is_stale:
         region = open_region(path, None, 0o600, None, recover, readonly, create=False)
-        if region.engine_id() != engine_id:     # another file stands there by now
+        if region.engine_id() != engine_id:     # another file stands at the path by now
             raise ConflictError(f"{path!r} is another engine than the one that {what} was pickled from")
     return region
 
 
 def reopen_budget(path, engine_id, names, readonly=False):
-    """Find a budget of a file again, for pickle; ``names`` lead from the root to it."""
+    """Find a budget of a file again, for pickle; ``names`` are those of the budgets from the root to it."""
     budget = None
     region = reopen(path, engine_id, f"budget {'/'.join(names)!r}", readonly)
     for name in names:

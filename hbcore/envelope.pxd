@@ -23,7 +23,7 @@ cdef class Envelope:
     cdef uint64_t offset
     cdef readonly str name
     cdef readonly Budget budget
-    cdef UserKey funding_key        # under which the budget holds this envelope's money
+    cdef UserKey funding_key        # the key under which the budget holds this envelope's money
     cdef object __weakref__
 
     cdef uint64_t checked_nth(self, object nth) except? 0xFFFFFFFFFFFFFFFF
@@ -49,7 +49,7 @@ cdef Envelope envelope_from(
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF
 cdef object envelope_terms_of(Envelope envelope)
 
-# Envelope.top_up, whose steps need claims and money together.
+# The function behind Envelope.top_up, whose steps need claims and money together.
 ctypedef object (*top_up_function)(Envelope envelope, object key, object amount, object packets, object seed)
 
 cdef void envelope_set_top_up(top_up_function function) noexcept

@@ -1,7 +1,7 @@
 """Envelopes: a fixed sum split at random into a fixed number of packets, and the claims of them.
 
-The public classes ``Claim`` and ``Envelope``: check and convert the Python arguments, then a pointer and a count, then
-``packets.pyx``.
+The public classes ``Claim`` and ``Envelope`` check and convert the Python arguments to a pointer and a count, and then
+call ``packets.pyx``.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -117,12 +117,13 @@ cdef class Claim:
 
 
 cdef object FIRST = 0               # the default of nth
-cdef Region NO_REGION = Region()    # closed for ever: of an Envelope that Envelope.__new__ alone has made
+cdef Region NO_REGION = Region()    # closed for ever; an Envelope that only Envelope.__new__ has made has this region
 cdef Claim SOLD_OUT_CLAIM = Claim(SOLD_OUT, 0, -1)
 cdef Claim CLOSED_CLAIM = Claim(CLOSED, 0, -1)
 
 
 cdef inline int key_of(Envelope envelope, object user, object nth, UserKey *out) except -1:
+    # Hash a user, with the number of its packet if that is not the first.
     user_key(&envelope.region.key, user, out)
     if nth is not FIRST:
         nth_key(&envelope.region.key, envelope.checked_nth(nth), out)
@@ -208,7 +209,7 @@ cdef class Envelope:
         cdef int status
         key_of(self, user, nth, &key)
         worker = worker_of(self.region)
-        deck_prefetch(&self.deck, &key)    # half of the time is that one look, so the clock is read meanwhile
+        deck_prefetch(&self.deck, &key)    # half of the time goes into that one look, so the clock is read meanwhile
         status = deck_claim(&self.deck, worker, &key, hb_now_ms(), &found)
         if status == GRANTED_NOW:
             return self.answer(status, &found)
@@ -252,7 +253,8 @@ cdef class Envelope:
         rows = np.empty(batch.count, CLAIM_DTYPE)
         PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         try:
-            # Not before: reading the users may have run any Python, a fork or a close of the engine included.
+            # Ask for the worker only now: reading the users may have run any Python, a fork or a close of the engine
+            # included.
             worker = worker_of(self.region)
             with nogil:
                 answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>view.buf)
@@ -381,7 +383,7 @@ cdef class Envelope:
         count = <int64_t>(counts.granted + counts.settled)
         limit = 0
         while <int64_t>limit <= count and limit < self.deck.first.terms.max_packets:
-            # Others may claim meanwhile: with room to spare, and again with more if that was not enough.
+            # Others may claim meanwhile, so there is room to spare; if it was not enough, try again with more.
             limit = min(2 * <uint64_t>count + 1024, self.deck.first.terms.max_packets)
             rows = np.zeros(limit, SNAPSHOT_DTYPE)
             PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
@@ -453,8 +455,9 @@ cdef class Envelope:
         return self.end(worker_of(self.region))
 
     cdef uint64_t end(self, uint64_t worker) except? 0xFFFFFFFFFFFFFFFF:
-        # Close it and let the budget have what was refunded: returns how much. What is refunded while it is counted
-        # changes the number of late refunds, and is counted by who meets that: passed_on tells of none that is not.
+        # Close the envelope, credit the budget with what was refunded, and return how much that was. A refund that is
+        # made while the slots are counted changes the number of late refunds, and the process that meets that change
+        # counts it. So passed_on never includes a refund that was not credited.
         cdef uint64_t late = hb_load_acquire(self.deck.ledger.late_refunds) + 1
         cdef Counts counts
         with nogil:
@@ -505,14 +508,15 @@ cdef class Envelope:
         return self.deck.first.terms.expires_at_ms != 0 and hb_now_ms() >= self.deck.first.terms.expires_at_ms
 
     cdef bint finish_closing(self) except -1:
-        # Close it if its time is over, and go on where a death has stopped a closer: whether it is closed now.
+        # Close the envelope if it has expired, and go on where a death has stopped a closer. Returns whether it is
+        # closed now.
         if not self.is_over():
             return False
         self.close()
         return True
 
     cdef int end_if_due(self) except -1:
-        # Close it when its time is over, so that what nobody claimed is refunded.
+        # Close the envelope if it has expired, so that what nobody claimed is refunded.
         if hb_load_acquire(self.deck.ledger.closed) != 0:
             self.pass_on()
         elif self.has_expired():
@@ -520,9 +524,9 @@ cdef class Envelope:
         return 0
 
     cdef int pass_on(self) except -1:
-        # Refund to the budget what went back after the closing, and what a closer has died over. A death before this
-        # leaves it to the next of these calls, to a close, a sweep or an audit: what is refunded is counted from the
-        # slots. O(touched packets).
+        # Refund to the budget what went back after the closing, and what a closer did not refund because it died. If a
+        # process dies before this, the next such call, a close, a sweep or an audit does it: the refunds are counted
+        # from the slots. O(touched packets).
         if self.budget is None or hb_load_acquire(self.deck.ledger.closed) == 0:
             return 0
         if hb_load_acquire(&self.deck.shared.passed_on) != hb_load_acquire(self.deck.ledger.late_refunds) + 1:
@@ -569,7 +573,7 @@ cdef class Envelope:
         return hash(self.identity())
 
     cdef tuple identity(self):
-        # The engine id alone would not tell a file from its copy.
+        # Return what two equal handles have in common. The engine id alone would not tell a file from its copy.
         return self.region.engine_id(), self.region.path, self.offset
 
     def __repr__(self):
@@ -589,7 +593,7 @@ cdef class Envelope:
 # ---- finding --------------------------------------------------------------------------------------------------------
 
 cdef uint64_t settled_within(Region region, uint64_t offset) except? 0xFFFFFFFFFFFFFFFF:
-    # What was settled of the envelope at an offset, for the statistics of its budget.
+    # Return what was settled of the envelope at an offset, for the statistics of its budget.
     raw = extent_name(region, offset)
     name = f"at byte {offset}" if raw is None else raw.decode(errors="backslashreplace")
     return envelope_at(region, offset, name).stats().amounts.settled
@@ -598,8 +602,8 @@ budget_set_settled(settled_within)
 
 
 cdef uint64_t envelope_sweep(Envelope envelope) except? 0xFFFFFFFFFFFFFFFF:
-    # Close it if its time is over, give back claims that have expired, and refund what a death has kept back. Returns
-    # how many things it has ended.
+    # Close the envelope if it has expired, give back claims that have lapsed, and refund what a death has kept back.
+    # Returns how many things were ended.
     cdef uint64_t count, worker
     cdef bint was_open = hb_load_acquire(envelope.deck.ledger.closed) == 0
     worker = worker_of(envelope.region)
@@ -613,18 +617,19 @@ cdef object envelope_terms_of(Envelope envelope):
 
 
 cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
-    # Of Deck.attach. Once for a tranche and a handle, so that the GIL does no harm.
+    # Implements Deck.attach. Runs once per tranche and handle, so taking the GIL is cheap enough.
     cdef Envelope envelope = <Envelope>owner
     cdef uint64_t offset = hb_load_acquire(tranche.following)
     cdef hb_tranche *shared = <hb_tranche *>envelope.region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
     cdef Terms *first = &envelope.deck.first.terms
     cdef hb_tranche copy
     cdef Tranche *next
-    # Racing top-ups may exceed the limit by a few; a chain that is longer leads round in a circle.
+    # Racing top-ups may exceed the limit by a few; a chain longer than twice the limit leads round in a circle.
     if shared == NULL or tranche.number > 2 * TOP_UP_LIMIT:
         return CORRUPT
     memcpy(&copy, shared, sizeof(hb_tranche))
-    if (not record_is_sound(envelope.region, &copy.extent, TRANCHE_TERMS, NULL, 0) or copy.extent.parent != envelope.offset
+    if (not record_is_sound(envelope.region, &copy.extent, TRANCHE_TERMS, NULL, 0)
+            or copy.extent.parent != envelope.offset
             or copy.packets > envelope.deck.first.terms.max_packets - tranche.start - tranche.terms.packets):
         return CORRUPT
     next = <Tranche *>malloc(sizeof(Tranche))
@@ -654,8 +659,8 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
 cdef const char *envelope_read(
     Region region, uint64_t offset, hb_envelope *copy, unsigned char *name
 ) noexcept nogil:
-    # The envelope whose extent is at an offset that was read from the mapping: everything that is used later is copied
-    # and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
+    # Read the envelope whose extent is at an offset that was read from the mapping. Everything that is used later is
+    # copied and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     cdef uint64_t size
     if shared == NULL:
@@ -680,7 +685,8 @@ cdef object raise_damaged(Region region, str name, const char *wrong):
 
 
 cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budget=None):
-    # The handle of the envelope at an offset. budget: that of it, if it is known; otherwise it is found.
+    # Return the handle of the envelope at an offset. budget: the envelope's budget if it is known; otherwise it is
+    # found here.
     cdef hb_envelope copy
     cdef unsigned char[NAME_LIMIT] copied_name
     cdef Name place
@@ -700,7 +706,7 @@ cdef Envelope envelope_at(Region region, uint64_t offset, str name, Budget budge
 cdef Envelope envelope_from(
     Region region, uint64_t offset, str name, Budget budget, const Name *place, const hb_terms *terms
 ):
-    # The handle of an envelope whose terms are known: read and checked, or just made.
+    # Return the handle of an envelope whose terms are known: they were read and checked, or the envelope was just made.
     cdef Envelope envelope = Envelope.__new__(Envelope)
     envelope.deck.first.terms.given = terms[0]
     tranche_prepare(&envelope.deck.first)
@@ -722,7 +728,7 @@ cdef Envelope envelope_from(
 
 # ---- what lies above ------------------------------------------------------------------------------------------------
 
-# It is registered when the module that has it is imported.
+# Modules above this one register these when they are imported.
 cdef top_up_function top_up_envelope = NULL
 cdef object reopen_envelope = None
 

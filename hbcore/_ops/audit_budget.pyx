@@ -211,8 +211,8 @@ cdef int audit_tranches(Envelope envelope) except -1:
             )
         if standing.value != 0:     # once a tranche is appended, its money comes back only through its envelope
             raise AuditError(
-                f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {tranche.number} of envelope "
-                f"{envelope.name!r}, whose packets are there"
+              f"budget {envelope.budget.name!r} has got back {standing.value} for top-up {tranche.number} of envelope "
+              f"{envelope.name!r}, whose packets are there"
             )
 
 

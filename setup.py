@@ -15,8 +15,9 @@ if not sys.platform.startswith("linux"):
 
 FLAGS = ["-O3", "-fno-strict-aliasing"]
 if platform.machine() == "x86_64":
-    # Every x86-64 processor but the first has them: a compare-and-swap of 16 bytes, and a prefetch that takes a cache
-    # line away from other cores, without which the compare-and-swap that follows would have to.
+    # Every x86-64 processor but the first ones has these two instructions: a compare-and-swap of 16 bytes, and a
+    # prefetch that takes a cache line away from other cores, which the compare-and-swap that follows would otherwise
+    # have to do.
     FLAGS += ["-mcx16", "-mprfchw"]
 
 setup(

@@ -381,16 +381,16 @@ class Budget(BudgetBase):
     def __hash__(self) -> int: ...
 
 def figures_of(budget: Budget) -> tuple[int, int, int, int, bool]:
-    """Return what a budget itself holds, without what is below it.
+    """Return the figures of a budget itself, without what is below it.
 
     Returns:
-        Its number of holds, what of them was spent, what is available, its total, and whether it is closed: read in
-        this order, so that what is spent or available is never more than the total but for money that was added
-        meanwhile.
+        Its number of holds, what was spent of them, what is available, its total, and whether it is closed. They are
+        read in this order, so what is spent and what is available are together never more than the total, except where
+        money was added meanwhile.
     """
 
 def names_of(budget: Budget) -> tuple[str, ...]:
     """Return the names from the root to a budget."""
 
 def budget_get(region: Region, parent: Budget | None, name: str, total: int | None) -> Budget:
-    """Get or create a budget below ``parent``, or below the engine if that is None."""
+    """Get or create a budget below ``parent``, or below the engine if ``parent`` is None."""

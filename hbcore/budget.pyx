@@ -711,8 +711,8 @@ def figures_of(Budget budget not None):
 
     Returns:
         Its number of holds, what was spent of them, what is available, its total, and whether it is closed. They are
-        read in this order, so what is spent and available is never more than the total, except where money was added
-        meanwhile.
+        read in this order, so what is spent and what is available are together never more than the total, except where
+        money was added meanwhile.
     """
     cdef Sums sums
     cdef bint is_closed

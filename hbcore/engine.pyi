@@ -315,15 +315,15 @@ class Engine:
     ) -> None: ...
 
 def survey(engine: Engine) -> list[tuple[int, int, bool, str, Budget | Envelope | None, str | None]]:
-    """List all budgets and then all envelopes, the damaged ones too, for a process that only looks.
+    """Return all budgets and then all envelopes, the damaged ones too, for a process that only looks.
 
     Returns:
-        A tuple for each: its offset, that of its budget (0: none), whether it is a budget, its name, its handle (None
-        if it is damaged), and what is wrong with it (None if nothing is).
+        A list with a tuple for each: its offset, the offset of its budget (0: none), whether it is a budget, its name,
+        its handle (None if it is damaged), and what is wrong with it (None if nothing is).
     """
 
 def reopen_budget(path: str, engine_id: bytes, names: Sequence[str], readonly: bool = False) -> Budget:
-    """Find a budget of a file again, for pickle; ``names`` lead from the root to it."""
+    """Find a budget of a file again, for pickle; ``names`` are those of the budgets from the root to it."""
 
 def reopen_envelope(path: str, engine_id: bytes, names: Sequence[str], readonly: bool = False) -> Envelope:
     """Find an envelope of a file again, for pickle; ``names`` are those of its budgets from the root, then its own."""

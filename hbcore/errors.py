@@ -1,7 +1,7 @@
 """The exceptions of hbcore.
 
-Expected outcomes (sold out, repeated, insufficient) are values, never exceptions. What is raised is
-misuse or damage; every message names the value that was wrong and what would be right.
+Expected outcomes (sold out, repeated, insufficient) are values, never exceptions. Exceptions are raised for misuse and
+damage; every message names the value that was wrong and what would be right.
 """
 
 

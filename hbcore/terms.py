@@ -1,4 +1,4 @@
-"""The terms of an envelope: every argument checked, named in its error, and put in one canonical form.
+"""The terms of an envelope: every argument is checked, named in its error, and put in one canonical form.
 
 The native core and the reference both begin here, so that they refuse the same things in the same words.
 """
@@ -133,7 +133,7 @@ class Terms(NamedTuple):
 
 
 def index(value: object) -> int | None:
-    """Return ``value`` as an int, or None if it is none. A bool is none, and so is an array of one integer."""
+    """Return ``value`` as an int, or None if it is no integer. A bool is none, and an array of one integer is none."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
     try:
@@ -143,15 +143,15 @@ def index(value: object) -> int | None:
 
 
 def shown(number: int) -> str:
-    """Return a number for an error message: Python refuses to print one of more than 4,300 digits."""
+    """Return a number for an error message. A very large one is described: Python prints no more than 4,300 digits."""
     return str(number) if number.bit_length() <= 256 else f"an integer of {number.bit_length()} bits"
 
 
 def described(value: object) -> str:
     """Return a value of a wrong type and that type for an error message.
 
-    Long text, long bytes and a large container are told by their type alone: a seed or a key that came in the place of
-    another argument is in no message.
+    Long text, long bytes and a large container are described by their type alone, so that no message shows a seed or a
+    key that was passed in the place of another argument.
     """
     text = repr(value)
     if isinstance(value, MAYBE_SECRET) and len(text) > HIDING_LENGTH:
@@ -173,7 +173,7 @@ def array_list(users: Any, word: str = "user") -> list[object]:
     """Return the elements of a one-dimensional NumPy array as Python objects, or name the one that cannot be one."""
     try:
         return users.tolist()  # type: ignore[no-any-return]
-    except (SystemError, ValueError):  # NumPy's words for a character beyond the last of Unicode
+    except (SystemError, ValueError):  # what NumPy raises for a character beyond the last of Unicode
         for position in range(len(users)):
             try:
                 users[position : position + 1].tolist()
@@ -221,7 +221,7 @@ def exact_bytes(name: str, value: object, size: int) -> bytes:
     """Return ``value`` if it is ``size`` bytes."""
     if not isinstance(value, bytes):
         raise TypeError(f"{name} must be {size} bytes or None, not {type(value).__name__}")
-    plain = bytes.__getitem__(value, slice(None))  # of a subclass too, whatever it has made of len() and bytes()
+    plain = bytes.__getitem__(value, slice(None))  # the bytes of a subclass too, whatever it made of len() and bytes()
     if len(plain) != size:
         raise ValueError(f"{name} must be {size} bytes, not {len(plain)}")
     return plain
@@ -243,7 +243,7 @@ def file_path(path: object) -> str:
 
 
 def file_mode(mode: object) -> int:
-    """Return the permissions of a new file; its owner must be able to read and write it."""
+    """Return the permissions of a new file, or raise ValueError where its owner could not read and write it."""
     bits = integer("mode", mode, 0, 0o777)
     if bits & OWNER_MODE != OWNER_MODE:
         raise ValueError(f"mode must let the owner read and write (at least 0o600), not 0o{bits:o}")
@@ -283,7 +283,7 @@ def expiry_ms(expires_at: object) -> int:
 
 
 def hold_ms(hold_seconds: object) -> int:
-    """Return a duration in seconds as milliseconds, rounded up: nothing expires early. None is 0, for ever."""
+    """Return a duration in seconds as milliseconds, rounded up so that nothing lapses early. None is 0: for ever."""
     if hold_seconds is None:
         return 0
     seconds = hold_seconds if isinstance(hold_seconds, float) else index(hold_seconds)
@@ -355,7 +355,7 @@ def envelope_terms(
 def top_up_terms(first: Terms, amount: object, packets: object, seed: object) -> Terms:
     """Check the parameters of a top-up of an envelope; return the terms of what it adds.
 
-    A ``max`` that is no less than the envelope's total bounds nothing, here neither.
+    A ``max`` that is no less than the envelope's first total bounds nothing here either.
     """
     units = integer("amount", amount, 1, TOTAL_LIMIT - 1)
     highest = first.max if first.max < first.total else None
@@ -366,7 +366,7 @@ def top_up_terms(first: Terms, amount: object, packets: object, seed: object) ->
 
 
 def check_room(name: str, first: Terms, parts: int, total: int, present: int, added: Terms) -> None:
-    """Raise ValueError if an envelope of so many parts, units and packets cannot be topped up."""
+    """Raise ValueError if an envelope of so many tranches (``parts``), units and packets has no room for more."""
     if present + added.packets > first.max_packets:
         raise ValueError(
             f"packets must be at most {first.max_packets - present}, not {added.packets}: envelope {name!r} has "
@@ -381,7 +381,7 @@ def check_room(name: str, first: Terms, parts: int, total: int, present: int, ad
 
 
 def check_same_top_up(name: str, key: object, existing: Terms, wanted: Terms) -> None:
-    """Raise ConflictError if a key has topped up an envelope by something else."""
+    """Raise ConflictError if a key has topped up an envelope by another amount, number of packets or seed."""
     what = f"top-up {key!r} of envelope {name!r} was {existing.total} in {existing.packets} packets"
     if (existing.total, existing.packets) != (wanted.total, wanted.packets):
         raise ConflictError(f"{what}, not {wanted.total} in {wanted.packets}")
@@ -403,7 +403,7 @@ LOOKUP = {
 
 
 def check_lookup(*values: object) -> None:
-    """Refuse terms of an envelope that is only looked up by its name: they would silently count for nothing."""
+    """Refuse terms of an envelope that is only looked up by its name: they would silently have no effect."""
     for (name, default), value in zip(LOOKUP.items(), values):  # noqa: B905
         if value is not default and not (type(value) is type(default) and value == default):
             raise TypeError(

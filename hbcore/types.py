@@ -189,11 +189,11 @@ SNAPSHOT_DTYPE = np.dtype(
 
 HOLD_DTYPE = np.dtype([("status", "u1"), ("amount", "i8")], align=True)
 """One answer of ``reserve_many``: ``status`` is a ``Status``; ``amount`` is what the key was granted with, also where
-that is another than was asked for (CONFLICT) and whatever has become of it, and 0 without a hold."""
+another amount was asked for (CONFLICT) and whatever became of the hold since, and 0 without a hold."""
 
 HOLD_SNAPSHOT_DTYPE = np.dtype(
     [("key", "V16"), ("amount", "i8"), ("settled", "i8"), ("state", "u1"), ("granted_at", "M8[ms]")],
     align=True,
 )
 """One hold of ``Budget.holds()``: ``key`` is the keyed hash (``Engine.user_hash``), ``amount`` what was reserved,
-``settled`` what of it was spent, ``state`` a ``State``, ``granted_at`` UTC."""
+``settled`` the part of it that was spent, ``state`` a ``State``, ``granted_at`` UTC."""

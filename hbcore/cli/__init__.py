@@ -1,4 +1,4 @@
-"""The command ``hbcore``: one room a command, and what they share. It needs the extra ``cli``."""
+"""The command ``hbcore``: one module for each command, and what they share. It needs the extra ``cli``."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Reading an arrival log: who came, in order, from a text, CSV or JSON-lines file.
+"""Arrival logs: the users who came, in order, read from a text, CSV or JSON-lines file.
 
 A log decides who gets money, so nothing in it is guessed or skipped: the first line that does not name exactly one
 user ends the reading with a ``BadLine`` that says where, what is wrong and what would be right.
@@ -24,14 +24,14 @@ Arrival = tuple[int, str | int]
 
 
 class BadLine(Exception):
-    """A line of a log that does not name one user; reads as FILE:LINE: what is wrong."""
+    """A line of a log does not name exactly one user; the text is FILE:LINE: what is wrong."""
 
     def __init__(self, name: str, number: int, problem: str) -> None:
         super().__init__(f"{name}:{number}: {problem}")
 
 
 class Lines:
-    """The lines of a log, decoded and with their ending, and where in it the reader is."""
+    """The lines of a log, decoded and with their endings, and how far the reader has come."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.stream = stream
@@ -56,12 +56,12 @@ class Lines:
                 raise self.bad(
                     f"byte {place} is 0x{byte:02x}, which is not UTF-8 there: save the log as UTF-8"
                 ) from None
-            # A mark at the very start tells the encoding; left in, it would make the first user somebody else.
+            # A byte order mark at the very start tells the encoding; left in, it would make the first user another one.
             yield line.removeprefix(BYTE_ORDER_MARK) if self.number == 1 else line
 
 
 def quoted(value: object) -> str:
-    """Return a value for an error message: what is not printable escaped, and cut short."""
+    """Return a value for an error message, with what is not printable escaped, and cut short."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= QUOTE_WIDTH else text[: QUOTE_WIDTH - 1] + "…"
 
@@ -86,14 +86,14 @@ def checked_user(lines: Lines, user: object, number: int) -> str | int:
 
 
 def text_arrivals(lines: Lines) -> Iterator[Arrival]:
-    """Read one user a line. Only the line ending is taken off: spaces belong to the user."""
+    """Read one user from each line. Only the line ending is taken off: spaces belong to the user."""
     for line in lines:
         user = line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
         yield lines.number, checked_user(lines, user, lines.number)
 
 
 def csv_arrivals(lines: Lines, column: str) -> Iterator[Arrival]:
-    """Read the users of one column of a CSV with a header. A record may span lines; its first one is its number."""
+    """Read the users of one column of a CSV with a header. A record may span lines; its number is that of the first."""
     reader = csv.reader(lines, strict=True)
     first, header, index = 1, None, 0
     while True:
@@ -117,7 +117,7 @@ def csv_arrivals(lines: Lines, column: str) -> Iterator[Arrival]:
 
 
 def column_index(lines: Lines, header: list[str], column: str) -> int:
-    """Return which field of a CSV is the user."""
+    """Return the index of the field of a CSV that is the user."""
     if header.count(column) == 1:
         return header.index(column)
     if column in header:
@@ -129,7 +129,7 @@ def column_index(lines: Lines, header: list[str], column: str) -> int:
 
 
 def json_arrivals(lines: Lines, column: str) -> Iterator[Arrival]:
-    """Read the users of one key of JSON lines; an integer there is an integer user."""
+    """Read the users from one key of JSON lines; an integer there is an integer user."""
     for line in lines:
         try:
             row = json.loads(line, object_pairs_hook=unambiguous)
@@ -147,7 +147,7 @@ def json_arrivals(lines: Lines, column: str) -> Iterator[Arrival]:
 
 
 def unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the pairs of a JSON object as a dict; a key that is there twice could name two users."""
+    """Return the pairs of a JSON object as a dict; refuse a key that occurs twice, which could name two users."""
     row = dict(pairs)
     if len(row) != len(pairs):
         raise ValueError("a key occurs twice")

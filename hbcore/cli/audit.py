@@ -1,8 +1,8 @@
 """``hbcore audit``: the proof of conservation for a file, and what its budgets and envelopes hold.
 
-The proof is the engine's own audit, whole. The file is opened for writing where that is allowed, so that what dead
-workers have left is finished or given back before it is counted; where it is not, it is read only, and the report says
-so. A file that is not there is not made.
+The proof is the whole of the engine's own audit. The file is opened for writing where that is allowed, so that what
+dead workers have left is finished or given back before it is counted; where it is not allowed, the file is only read,
+and the report says so. A file that does not exist is not made.
 """
 
 import argparse
@@ -69,7 +69,7 @@ exit status:
 
 @dataclass(frozen=True)
 class Proof:
-    """All that an audit has found; ``readonly_because``: why the file was only read, None if it was not.
+    """All that an audit has found; ``readonly_because`` says why the file was only read, or is None if it was not.
 
     ``report`` and ``after``, a look at the envelopes right after the audit, are None if ``failure`` says what is wrong.
     """
@@ -89,7 +89,7 @@ class Proof:
 
 
 def to_write(path: str, key: bytes | None, info: EngineInfo) -> hbcore.Engine | str:
-    """Open the file that ``info`` is of for writing, or say why that cannot be."""
+    """Open the file that ``info`` describes for writing, or say why that cannot be."""
     if key is None and not info.keeps_key:
         return "its owner keeps the key, see --key-file"
     try:
@@ -126,7 +126,7 @@ def audited(engine: hbcore.Engine, console: Console | None) -> AuditReport:
 
 
 def at_work(info: EngineInfo) -> frozenset[tuple[int, int, bool]]:
-    """Return the workers of an engine but for this process."""
+    """Return the workers of an engine without this process."""
     entries = info.workers
     return frozenset((entry.number, entry.epoch, entry.is_alive) for entry in entries if entry.pid != os.getpid())
 
@@ -134,7 +134,7 @@ def at_work(info: EngineInfo) -> frozenset[tuple[int, int, bool]]:
 def check_agreement(report: AuditReport, after: Inspection) -> None:
     """Raise AuditError if the budgets and the envelopes, counted one by one, are not what the audit has counted.
 
-    Refunds are left out: those that a dead closer has left to do are none yet for the audit.
+    Refunds are left out: the audit does not count those that a dead closer has left undone.
     """
     counts, amounts = sum_of(entry.counts for entry in after.entries), sum_of(entry.amounts for entry in after.entries)
     money, below = money_of(after.trees), [budget for budget in after.budgets if len(budget.path) > 1]

@@ -1,7 +1,7 @@
-"""The check of a rain from outside: every answer against every other, and against what the seed foretells.
+"""The check of a rain from outside: every answer is compared with every other, and with what the seed foretells.
 
-It uses nothing of the engine that gave the answers, neither its counters nor its audit; only the amounts that the seed
-foretells come from ``hbcore.split``, the pure function that anyone can recompute.
+The check uses nothing of the engine that gave the answers, neither its counters nor its audit. Only the amounts that
+the seed foretells come from ``hbcore.split``, a pure function that anyone can recompute.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hbcore.terms import Terms
 from hbcore.types import Status
 
 Spans = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
-"""For rows of the log: the process of each, when it was sent, and a time by which it was answered."""
+"""Returns for rows of the log the process of each, when it was sent, and a time by which it was answered."""
 
 
 def check_form(terms: Terms, answers: NDArray[np.void]) -> Check:
@@ -39,7 +39,7 @@ def check_once(key: str, title: str, numbers: NDArray[np.int64], limit: int, hol
 
 
 def check_repeated(again: NDArray[np.void], answers: NDArray[np.void], first: NDArray[np.int64]) -> Check:
-    """Check that whoever came again was told what the request was told that got the packet; ``first`` is its row."""
+    """Check that users who came again were told the same as by the request that got the packet, in row ``first``."""
     told = answers[first]
     wrong = (first < 0) | (told["packet"] != again["packet"]) | (told["amount"] != again["amount"])
     detail = f"{len(again):,} came again and were told their first packet"
@@ -49,11 +49,12 @@ def check_repeated(again: NDArray[np.void], answers: NDArray[np.void], first: ND
 
 
 def check_sold_out(turned_away: NDArray[np.int64], held: NDArray[np.int64], spans: Spans, packets_left: int) -> Check:
-    """Check that nobody was sent away while a packet was free, nor with a packet in hand.
+    """Check that no user was sent away while a packet was free, or while holding a packet.
 
-    ``turned_away`` are the rows that were told SOLD_OUT, ``held`` the row that granted a packet to the same user, or
-    -1. One user may get both answers, if the two requests were under way at the same time: whoever asks while the
-    other request has the last packet in hand, but not yet granted, finds nothing free, and nobody waits for anybody.
+    ``turned_away`` are the rows that were told SOLD_OUT; ``held`` is for each the row that granted a packet to the same
+    user, or -1. One user may get both answers if the two requests were under way at the same time: a request that asks
+    while the other has the last packet in hand, but not yet granted, finds nothing free, and no request waits for
+    another.
     """
     title = "sold out means sold out"
     if len(turned_away) and packets_left:

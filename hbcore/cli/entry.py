@@ -1,7 +1,7 @@
 """The command line: ``hbcore rain``, ``replay``, ``inspect`` and ``audit``.
 
-This room hands the arguments to their command, and turns every expected failure into one line on standard error and an
-exit status. Each command has a room of its own, which checks the arguments before anything is created.
+This module hands the arguments to their command, and turns every expected failure into one line on standard error and
+an exit status. Each command has a module of its own, which checks the arguments before anything is created.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return failure(program, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read the report has gone. Python would complain again when it flushes at exit.
+        # The process that read the report has gone. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNUSABLE
     except WorkerError as error:

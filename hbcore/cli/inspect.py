@@ -1,8 +1,8 @@
-"""``hbcore inspect``: what is in the file of an engine, while its workers run or after they have died.
+"""``hbcore inspect``: the contents of the file of an engine, while its workers run or after they have died.
 
-The file is opened for reading only: nothing is written to it, not even an entry among its workers, and nobody who works
-on it waits. What an envelope or a budget holds is counted from its slots, each slot once, so parts never sum to more
-than the total even while they move. What is found is in ``snapshot``, how the tree of budgets looks in ``tree``.
+The file is opened for reading only: nothing is written to it, not even an entry among its workers, and no process that
+works on it waits. What an envelope or a budget holds is counted from its slots, each slot once, so parts never sum to
+more than the total even while they move. The findings are read in ``snapshot``; ``tree`` draws the tree of budgets.
 """
 
 import argparse
@@ -58,7 +58,7 @@ from hbcore.types import EngineInfo, WorkerInfo
 
 WATCH_SECONDS = 1.0
 ROWS = 20
-"""So many budgets, and so many envelopes that belong to none, are shown where nobody asks for all."""
+"""Number of budgets, and of envelopes that belong to none, that are shown without ``--all``."""
 PID_COUNT = 8
 REPLACED = (
     "what stood at this path before was renamed over or removed, and is still open somewhere: its grants are not here"
@@ -101,7 +101,7 @@ exit status:
 
 @dataclass(frozen=True)
 class View:
-    """What of it people are to see."""
+    """The choice of what is shown to people."""
 
     all: bool = False
     largest: bool = False
@@ -110,7 +110,7 @@ class View:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that one look has found."""
+    """The result of one look."""
 
     info: EngineInfo
     strays: tuple[int, ...]
@@ -143,7 +143,7 @@ class Inspection:
 
     @property
     def damages(self) -> list[str]:
-        """What is wrong with what could not be read, each thing once."""
+        """The damages for which something could not be read, each once."""
         return list(dict.fromkeys(entry.damage for entry in flat(self.roots) if entry.damage is not None))
 
     @property
@@ -153,7 +153,7 @@ class Inspection:
 
     @property
     def rate(self) -> float | None:
-        """How many packets are given a second, in all envelopes together."""
+        """The number of packets given a second, in all envelopes together."""
         return rate_of(self.roots)
 
 
@@ -163,18 +163,19 @@ class Inspection:
 def strays(path: str | None) -> tuple[int, ...]:
     """Return the processes that have another file open, one that stood at ``path`` before and has no name any more.
 
-    Who renames a file over another takes it away from its workers, and neither they nor who opens the new one can see
-    that. But the old one is still among the open files of its workers, those that this user may look at.
+    Renaming a file over another takes the other away from its workers, and neither they nor a process that opens the
+    new one can see that. But the old file is still among the open files of its workers; this user may look at those of
+    some processes.
     """
     if path is None:
         return ()
-    # Who has made the file knows it by its first name (opening.pyx, create_file).
+    # The process that has made the file knows it by its first name (opening.pyx, create_file).
     old = re.compile(re.escape(path) + r"(\.new-\d+-[0-9a-f]+)? \(deleted\)")
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
             descriptors = os.listdir(f"/proc/{process}/fd")
-        except OSError:  # it has ended, or is somebody else's
+        except OSError:  # the process has ended, or belongs to another user
             continue
         if any(is_stray(f"/proc/{process}/fd/{descriptor}", old, path) for descriptor in descriptors):
             found.append(int(process))
@@ -182,18 +183,18 @@ def strays(path: str | None) -> tuple[int, ...]:
 
 
 def is_stray(link: str, old: re.Pattern[str], path: str) -> bool:
-    """Return whether an open file is an old one of ``path``; its namesake in another container is on another device."""
+    """Return whether an open file once stood at ``path``; a namesake in another container is on another device."""
     try:
         if not old.fullmatch(os.readlink(link)):
             return False
         file = os.stat(link)
         return file.st_nlink == 0 and file.st_dev == os.stat(path, follow_symlinks=False).st_dev
-    except OSError:  # closed by now; or nothing stands at the path
+    except OSError:  # the file is closed by now, or nothing stands at the path
         return False
 
 
 def checked_info(engine: hbcore.Engine) -> EngineInfo:
-    """Return the engine's info. What lies beyond the end of a truncated file must not be touched."""
+    """Return the engine's info. Raise CorruptFileError for a truncated file: nothing beyond its end may be touched."""
     info = engine.info()
     if info.size < info.used:
         raise CorruptFileError(f"{info.path!r} was truncated: it has {info.size} bytes, and {info.used} were used")
@@ -201,7 +202,7 @@ def checked_info(engine: hbcore.Engine) -> EngineInfo:
 
 
 def look(engine: hbcore.Engine, name: str | None, view: View, last: "Inspection | None" = None) -> Inspection:
-    """Read what is in the engine, or in what has that path in it. ``last``: the look before, for the rates."""
+    """Read all of the engine, or what has that path in it. ``last`` is the look before, for the rates."""
     info = checked_info(engine)
     nodes: list[Node] = chosen(build_tree(engine), name)
     now, clock = time.time(), time.monotonic()
@@ -225,7 +226,7 @@ def watch(engine: hbcore.Engine, name: str | None, view: View) -> Iterator[Inspe
 
 
 def file_as_json(info: EngineInfo, found: Sequence[int]) -> dict[str, object]:
-    """Return the file of an engine; ``found``: its strays."""
+    """Return the file of an engine; ``found`` are its strays."""
     return {
         "path": info.path,
         "size": info.size,
@@ -253,7 +254,7 @@ def names_above(entry: AnyEntry) -> list[str] | None:
 
 
 def rate_as_json(rate: float | None) -> float | None:
-    """Return how many packets are given a second."""
+    """Return a number of packets given a second."""
     return None if rate is None else round(rate, 1)
 
 
@@ -329,12 +330,12 @@ def as_json(inspection: Inspection) -> dict[str, object]:
 
 
 def listed(pids: Sequence[int]) -> str:
-    """Return the numbers of some processes, the first few of them."""
+    """Return process numbers as text: the first few of them, and how many more there are."""
     return ", ".join(map(str, pids[:PID_COUNT])) + f" and {len(pids) - PID_COUNT} more" * (len(pids) > PID_COUNT)
 
 
 def about(info: EngineInfo, found: Sequence[int]) -> Text:
-    """Return what is to be said of an engine's file and its workers, a fact a line. ``found``: its strays."""
+    """Return the facts about an engine's file and its workers, one on each line. ``found`` are its strays."""
     crews = []
     for title, is_alive in (("alive", True), ("dead", False)):
         crew = [worker.pid for worker in info.workers if worker.is_alive == is_alive]
@@ -402,7 +403,7 @@ def entries_table(every: Sequence[Entry], entries: Sequence[Entry], page: Page, 
         return column(amounts.drawn()[i].cell(page), cells, is_number=True, worth=2)
 
     columns = [
-        # A path is cut last: its end is what tells one envelope from another.
+        # Paths are the last to be cut, because the end of a path tells one envelope from another.
         column("envelope", names, least=NAME_WIDTH if any(len(entry.path) > 1 for entry in entries) else NAME_LEAST),
         column("law", laws, worth=1),
         column("packets", packets, is_number=True, worth=5),
@@ -417,11 +418,11 @@ def entries_table(every: Sequence[Entry], entries: Sequence[Entry], page: Page, 
 
 
 def legend(inspection: Inspection, page: Page) -> Text:
-    """Say what the characters of the bars are: parts of the amount."""
+    """Return the legend of the bars: which part of the amount each character stands for."""
     text = Text("of the amount: ", style="dim")
     money, amounts = money_of(flat(inspection.roots)), sum_of(entry.amounts for entry in inspection.alone)
     parts = money.drawn() if inspection.trees else amounts.drawn()
-    # One legend for both: of an envelope what is granted is held, and what is left is available.
+    # One legend serves both: in an envelope, what is granted is held, and what is left is available.
     for part in parts if money.refunded else parts[:-1]:
         text.append(part.cell(page), style=part.style)
         text.append(f" {part.title}  ", style="dim")
@@ -495,7 +496,7 @@ def fitting_rows(inspection: Inspection, console: Console) -> int:
 
 
 def watch_on_terminal(looks: Iterator[Inspection], console: Console) -> Inspection:
-    """Redraw the terminal with each look until somebody interrupts; return the last one."""
+    """Redraw the terminal with each look until it is interrupted; return the last look."""
     last = next(looks)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
@@ -519,7 +520,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def watch_in_lines(looks: Iterator[Inspection], write: Callable[[Inspection], object]) -> Inspection:
-    """Write each look down until somebody interrupts; return the last one."""
+    """Write each look until it is interrupted; return the last look."""
     last = next(looks)
     try:
         while True:

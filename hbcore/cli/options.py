@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, how a wrong one is told, and how a result is printed."""
+"""The parts that the commands share: their arguments, the errors for wrong ones, and the printing of a result."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ keys of the JSON object (one object on standard output; amounts in minor units):
 
 
 class Found(Protocol):
-    """What a command has found out."""
+    """The result of a command."""
 
     @property
     def holds(self) -> bool:
@@ -109,7 +109,7 @@ def seed(text: str) -> bytes:
 
 
 def share(text: str) -> float:
-    """Read the share of requests that come again."""
+    """Read the share of the requests that come again."""
     try:
         value = float(text)
     except ValueError:
@@ -127,7 +127,7 @@ def add_command(
     statuses: str = EXIT_STATUS,
     keys: str = JSON_KEYS,
 ) -> Parser:
-    """Add a command with what all have in common. ``statuses`` and ``keys`` explain its exit status and its JSON."""
+    """Add a command with the options that all have. ``statuses`` and ``keys`` explain its exit status and its JSON."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -141,7 +141,7 @@ def add_command(
 
 
 def add_terms(command: Parser, packets: int) -> None:
-    """Add the options that make an envelope; None where the user said nothing."""
+    """Add the options that describe an envelope; an option that is not given is None."""
     group = command.add_argument_group("the envelope (amounts in minor units)")
     group.add_argument("--packets", type=grouped_integer, metavar="N", help=f"packets (default: {packets:,})")
     group.add_argument(
@@ -174,14 +174,14 @@ def add_key(command: Parser) -> None:
 
 
 def within(name: str, value: int, low: int, high: int) -> int:
-    """Return an argument that is within bounds."""
+    """Return an argument, or raise UsageError if it is not within its bounds."""
     if not low <= value <= high:
         raise UsageError(f"{name} must be within {low:,} .. {high:,}, not {value:,}")
     return value
 
 
 def default_total(packets: int, lowest: int, highest: int | None) -> int:
-    """Return a sum that fits the other options; a wrong one of them is named here, not blamed on this sum."""
+    """Return a total that fits the other options. If one of them is wrong, the error names it and not this total."""
     integer("packets", packets, 1, PACKET_LIMIT - 1)
     mean = max(MEAN_AMOUNT, 2 * integer("min", lowest, 1, TOTAL_LIMIT - 1))
     if highest is not None:
@@ -208,12 +208,12 @@ def terms_of(arguments: argparse.Namespace, default_packets: int) -> Terms:
 
 
 def display_console(arguments: argparse.Namespace) -> Console | None:
-    """Return where the display goes: standard error, if somebody looks at it."""
+    """Return the console for the display: standard error if that is a terminal, else None."""
     return None if arguments.json or not sys.stderr.isatty() else Console(stderr=True, markup=False, emoji=False)
 
 
 def key_of(arguments: argparse.Namespace) -> bytes | None:
-    """Return the key of --key-file. It is a secret: no error repeats it, and no argument holds it."""
+    """Return the key in --key-file. It is a secret: no error repeats it, and no argument contains it."""
     if arguments.key_file is None:
         return None
     with open(arguments.key_file, "rb") as file:
@@ -234,7 +234,7 @@ def key_of(arguments: argparse.Namespace) -> bytes | None:
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn what an engine says of a path or a key into what is wrong with an argument."""
+    """Turn an engine's error about a path or a key into an error about the argument."""
     try:
         yield
     except ValueError as error:

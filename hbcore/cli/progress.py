@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 REFRESH_SECONDS = 0.1
 
 State = Callable[[float], tuple[int, str]]
-"""Given the seconds since the bar began, tells how much is done and what to write beside the bar."""
+"""Returns, for the seconds since the bar began, how much is done and what to write beside the bar."""
 
 Draw = Callable[[bool], None]
 """Draws a bar anew: at most ten times a second, unless it is told that this is the last time."""
 
 
 class Display:
-    """A context in which bars may be drawn. Without a console it draws nothing and asks nobody anything."""
+    """A context in which bars may be drawn. Without a console it draws nothing and never asks for a bar's state."""
 
     def __init__(self, console: Console | None) -> None:
         self.progress = Progress(
@@ -29,7 +29,7 @@ class Display:
             disable=console is None,
             expand=True,
             transient=True,
-            auto_refresh=False,  # no thread that takes turns with the work; whoever works says when to look
+            auto_refresh=False,  # no thread takes turns with the work; the code that works says when to draw
         )
 
     def __enter__(self) -> Self:
@@ -40,7 +40,7 @@ class Display:
         self.progress.stop()
 
     def bar(self, title: str, total: int | None, state: State) -> Draw:
-        """Add a bar and return what draws it anew. ``total`` may be None where nobody knows it."""
+        """Add a bar and return the function that draws it anew. ``total`` may be None where it is not known."""
         task = self.progress.add_task(title, total=total, state="")
         started_at = drawn_at = time.monotonic()
 

@@ -1,13 +1,13 @@
 """``hbcore rain``: forked processes race for the packets of one shared envelope, and every answer is checked.
 
 The parent makes the engine and the envelope, then forks the workers; an engine is shared with forked children, so
-they claim from the same slots with nothing in between. Requests and answers lie in a log in shared memory, one row a
-request: each worker fills the rows that are its own, nobody writes another's, and the parent reads them to draw the
-progress and, when all have finished, to check every answer against every other (``cross_check``). That check trusts
-neither the engine's counters nor its audit.
+they claim from the same slots with nothing in between. Requests and answers lie in a log in shared memory, one row for
+each request: each worker fills the rows that are its own and no others, and the parent reads them to draw the progress
+and, when all have finished, to check every answer against every other (``cross_check``). That check trusts neither the
+engine's counters nor its audit.
 
-A worker that dies is noticed by the end of its pipe. Nothing here waits for a lock or a barrier that the dead could
-hold.
+The parent notices that a worker has died by the end of its pipe. Nothing here waits for a lock or a barrier that a dead
+process could hold.
 """
 
 import argparse
@@ -52,15 +52,16 @@ from hbcore.types import CLAIM_DTYPE, Status
 
 ENVELOPE_NAME = "rain"
 SINGLE_SHARE = 0.2
-"""The part of each worker's requests that is asked one by one, with ``claim``; the rest goes through ``claim_many``."""
+"""The part of each worker's requests that is sent one by one, with ``claim``; the rest goes through ``claim_many``."""
 SINGLE_STEP = 1000
-"""After so many single claims a worker tells how far it is."""
+"""Number of single claims after which a worker tells how far it is."""
 NEARBY = 1000
-"""How far from the other's own position a duplicate may fall: near enough that two processes really race for a user."""
+"""Limit of the distance of a duplicate from the other worker's own position: near enough that two processes really race
+for a user."""
 PREPARE_ROWS = 1 << 16
 UNANSWERED = 255
 COUNTER_STRIDE = 16
-"""Counters of two workers are 128 bytes apart, so that telling one's progress slows down nobody."""
+"""Counters of two workers are 128 bytes apart, so that a worker that tells its progress slows down no other."""
 RAIN_PACKETS = 3_000_000
 USERS_PER_PACKET = 1.25
 BATCH = 1000
@@ -72,7 +73,7 @@ BATCH_LIMIT = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What the rain is to do; checked by the command line. ``terms.seed`` is set."""
+    """The arguments of a rain, which the command line has checked. ``terms.seed`` is set."""
 
     users: int
     terms: Terms
@@ -82,15 +83,15 @@ class Plan:
     file: str | None
 
     def own_users(self, number: int) -> int:
-        """Return how many users worker ``number`` asks for first: number, number + processes, ..."""
+        """Return the number of users that worker ``number`` asks for first: number, number + processes, ..."""
         return len(range(number, self.users, self.processes))
 
     def rows(self, number: int) -> int:
-        """Return how many requests worker ``number`` sends: its own users, and so many more that repeat somebody."""
+        """Return the number of requests that worker ``number`` sends: its own users, and more that repeat a user."""
         return round(self.own_users(number) / (1 - self.duplicates))
 
     def single_rows(self, number: int) -> int:
-        """Return how many of them it sends one by one."""
+        """Return the number of requests that worker ``number`` sends one by one."""
         return round(self.rows(number) * SINGLE_SHARE)
 
     def first_row(self, number: int) -> int:
@@ -99,15 +100,16 @@ class Plan:
 
 
 class WorkerError(Exception):
-    """A worker died or raised: the rain shows nothing then."""
+    """A worker died or raised an error: the rain proves nothing then."""
 
 
 class Log:
     """Every request and its answer, in memory that the parent and the workers share.
 
     ``users`` and ``answers`` have a row for each request; ``asked_at`` tells for every batch (and every step of single
-    claims) when it was sent, by the clock that all processes share, so that arrival can be ordered afterwards. Its last
-    entry is when the worker's last batch was answered; every other one was answered before the next was sent.
+    claims) when it was sent, by the clock that all processes share, so that arrivals can be ordered afterwards. Its
+    last entry is the time when the worker's last batch was answered; every other batch was answered before the next was
+    sent.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -121,7 +123,7 @@ class Log:
         self.asked_at = [shared_array(len(bounds) + 1, np.dtype(np.int64)) for bounds in self.chunks]
 
     def spans(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return for rows in any order the worker of each, when it was sent, and a time by which it was answered."""
+        """Return the worker of each row, when it was sent, and a time by which it was answered; in any order."""
         worker, sent_at, answered_by = np.empty_like(rows), np.empty_like(rows), np.empty_like(rows)
         for number, (asked_at, bounds) in enumerate(zip(self.asked_at, self.chunks, strict=True)):
             own = np.flatnonzero((rows >= self.first_rows[number]) & (rows < self.first_rows[number + 1]))
@@ -133,7 +135,7 @@ class Log:
         """Return the rows of all granted requests, in the order in which they were sent."""
         granted = np.flatnonzero(self.answers["status"] == Status.GRANTED)
         _, sent_at, _ = self.spans(granted)
-        # Stable: rows of one batch have one time, and stay in their order.
+        # The sort is stable: rows of one batch have one time, and stay in their order.
         return granted[np.argsort(sent_at, kind="stable")]
 
 
@@ -143,13 +145,13 @@ def shared_array(length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def chunk_bounds(plan: Plan, number: int) -> NDArray[np.int64]:
-    """Return where the steps and batches of one worker begin, counted from its first row."""
+    """Return the rows where the steps and batches of one worker begin, counted from its first row."""
     rows, single = plan.rows(number), plan.single_rows(number)
     return np.concatenate([np.arange(0, single, SINGLE_STEP), np.arange(single, rows, plan.batch)])
 
 
 def memory_needed(plan: Plan) -> int:
-    """Return about how many bytes a rain takes: the log, the envelope if it is in memory, and the final check."""
+    """Return roughly the bytes that a rain takes: the log, the envelope if it is in memory, and the final check."""
     rows = plan.first_row(plan.processes)
     envelope = 64 * plan.terms.packets if plan.file is None else 0
     return rows * (8 + CLAIM_DTYPE.itemsize) + rows * 17 + envelope + 32 * plan.terms.packets + 16 * plan.users
@@ -159,10 +161,11 @@ def memory_needed(plan: Plan) -> int:
 
 
 def prepare(plan: Plan, number: int, users: NDArray[np.int64], generator: np.random.Generator) -> None:
-    """Fill in whom worker ``number`` asks for: its own users in order, and among them those who come again.
+    """Fill in the users that worker ``number`` asks for: its own users in order, and among them those who come again.
 
-    Half of the repeats are retries (a user this worker has asked for before), half duplicates (a user of another
-    worker, near the place where that one is now). Filled in block by block, so that it takes no second copy.
+    Half of the repeats are retries (a user that this worker has asked for before), half are duplicates (a user of
+    another worker, near the place where that one is now). They are filled in block by block, so that no second copy is
+    needed.
     """
     rows, processes = len(users), plan.processes
     repeats = rows - plan.own_users(number)
@@ -190,8 +193,8 @@ def prepare(plan: Plan, number: int, users: NDArray[np.int64], generator: np.ran
 def claim_singly(envelope: hbcore.Envelope, log: Log, number: int) -> tuple[int, int]:
     """Send the single requests of one worker; return when the first was sent and the last answered.
 
-    The answers are kept and written to the log when the clock has stopped: a service would hand them on, and the
-    time to take them apart is not the time to claim.
+    The answers are kept, and are written to the log when the clock has stopped: a service would hand them on, and the
+    time to take them apart is not part of the time to claim.
     """
     first, count = log.first_rows[number], log.plan.single_rows(number)
     steps = [log.users[first + i : first + min(i + SINGLE_STEP, count)].tolist() for i in range(0, count, SINGLE_STEP)]
@@ -233,20 +236,21 @@ PHASES: dict[str, Callable[[hbcore.Envelope, Log, int], tuple[int, int]]] = {
 
 
 def work(envelope: hbcore.Envelope, log: Log, number: int, pipe: Connection) -> None:
-    """Be worker ``number``: prepare the requests, then run each phase when the parent says its name.
+    """Run worker ``number``: prepare the requests, then run each phase when the parent says its name.
 
-    Answers a phase with its start and end, and an exception with its text. Ends when the pipe ends, that is at the
-    latest with the parent.
+    The worker answers a phase with its start and end, or with the text of an exception. It ends when the pipe ends, so
+    at the latest when the parent ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # No cycles are made here, and a collection would walk the kept answers again and again while the clock runs.
+    # No reference cycles are made here, and a collection would walk the kept answers again and again while the clock
+    # runs.
     gc.disable()
     try:
         first, last = log.first_rows[number], log.first_rows[number + 1]
         seed = log.plan.terms.seed or b""
         prepare(log.plan, number, log.users[first:last], np.random.default_rng([number, *seed]))
-        log.answers["status"][first:last] = UNANSWERED  # and the pages are touched before the clock runs
+        log.answers["status"][first:last] = UNANSWERED  # this also touches the pages before the clock runs
         pipe.send("ready")
         while (phase := pipe.recv()) is not None:
             pipe.send(PHASES[phase](envelope, log, number))
@@ -257,20 +261,20 @@ def work(envelope: hbcore.Envelope, log: Log, number: int, pipe: Connection) -> 
 
 
 class Crew:
-    """The forked workers; leaving the context ends them all, whatever has happened."""
+    """The forked workers; leaving the context ends all of them, whatever has happened."""
 
     def __init__(self, envelope: hbcore.Envelope, log: Log) -> None:
         self.pipes: list[Connection] = []
         self.workers: list[ForkProcess] = []
         context = multiprocessing.get_context("fork")
-        # A worker inherits the block and lifts it when it ignores the signal: no Ctrl-C finds it in between.
+        # A worker inherits the blocked signal and unblocks it once it ignores it, so no Ctrl-C reaches it in between.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number in range(log.plan.processes):
                 here, there = context.Pipe()
                 worker = context.Process(target=work, args=(envelope, log, number, there), daemon=True)
                 worker.start()
-                there.close()  # else the pipe would not end with the worker
+                there.close()  # otherwise the pipe would not end with the worker
                 self.pipes.append(here)
                 self.workers.append(worker)
         finally:
@@ -281,7 +285,7 @@ class Crew:
 
     def __exit__(self, *error: object) -> None:
         for worker in self.workers:
-            worker.kill()  # not terminate: a stopped worker would never see it, and there is nothing to put in order
+            worker.kill()  # not terminate: a stopped worker would never see it, and there is nothing to clean up
         for worker in self.workers:
             worker.join()
 
@@ -303,7 +307,7 @@ class Crew:
         return [replies[pipe] for pipe in self.pipes]
 
     def ending(self, number: int) -> str:
-        """Say how a worker whose pipe has ended came to its end."""
+        """Return how a worker whose pipe has ended came to its end, in words."""
         self.workers[number].join()
         code = self.workers[number].exitcode or 0
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended early with exit status {code}"
@@ -322,13 +326,13 @@ class Crew:
 
 
 def requests_state(log: Log) -> State:
-    """Return what the display says of single claims: how many were answered."""
+    """Return the state of the bar for single claims: how many were answered."""
     done, seconds = 0, 1.0
 
     def state(elapsed: float) -> tuple[int, str]:
         nonlocal done, seconds
         now_done = int(log.done.sum())
-        if now_done > done:  # when all is done the clock stops too: the workers are writing their answers down
+        if now_done > done:  # when all is done the clock stops too: the workers are writing their answers to the log
             done, seconds = now_done, elapsed
         return done, f"{done:>11,} requests {done / seconds:>12,.0f} requests/s"
 
@@ -336,7 +340,7 @@ def requests_state(log: Log) -> State:
 
 
 def packets_state(log: Log) -> State:
-    """Return what the display says of batches: how many packets are gone, from the rows written since the last look."""
+    """Return the state of the bar for batches: how many packets are gone, counted from the rows written so far."""
     plan = log.plan
     counted, granted = [0] * plan.processes, 0
     single = sum(map(plan.single_rows, range(plan.processes)))
@@ -354,7 +358,7 @@ def packets_state(log: Log) -> State:
 
 
 def pour(envelope: hbcore.Envelope, log: Log, display: Display) -> dict[str, list[tuple[int, int]]]:
-    """Let it rain: run both phases in forked workers; return the start and end of each worker in each phase."""
+    """Run both phases of the rain in forked workers; return the start and end of each worker in each phase."""
     plan = log.plan
     single = sum(map(plan.single_rows, range(plan.processes)))
     bars = {
@@ -363,7 +367,7 @@ def pour(envelope: hbcore.Envelope, log: Log, display: Display) -> dict[str, lis
     }
     times = {}
     with Crew(envelope, log) as crew:
-        crew.replies(lambda: None)  # all are ready
+        crew.replies(lambda: None)  # wait until all are ready
         for phase, bar in bars.items():
             draw = display.bar(*bar)
             times[phase] = crew.run(phase, partial(draw, False))
@@ -377,7 +381,7 @@ def batch_title(plan: Plan) -> str:
 
 
 def phases(log: Log, times: dict[str, list[tuple[int, int]]]) -> list[Phase]:
-    """Return how fast each phase was: wall clock of each worker, and from the first start to the last end."""
+    """Return the speed of each phase: by the wall clock of each worker, and from the first start to the last end."""
     plan = log.plan
     granted = log.answers["status"] == Status.GRANTED
     result = []
@@ -396,7 +400,7 @@ def phases(log: Log, times: dict[str, list[tuple[int, int]]]) -> list[Phase]:
 
 
 def new_envelope(engine: hbcore.Engine, plan: Plan) -> hbcore.Envelope:
-    """Create the envelope; a file in which it has rained before is refused: its grants are not ours to check."""
+    """Create the envelope; refuse a file that has one from an earlier rain, whose grants this rain cannot check."""
     try:
         engine.envelope(ENVELOPE_NAME)
     except NotFoundError:
@@ -415,7 +419,7 @@ def new_envelope(engine: hbcore.Engine, plan: Plan) -> hbcore.Envelope:
 
 
 def rain(plan: Plan, console: Console | None) -> Report:
-    """Let it rain into a new envelope and return what came of it. ``console`` shows the display; None shows none.
+    """Run a rain into a new envelope and return its report. ``console`` shows the display; None shows none.
 
     Raises:
         WorkerError: a worker died or raised.
@@ -439,7 +443,7 @@ def rain(plan: Plan, console: Console | None) -> Report:
         lucky = Lucky(int(amounts[best]), int(answers["packet"][row]), int(log.users[row]), best + 1)
     run = {"users": plan.users, "processes": plan.processes, "batch": plan.batch, "duplicates": plan.duplicates}
     assert plan.terms.seed is not None
-    # The seed of a private engine is shown: with it the rain can be repeated. That of a file may have claims to come.
+    # The seed of a private engine is shown: with it the rain can be repeated. A file's may have claims to come.
     seed = plan.terms.seed if plan.file is None else None
     notes = [
         f"{plan.users:,} users in {plan.processes} process{'es' * (plan.processes > 1)}, "
@@ -490,7 +494,7 @@ def add_rain(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def run_rain(arguments: argparse.Namespace) -> bool:
-    """Check the arguments of the rain, then let it"""
+    """Check the arguments of the rain, then run it."""
     users = arguments.users
     if users is not None:
         within("--users", users, 1, USER_LIMIT)

@@ -1,4 +1,4 @@
-"""``hbcore replay``: an arrival log goes through one envelope, in order, and every answer is written down.
+"""``hbcore replay``: the users of an arrival log claim from one envelope, in order, and every answer is written down.
 
 The log is read once, in chunks of a thousand arrivals: each chunk is claimed with one ``claim_many``, which keeps the
 order, and its answers are on disk before the next is read. So a bad line in the middle, a full disk or a Ctrl-C leaves
@@ -40,9 +40,9 @@ REPLAY_PACKETS = 10_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to replay; checked by the command line.
+    """The arguments of a replay, which the command line has checked.
 
-    ``adopt``: an envelope of that name that the engine's file holds already is used as it is, whatever ``terms`` say.
+    ``adopt``: if the engine's file has an envelope of that name, it is used as it is, whatever ``terms`` say.
     """
 
     log: str
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What is kept of the answers: the grants in order, and counts."""
+    """The figures that are kept of the answers: the grants in order, and counts."""
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     packets: list[NDArray[np.int64]] = field(default_factory=list)
@@ -83,13 +83,13 @@ class Tally:
 
 
 class AnswerFile:
-    """The file of answers, one record each, in the order of the log; never written over an existing file."""
+    """The file of answers, one record for each, in the order of the log; it never replaces an existing file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.file = open(path, "x", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
         self.is_csv = path.endswith(".csv")
-        # Every text is quoted and no number is: a user "7" and a user 7 stay two, and a lone CR within a name is safe.
+        # Every text is quoted and no number is, so a user "7" and a user 7 stay two, and a lone CR in a name is safe.
         self.writer = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         if self.is_csv:
             self.writer.writerow(OUT_FIELDS)
@@ -102,7 +102,7 @@ class AnswerFile:
         try:
             self.file.close()
         except OSError:
-            # Every chunk was flushed: this is what a failed write left behind, and that error is on its way.
+            # Every chunk was flushed, so this error is what a failed write left behind, and that error is on its way.
             if kind is None:
                 raise
 
@@ -126,7 +126,7 @@ class AnswerFile:
 
 
 def chunked(source: Iterator[Arrival]) -> Iterator[tuple[list[Arrival], BadLine | None]]:
-    """Yield the arrivals by the thousand; those before a bad line come with its error, to be answered first."""
+    """Yield the arrivals in chunks of a thousand; those before a bad line come with its error, to be answered first."""
     chunk: list[Arrival] = []
     try:
         for arrival in source:
@@ -170,12 +170,12 @@ def open_envelope(engine: hbcore.Engine, plan: Plan) -> tuple[hbcore.Envelope, d
         concentration=terms.concentration,
         seed=terms.seed,
     )
-    # The seed of a private engine is shown: with it the replay can be repeated. That of a file may have claims to come.
+    # The seed of a private engine is shown: with it the replay can be repeated. A file's may have claims to come.
     return envelope, described(plan.name, terms, None if plan.engine else terms.seed)
 
 
 def answer_all(envelope: hbcore.Envelope, lines: Lines, plan: Plan, out: AnswerFile | None, draw: Draw) -> Tally:
-    """Claim for every arrival in order and write every answer; raise BadLine when all before it are answered."""
+    """Claim for every arrival in order and write every answer; raise BadLine once all before it are answered."""
     tally = Tally()
     for chunk, error in chunked(arrivals(lines, plan.form, plan.column)):
         users = [user for _, user in chunk]
@@ -192,7 +192,7 @@ def answer_all(envelope: hbcore.Envelope, lines: Lines, plan: Plan, out: AnswerF
 
 
 def bytes_state(lines: Lines) -> State:
-    """Return what the display says of a replay: how far into the log it is."""
+    """Return the state of the bar for a replay: how far into the log it is."""
 
     def state(elapsed: float) -> tuple[int, str]:
         return lines.bytes_read, f"{lines.number:>11,} lines {lines.number / elapsed:>12,.0f} lines/s"
@@ -212,7 +212,7 @@ def log_size(stream: BinaryIO) -> int | None:
 def own_checks(plan: Plan, tally: Tally, before: EnvelopeStats, after: EnvelopeStats) -> list[Check]:
     """Check the answers of this replay against each other, and against what the envelope says it gave.
 
-    The second only where nobody else can have claimed meanwhile, that is in private memory.
+    The second check is made only where no other process can have claimed meanwhile, that is in private memory.
     """
     packets = np.concatenate([np.empty(0, np.int64), *tally.packets])
     twice = len(packets) - len(np.unique(packets))
@@ -227,7 +227,7 @@ def own_checks(plan: Plan, tally: Tally, before: EnvelopeStats, after: EnvelopeS
 
 
 def replay(plan: Plan, console: Console | None) -> Report:
-    """Replay a log and return what came of it. ``console`` shows the display; None shows none.
+    """Replay a log and return the report. ``console`` shows the display; None shows none.
 
     Raises:
         BadLine: a line does not name one user; the answers of all before it are written.

@@ -1,7 +1,7 @@
 """The report at the end of ``hbcore rain`` and ``hbcore replay``: the same figures as text for people and as JSON.
 
-Whatever came from a log (a user's name) is printed through ``shown``, never as markup and never raw: a name may hold
-brackets that rich would read as style, or escape codes that the terminal would obey.
+Text that came from a log (a user's name) is printed through ``shown``, never as markup and never raw: a name may
+contain brackets that rich would read as style, or escape codes that the terminal would obey.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ ANSWER_MEANINGS = ("got a packet", "had one already", "came too late", "the enve
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is said at the end. ``amounts`` are the granted ones, in order of arrival."""
+    """Everything that is reported at the end. ``amounts`` are the granted ones, in order of arrival."""
 
     command: str
     run: dict[str, object]
@@ -55,7 +55,7 @@ class Report:
 
 
 def shown(user: str | int) -> str:
-    """Return a user as it may be printed: quoted, cut to a line's length, what is not printable escaped."""
+    """Return a user in a form that may be printed: quoted, cut to a line's length, with control characters escaped."""
     text = repr(user)
     return text if len(text) <= USER_WIDTH else text[: USER_WIDTH - 1] + "…"
 
@@ -91,7 +91,7 @@ def audited(engine: hbcore.Engine) -> tuple[Check, AuditReport | None]:
 
 
 def pace_as_json(pace: Pace) -> dict[str, object]:
-    """Return a pace with its rates, rounded to what can be meant."""
+    """Return a pace with its rates, rounded to a meaningful precision."""
     return {
         "requests": pace.requests,
         "granted": pace.granted,
@@ -102,7 +102,7 @@ def pace_as_json(pace: Pace) -> dict[str, object]:
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """Return the report as one JSON object; its keys are documented in ``cli.JSON_KEYS`` and stay as they are."""
+    """Return the report as one JSON object; its keys are documented in ``options.JSON_KEYS`` and stay as they are."""
     amounts, lucky, found = report.amounts, report.lucky, fairness(report.amounts)
     count = len(amounts)
     return {
@@ -172,7 +172,7 @@ def speed_table(phases: Iterable[Phase]) -> Table:
 
 
 def answers_table(counts: dict[Status, int]) -> Table:
-    """Return how many requests got which answer; CLOSED only where it happened."""
+    """Return how many requests got which answer; CLOSED is shown only where it happened."""
     table = new_table("answers", "requests", "share", "")
     table.columns[-1].justify = "left"
     requests = sum(counts.values())
@@ -185,7 +185,7 @@ def answers_table(counts: dict[Status, int]) -> Table:
 
 
 def bar_text(part: float, width: int, unicode: bool) -> str:
-    """Return a bar, ``part`` of ``width`` cells long; what is there at all shows at least a sliver."""
+    """Return a bar of ``part`` of ``width`` cells; a part that is not 0 shows at least a sliver."""
     if not unicode:
         return "#" * max(round(part * width), 1 if part > 0 else 0)
     eighths = max(round(part * width * 8), 1 if part > 0 else 0)
@@ -221,7 +221,7 @@ def fairness_table(found: Fairness) -> Table:
 
 
 def checks_table(checks: Iterable[Check], unicode: bool) -> Table:
-    """Return one row for each check: whether it holds, what it says, what was found."""
+    """Return one row for each check: whether it holds, what it says, and what was found."""
     yes, no = ("✓", "✗") if unicode else ("ok", "FAILED")
     table = Table.grid(padding=(0, 1))
     for check in checks:

@@ -1,7 +1,7 @@
-"""What one look into an engine finds: its budgets and envelopes, what they hold, and which of them are damaged.
+"""The findings of one look into an engine: its budgets and envelopes, what they hold, and which of them are damaged.
 
-Each is read once. What was spent within a budget is put together from what was found below it, so that a child which
-cannot be read does not hide its parent: what it has spent counts as held then, all that the parent knows of it.
+Each is read once. What was spent within a budget is put together from what was found below it, so a child that cannot
+be read does not hide its parent: what that child has spent then counts as held, which is all that the parent knows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,9 +17,9 @@ from hbcore.terms import Terms
 from hbcore.types import EnvelopeStats
 
 LOOKS = 8
-"""A top-up between two readings costs one."""
+"""Limit of the readings of one budget; a top-up in the middle of a reading costs another one."""
 DEPTH_LIMIT = 128
-"""Budgets above each other: more than any engine makes."""
+"""Limit of the budgets above each other: more than any engine makes."""
 
 
 def drawn(parts: tuple[int, int, int, int], titles: tuple[str, str, str, str]) -> list[Part]:
@@ -29,7 +29,7 @@ def drawn(parts: tuple[int, int, int, int], titles: tuple[str, str, str, str]) -
 
 
 class Parts(NamedTuple):
-    """What became of an envelope's packets, or of their amounts."""
+    """The parts of an envelope's packets, or of their amounts, by what became of them."""
 
     settled: int
     granted: int
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 
 class Money(NamedTuple):
-    """What became of a budget's money; ``refunded``: given back to the parent."""
+    """The parts of a budget's money by what became of it; ``refunded`` was given back to the parent."""
 
     settled: int
     held: int
@@ -68,40 +68,40 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Its own name, without those of its budgets."""
+        """The envelope's own name, without those of its budgets."""
         return self.path[-1]
 
     @property
     def total(self) -> int:
-        """The sum of its packets, those of top-ups included; 0 if that is not known."""
+        """The sum of the packets, those of top-ups included; 0 if it is not known."""
         if self.stats is not None:
             return self.stats.amounts.total
         return 0 if self.terms is None else self.terms.total
 
     @property
     def packets(self) -> int:
-        """Their number, likewise."""
+        """The number of packets, those of top-ups included; 0 if it is not known."""
         if self.stats is not None:
             return self.stats.packets
         return 0 if self.terms is None else self.terms.packets
 
     @property
     def counts(self) -> Parts | None:
-        """The packets."""
+        """The packets by what became of them; None if they could not be read."""
         if self.terms is None or self.stats is None:
             return None
         return parts_of(self.packets, self.stats.settled, self.stats.granted, self.state)
 
     @property
     def amounts(self) -> Parts | None:
-        """Their amounts."""
+        """The amounts of the packets by what became of them; None if they could not be read."""
         if self.terms is None or self.stats is None:
             return None
         return parts_of(self.total, self.stats.amounts.settled, self.stats.amounts.granted, self.state)
 
     @property
     def given(self) -> int:
-        """How many packets somebody holds."""
+        """The number of packets that users hold."""
         return 0 if self.stats is None else self.stats.granted + self.stats.settled
 
 
@@ -124,12 +124,12 @@ class BudgetEntry:
 
     @property
     def name(self) -> str:
-        """Its own name, without those of its parents."""
+        """The budget's own name, without those of its parents."""
         return self.path[-1]
 
     @property
     def amounts(self) -> Money | None:
-        """What became of its money."""
+        """The parts of the budget's money; None if it is damaged."""
         return self.money
 
 
@@ -137,18 +137,18 @@ AnyEntry: TypeAlias = Entry | BudgetEntry
 
 
 def parts_of(total: int, settled: int, granted: int, state: str) -> Parts:
-    """Return the parts of an envelope's packets or amounts. Of a closed one, what was not given is refunded."""
+    """Return the parts of an envelope's packets or amounts. In a closed envelope, what was not given is refunded."""
     left = total - settled - granted
     return Parts(settled, granted, *((0, left) if state == "closed" else (left, 0)))
 
 
 def sum_of(parts: Iterable[Parts | None]) -> Parts:
-    """Return the parts of many envelopes, those that could be read."""
+    """Return the sum of the parts of many envelopes; those that could not be read are left out."""
     return Parts(*sums_of(parts))
 
 
 def money_of(entries: Iterable[AnyEntry]) -> Money:
-    """Return the parts of budgets and envelopes side by side, those that could be read."""
+    """Return the sum of the parts of budgets and envelopes; those that could not be read are left out."""
     return Money(*sums_of(entry.amounts for entry in entries))
 
 
@@ -159,11 +159,11 @@ def sums_of(parts: Iterable[tuple[int, int, int, int] | None]) -> tuple[int, ...
 
 
 class HasRate(Protocol):
-    """What gives packets, or has below it what does."""
+    """An object that gives packets, or has such objects below it."""
 
     @property
     def rate(self) -> float | None:
-        """How many a second; None if nobody has looked before."""
+        """The number of packets given a second; None if this is the first look."""
 
 
 AnyRate = TypeVar("AnyRate", bound=HasRate)
@@ -175,7 +175,7 @@ def rate_of(entries: Iterable[AnyRate]) -> float | None:
     return sum(rates) if rates else None
 
 
-# ---- who is whose child -----------------------------------------------------------------------------------------
+# ---- the tree ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -191,16 +191,16 @@ class Node:
     children: "list[Node]" = field(default_factory=list)
 
     def all(self) -> "Iterator[Node]":
-        """Walk through it and all that is below it."""
+        """Yield this node and all that are below it."""
         yield self
         for child in self.children:
             yield from child.all()
 
 
 def build_tree(engine: hbcore.Engine) -> list[Node]:
-    """Return what belongs to no budget, each with what is below it, in the order of their making: budgets first.
+    """Return the nodes that belong to no budget, each with those below it, in the order of their making, budgets first.
 
-    What a damaged file puts below itself, or below what is not there, belongs to nobody.
+    A node that a damaged file puts below itself, or below one that is not there, belongs to no budget.
     """
     nodes: dict[int, Node] = {}
     owners: dict[int, int] = {}
@@ -210,7 +210,7 @@ def build_tree(engine: hbcore.Engine) -> list[Node]:
     roots = []
     for offset, node in nodes.items():
         owner, above = nodes.get(owners[offset]), owners[offset]
-        for _ in range(DEPTH_LIMIT):  # does it end at the engine, or go round?
+        for _ in range(DEPTH_LIMIT):  # above is 0 then if the way up ends at the engine, and not if it goes in a circle
             above = owners.get(above, 0)
         if owner is None or not owner.is_budget or above != 0:
             roots.append(node)
@@ -221,21 +221,21 @@ def build_tree(engine: hbcore.Engine) -> list[Node]:
 
 
 def name_paths(nodes: list[Node], above: tuple[str, ...]) -> None:
-    """Tell all nodes their path."""
+    """Set the path of all nodes."""
     for node in nodes:
         node.path = (*above, node.name)
         name_paths(node.children, node.path)
 
 
 def chosen(roots: list[Node], name: str | None) -> list[Node]:
-    """Return those whose path is ``name``, its names joined by slashes; all roots if it is None."""
+    """Return the nodes whose path, joined by slashes, is ``name``; all roots if ``name`` is None."""
     if name is None:
         return roots
     return [node for root in roots for node in root.all() if "/".join(node.path) == name]
 
 
 def alike(roots: list[Node], name: str) -> list[str]:
-    """Return the paths of what has that name somewhere below, for who has left out the path."""
+    """Return the paths of all nodes of that name, as a hint for a user who has left out the path."""
     return ["/".join(node.path) for root in roots for node in root.all() if node.name == name]
 
 
@@ -243,7 +243,7 @@ def alike(roots: list[Node], name: str) -> list[str]:
 
 
 def state_of(terms: Terms, stats: EnvelopeStats, now: float) -> str:
-    """Return what a new user's claim would be told, and why."""
+    """Return the state of an envelope, which says what a new user's claim would be told."""
     given = stats.granted + stats.settled
     if given == stats.packets:
         return "sold_out"
@@ -254,14 +254,17 @@ def state_of(terms: Terms, stats: EnvelopeStats, now: float) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads nodes at a time of day; ``before``: how many packets each had given ``seconds`` ago (None: unknown)."""
+    """Reads nodes at a time of day.
+
+    ``before`` says how many packets each had given ``seconds`` ago; ``seconds`` is None at the first look.
+    """
 
     now: float
     before: dict[int, int]
     seconds: float | None
 
     def read(self, node: Node) -> AnyEntry:
-        """Read a node and what is below it."""
+        """Read a node and all that are below it."""
         if node.is_budget:
             return self.read_budget(node)
         return self.read_envelope(node)
@@ -271,7 +274,7 @@ class Reader:
         envelope = node.handle
         if not isinstance(envelope, hbcore.Envelope):
             return Entry(node.path, node.offset, None, None, node.damage, "damaged", None)
-        terms = envelope.terms._replace(seed=None)  # whoever has the seed can compute every amount: it goes no further
+        terms = envelope.terms._replace(seed=None)  # whoever has the seed can compute every amount, so it stays here
         try:
             stats = envelope.stats()
         except CorruptFileError as error:
@@ -281,7 +284,7 @@ class Reader:
         return Entry(node.path, node.offset, terms, stats, None, state_of(terms, stats, self.now), rate)
 
     def read_budget(self, node: Node) -> BudgetEntry:
-        """Read a budget after all that is below it: what was spent there only grows, so it is never too much."""
+        """Read a budget after all that is below it: what was spent below only grows, so it is never too much."""
         children = [self.read(child) for child in node.children]
         rate, below = rate_of(children), money_of(children).settled
         try:
@@ -297,7 +300,7 @@ class Reader:
 def money_in(budget: hbcore.Budget, below: int) -> tuple[int, Money, int, bool]:
     """Return a budget's total, its money, the number of its holds, and whether it is closed.
 
-    ``below``: what was spent in all that is below it, read before.
+    ``below`` is what was spent in all that is below it, and was read before.
     """
     for _ in range(LOOKS):
         holds, settled, available, total, is_closed = figures_of(budget)
@@ -309,7 +312,7 @@ def money_in(budget: hbcore.Budget, below: int) -> tuple[int, Money, int, bool]:
 
 
 def flat(entries: Iterable[AnyEntry]) -> Iterator[AnyEntry]:
-    """Walk through entries and all that is below them."""
+    """Yield entries and all that are below them."""
     for entry in entries:
         yield entry
         if isinstance(entry, BudgetEntry):

@@ -1,4 +1,4 @@
-"""What the answers of a rain or a replay add up to: pure functions of NumPy arrays, and the records they return.
+"""The figures of a rain or a replay: pure functions of NumPy arrays of answers, and the records that they return.
 
 Nothing here knows of processes, files or terminals; ``report`` puts these figures into words and into JSON.
 """
@@ -21,7 +21,7 @@ FAIRNESS_MINIMUM = DECILES * BLOCK_MINIMUM
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast requests were answered. ``seconds`` is wall clock, from the first request to the last answer."""
+    """The speed of answers. ``seconds`` is wall clock, from the first request to the last answer."""
 
     requests: int
     granted: int
@@ -40,7 +40,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Phase:
-    """One timed stretch: what all processes did together, and each on its own (none where there was one process)."""
+    """One timed stretch: the pace of all processes together, and of each (none where there was only one process)."""
 
     key: str
     title: str
@@ -85,7 +85,7 @@ class Decile(NamedTuple):
 
 
 class Fairness(NamedTuple):
-    """The deciles of arrival, and about how far chance alone moves them (two standard deviations)."""
+    """The deciles of arrival, and roughly how far chance alone moves them (two standard deviations)."""
 
     deciles: tuple[Decile, ...]
     mean_noise: float
@@ -113,7 +113,7 @@ def histogram(amounts: NDArray[np.int64]) -> list[Bar]:
     low, high = int(amounts.min()), int(amounts.max())
     tail_rank = len(amounts) - 1 - len(amounts) // 500
     body_high = int(np.partition(amounts, tail_rank)[tail_rank])
-    # Bars begin at multiples of the width, so one may be needed for the start and one is kept for the tail.
+    # Bars begin at multiples of the width, so one more may be needed at the start, and one is kept for the tail.
     width = 1 if high - low < bars else round_up(-(-(body_high - low + 1) // max(1, bars - 2)))
     start = low // width * width
     last = min((body_high - start) // width + 1, (high - start) // width)

@@ -1,6 +1,7 @@
 """Text for people, made to fit: names that cannot do harm, bars of parts of a sum, and tables as wide as the terminal.
 
-A number is never cut: where a table has too little room its bars and names give way first, then whole columns.
+A number is never cut: where a table has too little room, its bars and names are made shorter first, and then whole
+columns are left out.
 """
 
 import os
@@ -17,25 +18,25 @@ from rich.text import Text
 GAP = 2
 NARROW_GAP = 1
 LINE_LIMIT = 10_000
-"""A line that has no end has one for rich."""
+"""Width in cells that rich is given for a line without an end."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What text is made to fit: ``width`` cells a line (None: a line has no end), with or without Unicode."""
+    """The page that text is made to fit: ``width`` cells a line (None: lines have no end), with or without Unicode."""
 
     width: int | None
     unicode: bool
 
     @staticmethod
     def of(console: Console) -> "Page":
-        """Return the page of a console: a terminal has a width, or COLUMNS says it."""
+        """Return the page of a console. It has a width if the console is a terminal or COLUMNS gives one."""
         width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
         return Page(width, console.encoding.lower().startswith("utf"))
 
 
 class Part(NamedTuple):
-    """A part of a sum, with the characters of its cells in a bar: one that needs Unicode, and one that does not."""
+    """A part of a sum, with two characters for its cells in a bar: one that needs Unicode, and one that does not."""
 
     title: str
     amount: int
@@ -44,16 +45,16 @@ class Part(NamedTuple):
     style: str
 
     def cell(self, page: Page) -> str:
-        """Return its cell on a page."""
+        """Return the character of the part's cells on a page."""
         return self.unicode_cell if page.unicode else self.ascii_cell
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its cells, or what makes them once it is known how wide they may be.
+    """A column of a table: its cells, or the function that makes them once it is known how wide they may be.
 
-    ``width`` is what the column would like, ``least`` what it needs. The columns of the lowest ``worth`` are left out
-    first, all of them, where even the least is too much.
+    ``width`` is the width that the column would like, ``least`` the one that it needs, in cells. Where even the least
+    is too much, the columns of the lowest ``worth`` are left out first, all of them.
     """
 
     title: str
@@ -67,13 +68,13 @@ class Column:
 def column(
     title: str, cells: Sequence[str], *, is_number: bool = False, least: int | None = None, worth: int = 9
 ) -> Column:
-    """Return a column of text, as wide as its widest cell; ``least``: how far it may be cut, if at all."""
+    """Return a column of text, as wide as its widest cell; ``least`` is the width to which it may be cut, if at all."""
     width = max(map(cell_len, [title, *cells]))
     return Column(title, cells, width, width if least is None else min(least, width), is_number, worth)
 
 
 def cut(text: str, width: int, unicode: bool) -> str:
-    """Return text that is at most ``width`` cells wide; what is missing shows."""
+    """Return text cut to at most ``width`` cells; a mark at its end shows where something is missing."""
     if cell_len(text) <= width:
         return text
     mark = "…" if unicode else "..."
@@ -92,7 +93,7 @@ def widths_of(columns: list[Column], limit: int | None) -> tuple[int, list[int]]
     while len(columns) > 1 and needed(gap) > limit:
         least = min(column.worth for column in columns)
         others = [column for column in columns if column.worth > least]
-        columns[:] = others or columns[1:]  # of columns that belong together all are there or none
+        columns[:] = others or columns[1:]  # columns that belong together are left out together
     spare = max(0, limit - needed(gap))
     widths = []
     for each in columns:  # from the left: names are whole before bars are long
@@ -103,7 +104,7 @@ def widths_of(columns: list[Column], limit: int | None) -> tuple[int, list[int]]
 
 
 def fitted(columns: Sequence[Column], page: Page, sums: int = 0) -> Table:
-    """Return a table that fits the page. ``sums``: so many rows at the end stand out."""
+    """Return a table that fits the page. ``sums`` is the number of rows at the end that stand out."""
     chosen = list(columns)
     gap, widths = widths_of(chosen, page.width)
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
@@ -119,13 +120,14 @@ def fitted(columns: Sequence[Column], page: Page, sums: int = 0) -> Table:
 
 
 def cells_of(amounts: Sequence[int], width: int) -> list[int]:
-    """Share ``width`` cells among amounts: in proportion, each that is there at all gets one as long as they last."""
+    """Share ``width`` cells among amounts in proportion; each that is not 0 gets at least one as long as they last."""
     total = sum(amounts)
     if total == 0:
         return [0] * len(amounts)
     cells = [max(amount * width // total, 1 if amount else 0) for amount in amounts]
     while sum(cells) != width:
-        # The one that is furthest from its exact share gives or takes; a last cell is not taken while others have two.
+        # The amount that is furthest from its exact share gives or takes a cell. The last cell of an amount is not
+        # taken while others have two.
         step = 1 if sum(cells) < width else -1
         cells[
             max(
@@ -145,7 +147,7 @@ def bar(parts: Sequence[Part], width: int, page: Page) -> Text:
 
 
 def percentage(amount: int, total: int) -> str:
-    """Return a part in percent, rounded so that only all is 100 % and only nothing is 0 %."""
+    """Return a part in percent, rounded so that only the whole is 100 % and only nothing is 0 %."""
     if total == 0:
         return ""
     whole = amount * 100 // total
@@ -153,7 +155,7 @@ def percentage(amount: int, total: int) -> str:
 
 
 def plain(name: str, unicode: bool) -> str:
-    """Return a name as it may be printed: as it is, or quoted and escaped where a terminal would obey it."""
+    """Return a name in a form that may be printed: as it is, or quoted and escaped where a terminal would obey it."""
     if not unicode and not name.isascii():
         return ascii(name)
     if name.isprintable() and "\\" not in name and name == name.strip() and name[:1] not in ("'", '"'):
@@ -162,7 +164,7 @@ def plain(name: str, unicode: bool) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a line with what is not printable escaped."""
+    """Return a line with every character that is not printable escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -177,7 +179,7 @@ def size(count: int) -> str:
 
 
 def moment(seconds: float) -> datetime | None:
-    """Return a point in time in the local zone; None for what is no time, as a damaged file may have."""
+    """Return a point in time in the local zone; None for a number that is no time, as a damaged file may have."""
     try:
         return datetime.fromtimestamp(seconds, UTC).astimezone()
     except (OverflowError, ValueError, OSError):
@@ -191,7 +193,7 @@ def when(seconds: float) -> str:
 
 
 def when_shortly(seconds: float, now: float) -> str:
-    """Return a point in time as short as it is understood ``now``: of today only the hour."""
+    """Return a point in time as short as it is understood ``now``: for today only the time of day."""
     at, today = moment(seconds), moment(now)
     if at is None or today is None:
         return f"{seconds:g}"

@@ -1,7 +1,7 @@
 """The tree of budgets as people see it: each with its sub-budgets and envelopes below it, and a bar of its money.
 
-Where there is not room for all, every budget shows some of what is below it, the latest or the largest, and one row for
-the sum of the rest; a budget for which no row is left says how many are below it.
+Where there is no room for all, every budget shows some of the entries below it, the latest or the largest, and one row
+for the sum of the rest; if no row is left for those below a budget, it says how many they are.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ LINES = {True: ("├ ", "└ ", "│ ", "  "), False: ("|- ", "`- ", "|  ", "   
 
 @dataclass(eq=False)
 class Row:
-    """A row to be shown: an entry, or the sum of those that are folded. ``lines``: what is drawn before its name."""
+    """A row to be shown: an entry, or the sum of those that are folded. ``lines`` are drawn before its name."""
 
     entry: AnyEntry | None
     folded: Sequence[AnyEntry] = ()
     rows: "list[Row]" = field(default_factory=list)
     hidden: int = 0
-    """So many entries are below it for which there is no row at all."""
+    """The number of entries below it for which there is no row at all."""
     lines: tuple[int, ...] = ()
 
 
 def ordered(entries: Sequence[AnyEntry], largest: bool) -> list[AnyEntry]:
-    """Return siblings with those first that are to be seen: the largest, or the latest, budgets before envelopes."""
+    """Return siblings in the order of their rows: the largest first, or budgets before envelopes, the latest first."""
     latest = list(reversed(entries))
     return sorted(latest, key=lambda entry: -entry.total if largest else isinstance(entry, Entry))
 
@@ -41,7 +41,8 @@ def ordered(entries: Sequence[AnyEntry], largest: bool) -> list[AnyEntry]:
 def folded(roots: Sequence[AnyEntry], limit: int | None, largest: bool) -> list[Row]:
     """Return the rows for roots and what is below them, at most ``limit`` in all (None: one for each).
 
-    Level by level, and on each level the same for each parent: what one does not need is there for the next.
+    Rows are given out level by level, and on each level the same number to each parent; rows that one does not need are
+    there for the next.
     """
     left = sum(1 for _ in flat(roots)) if limit is None else max(limit, 1)
     top = Row(None)
@@ -65,7 +66,7 @@ def folded(roots: Sequence[AnyEntry], limit: int | None, largest: bool) -> list[
 
 
 def in_order(rows: Sequence[Row], above: tuple[int, ...] | None = None) -> list[Row]:
-    """Return rows from top to bottom, and tell them what is drawn before their names."""
+    """Return rows from top to bottom, and set the lines that are drawn before their names."""
     found = []
     for i, row in enumerate(rows):
         is_last = i == len(rows) - 1
@@ -80,7 +81,7 @@ def in_order(rows: Sequence[Row], above: tuple[int, ...] | None = None) -> list[
 
 
 def state_text(entry: AnyEntry, now: float) -> str:
-    """Return the state of an envelope or a budget, and until when it is that."""
+    """Return the state of an envelope or a budget as text, and the time of its end if it has one."""
     expires_at = entry.terms.expires_at_ms / 1000 if isinstance(entry, Entry) and entry.terms else 0
     if expires_at and entry.state in ("open", "expired"):
         return f"{'till' if entry.state == 'open' else 'expired'} {when_shortly(expires_at, now)}"
@@ -88,12 +89,12 @@ def state_text(entry: AnyEntry, now: float) -> str:
 
 
 def rate_text(rate: float | None) -> str:
-    """Return how many packets are given a second."""
+    """Return a number of packets given a second as text."""
     return "" if rate is None else f"{rate:,.0f}"
 
 
 def name_text(row: Row, page: Page, is_root: bool) -> tuple[str, str]:
-    """Return what is drawn before a name, and the name. A root is named in full: it may be far from the engine."""
+    """Return the lines before a name, and the name. A root is named in full: it may be far below the engine."""
     lines = "".join(LINES[page.unicode][line] for line in row.lines)
     if row.entry is None:
         return lines, f"{len(row.folded):,} more"
@@ -102,7 +103,7 @@ def name_text(row: Row, page: Page, is_root: bool) -> tuple[str, str]:
 
 
 def names_column(rows: Sequence[Row], title: str, page: Page, sums: Sequence[str]) -> Column:
-    """Return the column of the tree itself: where it is cut, the names are, not the lines before them."""
+    """Return the column of the tree itself. Where it is cut, the names are cut, not the lines before them."""
     pairs = [name_text(row, page, not row.lines) for row in rows] + [("", text) for text in sums]
     if page.width is not None:
         pairs = [(lines, cut(name, NAME_WIDTH, page.unicode)) for lines, name in pairs]
@@ -126,7 +127,7 @@ def names_column(rows: Sequence[Row], title: str, page: Page, sums: Sequence[str
 def tree_table(roots: Sequence[AnyEntry], page: Page, limit: int | None, largest: bool, now: float) -> Table:
     """Return the tree, at most ``limit`` rows of it (None: all), and one for the sum if there are more roots than one.
 
-    ``now``: the time of day of the look, for what is to expire.
+    ``now`` is the time of day of the look, for envelopes that have an end.
     """
     rows = in_order(folded(roots, limit, largest))
     sums = [f"all {len(roots):,}"] if len(roots) > 1 else []

@@ -1,7 +1,7 @@
 """Budgets in plain Python: money that can be reserved, keyed holds of it, and the tree of budgets and envelopes.
 
-The twin of ``budget.pyx``. A dictionary of holds stands for its ledger and one integer for its money word, because
-nobody dies here between the two.
+This is the twin of ``budget.pyx``. A dictionary stands for its holds and their index, and one integer for its pair of
+money words, because no process dies here between the two.
 
 Money moves in two ways only. ``_take`` takes from what is available: for a hold, a sub-budget, an envelope, a top-up.
 ``_give`` brings back what one of these no longer needs; in a closed sub-budget it goes on to the parent, so that it
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """What the reference keeps of one hold."""
+    """The record that the reference keeps of one hold."""
 
     __slots__ = ("amount", "granted_at_ms", "settled", "state")
 
@@ -35,20 +35,20 @@ class Slot:
         self.granted_at_ms = granted_at_ms
 
     def kept(self) -> int:
-        """Return what of the budget's money is this hold's."""
+        """Return how much of the budget's money is this hold's."""
         return {State.GRANTED: self.amount, State.SETTLED: self.settled, State.RELEASED: 0}[self.state]
 
     def hold(self, status: Status = Status.REPEATED) -> Hold:
-        """Return the answer that speaks of this hold."""
+        """Return the answer about this hold."""
         return Hold(status, self.amount, self.settled, self.state)
 
 
 class Budget:
     """Money that can be reserved; made by ``Engine.budget`` or ``Budget.budget``.
 
-    Keys are what users are to envelopes: ``str``, ``bytes`` or ``int``, kept as keyed hashes. What a key was granted
-    stands for ever: asking again gives the same answer, also when the budget is closed by then. Keys of holds, keys of
-    top-ups, names of sub-budgets and names of envelopes are four name spaces.
+    Keys identify holds as users identify claims: a key is a ``str``, ``bytes`` or ``int``, and is shown as a keyed
+    hash. What a key was granted stands for ever: asking again gives the same answer, also when the budget is closed by
+    then. Keys of holds, keys of top-ups, names of sub-budgets and names of envelopes are four name spaces.
     """
 
     def __init__(self, engine: "Engine", name: str, total: int, parent: "Budget | None") -> None:
@@ -65,7 +65,7 @@ class Budget:
 
     @property
     def total(self) -> int:
-        """What the budget was made with and topped up by, in minor units, whatever it has given back since."""
+        """The sum that the budget was made with and topped up by, in minor units, whatever it has given back since."""
         self._engine._check_open()
         return self._base + sum(self._top_ups.values())
 
@@ -78,7 +78,7 @@ class Budget:
     # ---- money ------------------------------------------------------------------------------------------------------
 
     def _take(self, amount: int) -> Status:
-        """Take money out of what is available; GRANTED, or what is in the way: CLOSED or INSUFFICIENT."""
+        """Take money out of what is available; return GRANTED, or CLOSED or INSUFFICIENT if that cannot be."""
         if self._closed:
             return Status.CLOSED
         if amount > self._available:
@@ -108,7 +108,7 @@ class Budget:
         """Get the sub-budget of that name, or create it: a hold of ``total`` in this budget.
 
         Raises:
-            InsufficientBudgetError: this budget cannot fund it, or is closed. Nothing was made; the name is free.
+            InsufficientBudgetError: this budget cannot fund it, or is closed. Nothing was made, and the name is free.
             TypeError, ValueError, ConflictError, NotFoundError: as ``Engine.budget``.
         """
         return self._engine._budget(self, name, total)
@@ -155,19 +155,20 @@ class Budget:
     ) -> np.ndarray:
         """Create many envelopes in order, each as a hold of its total in this budget; return the ``Status`` of each.
 
-        One that cannot be funded is answered INSUFFICIENT or CLOSED and not made; those after it are tried as well.
+        An envelope that cannot be funded is answered INSUFFICIENT or CLOSED and not made; those after it are tried as
+        well.
         """
         common = (law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets)
         return self._engine._create_many(self, names, totals, packets, *common)
 
     def close(self) -> int:
-        """End the reserving; what is available goes to the parent. Idempotent.
+        """End the reserving, and give what is available to the parent. Idempotent.
 
-        Holds, sub-budgets and envelopes go on with what they have, and what they give back later goes up at once. The
-        money of a root budget has nowhere to go and stays available, though nothing can be reserved.
+        Holds, sub-budgets and envelopes keep what they have, and what they give back later goes up at once. The money
+        of a root budget has nowhere to go and stays available, though nothing can be reserved.
 
         Returns:
-            What was refunded to the parent so far; for a root budget, what is available.
+            The sum that was refunded to the parent so far; for a root budget, the sum that is available.
         """
         self._engine._check_open()
         if not self._closed:
@@ -186,7 +187,8 @@ class Budget:
 
         Raises:
             ConflictError: the key has topped up by another amount.
-            ValueError: the total would reach 2**62. Before INSUFFICIENT, and after REPEATED and CLOSED.
+            ValueError: the total would reach 2**62. This is checked before the parent is asked, and after REPEATED and
+                the CLOSED of this budget itself.
         """
         self._engine._check_open()
         identity = user_identity(key, "key")
@@ -213,14 +215,14 @@ class Budget:
     # ---- holds ------------------------------------------------------------------------------------------------------
 
     def reserve(self, key: object, /, amount: int) -> Hold:
-        """Hold money under a key, or tell why not; the same answer when asked again.
+        """Hold money under a key, or say why not; the answer is the same when asked again.
 
         Returns:
-            A ``Hold``: GRANTED the first time; REPEATED from then on, with what became of it; INSUFFICIENT or CLOSED,
-            which leave no trace.
+            A ``Hold``: GRANTED the first time; REPEATED from then on, with what became of the hold; INSUFFICIENT or
+            CLOSED, which leave no trace.
 
         Raises:
-            ConflictError: the key was granted another amount.
+            ConflictError: the key was granted with another amount.
         """
         self._engine._check_open()
         identity = user_identity(key, "key")
@@ -244,7 +246,7 @@ class Budget:
         """Reserve for every key in order; return one ``HOLD_DTYPE`` row each. A bad key or amount reserves nothing.
 
         ``amounts`` is one integer for all, or a sequence or an integer array of as many as keys. A key that was granted
-        another amount answers CONFLICT with the amount it has, and the others go on.
+        with another amount answers CONFLICT with the amount it has, and the others go on.
         """
         self._engine._check_open()
         identities = user_list(keys, "key")
@@ -261,7 +263,7 @@ class Budget:
         return None if slot is None else slot.hold()
 
     def settle(self, key: object, /, amount: int | None = None) -> Hold | None:
-        """Spend what the key holds, or ``amount`` of it, and return the rest to what is available. Final.
+        """Spend what the key holds, or ``amount`` of it, and make the rest available again. Final.
 
         Returns:
             The hold, also when it was settled with the same amount before (None is the whole amount); None if the key
@@ -363,7 +365,7 @@ class Budget:
 
 
 def share(child: Budget | Envelope) -> tuple[int, int]:
-    """Return what of its budget's money is a child's (its total less its refunds), and what of that was settled."""
+    """Return how much of its budget's money is a child's (its total less its refunds), and how much was settled."""
     if isinstance(child, Budget):
         stats = child.stats()
         return stats.total, stats.settled

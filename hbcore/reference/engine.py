@@ -38,7 +38,7 @@ def now_ms() -> int:
 
 
 def boot_ms() -> int:
-    """Return milliseconds since the machine was started, asleep or awake: nobody can set this clock."""
+    """Return the milliseconds since the machine was started, asleep or awake: nobody can set this clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
@@ -56,7 +56,7 @@ class Engine:
         self._key = urandom(KEY_SIZE) if key is None else exact_bytes("key", key, KEY_SIZE)
         self._now_ms: Callable[[], int] = now_ms  # a test may put its own clocks here
         self._boot_ms: Callable[[], int] = boot_ms
-        # By parent and name, in the order of making.
+        # Both are keyed by parent and name, in the order of making.
         self._budgets: dict[tuple[Budget | None, bytes], Budget] = {}
         self._envelopes: dict[tuple[Budget | None, bytes], Envelope] = {}
         self.closed = False
@@ -68,7 +68,7 @@ class Engine:
     def budget(self, name: str, total: int | None = None) -> Budget:
         """Get the root budget of that name, or create it with ``total`` minor units (1 .. 2**62 - 1).
 
-        ``total`` is compared with what the budget was made with: a budget that was topped up since is the same.
+        ``total`` is compared with what the budget was made with, so a budget that was topped up since is the same.
 
         Raises:
             TypeError, ValueError: an argument is bad; the message names it.
@@ -160,7 +160,7 @@ class Engine:
     ) -> np.ndarray:
         """Create many envelopes in order; return the ``Status`` of each: GRANTED, REPEATED or CONFLICT.
 
-        A bad argument, of whichever envelope, makes none.
+        If an argument is bad, for whichever envelope, no envelope is made.
         """
         common = (law, min, max, concentration, seeds, expires_at, per_user, hold_seconds, max_packets)
         return self._create_many(None, names, totals, packets, *common)
@@ -193,7 +193,7 @@ class Engine:
         return statuses
 
     def _create(self, budget: Budget | None, name: str, terms: Terms) -> Status:
-        """Make an envelope, or say why not: REPEATED or CONFLICT if there is one, INSUFFICIENT or CLOSED."""
+        """Make an envelope, or say why not: REPEATED or CONFLICT if the name exists, else INSUFFICIENT or CLOSED."""
         envelope = self._envelopes.get((budget, name.encode()))
         if envelope is not None:
             given = envelope.terms if terms.seed is not None else envelope.terms._replace(seed=None)
@@ -223,7 +223,7 @@ class Engine:
         return user_key(self._key, user_identity(user), integer("nth", nth, 0, PER_USER_LIMIT - 1))
 
     def sweep(self) -> int:
-        """End what is over: close envelopes that have expired, give back claims that were not settled in time.
+        """End what is due: close envelopes that have expired, and give back claims that were not settled in time.
 
         Returns:
             The number of envelopes closed and of claims given back.
@@ -266,12 +266,12 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Close the engine; what is asked of it or its envelopes afterwards raises EngineClosedError."""
+        """Close the engine; later calls on it and its envelopes raise EngineClosedError."""
         self.closed = True
 
     @property
     def path(self) -> None:
-        """None: the reference keeps its engines in memory."""
+        """Always None: the reference keeps its engines in memory."""
         return None
 
     def __reduce__(self) -> NoReturn:

@@ -1,10 +1,11 @@
 """Envelopes in plain Python: a fixed sum split at random into a fixed number of packets, and the claims of them.
 
-The twin of ``envelope.pyx`` and ``packets.pyx``. The lock-free protocol of slots, index and vacancy tree, which exists for
-races and deaths only, has no twin: one dictionary of claims stands for it.
+This is the twin of ``envelope.pyx`` and ``packets.pyx``. The lock-free protocol of slots, index and free map, which
+exists for races and deaths only, has no twin: one dictionary of claims stands for it.
 
-An envelope ends in one of three ways, ``close``, an expiry that somebody meets, a sweep, and all are ``_close``: what
-nobody has claimed goes to the budget there, once, and every claim that goes back later goes to the budget as well.
+An envelope ends in one of three ways: by ``close``, by a call that finds it expired, or by a sweep. All of them call
+``_close``: what nobody has claimed goes to the budget there, once, and every claim that goes back later goes to the
+budget as well.
 """
 
 from itertools import chain
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hbcore.reference.engine import Engine
 
 Claimant = tuple[bytes | int, int]
-"""Who has a claim: a user, and which of its packets (``nth``) it is."""
+"""The holder of a claim: a user, and which of its packets (``nth``) the claim is for."""
 
 BLOCK_SIZE = 64
 
@@ -42,17 +43,17 @@ class Claim:
 
     @property
     def status(self) -> Status:
-        """Why the user holds a packet, or does not."""
+        """Why the user holds a packet, or holds none."""
         return self._status
 
     @property
     def amount(self) -> int:
-        """What the packet is worth in minor units; 0 without one."""
+        """Worth of the packet in minor units; 0 without a packet."""
         return self._amount
 
     @property
     def packet(self) -> int:
-        """The number of the packet, from 0; -1 without one."""
+        """Number of the packet, from 0; -1 without a packet."""
         return self._packet
 
     def __bool__(self) -> bool:
@@ -75,9 +76,10 @@ CLOSED = Claim(Status.CLOSED, 0, -1)
 
 
 class Held:
-    """What the reference keeps of one claim.
+    """The record that the reference keeps of one claim.
 
-    ``granted_at_ms`` is the time of day, ``started_at_ms`` what ``hold_ms`` counts from, by the clock that nobody sets.
+    ``granted_at_ms`` is the time of day; ``started_at_ms`` is the time from which ``hold_ms`` counts, by the clock that
+    nobody can set.
     """
 
     __slots__ = ("granted_at_ms", "packet", "started_at_ms", "state")
@@ -90,7 +92,7 @@ class Held:
 
 
 class Part:
-    """What an envelope was made with, or what a top-up has added: packets from ``start`` on, and their terms."""
+    """A tranche: what an envelope was made with, or what a top-up has added; packets from ``start`` on, and terms."""
 
     __slots__ = ("_rotation", "_strata", "start", "terms")
 
@@ -114,10 +116,10 @@ class Part:
 class Envelope:
     """A fixed sum split at random into a fixed number of packets; made by ``Engine.envelope`` or ``Budget.envelope``.
 
-    A claim that was not settled within ``hold_ms`` is gone: no answer speaks of it again, and it goes back before its
-    user's next claim, settle or release. Others take free packets as long as there are any; the first claim that finds
-    none gives back all that are gone. In a closed envelope the money of one that is gone is the budget's once it goes
-    back, and not before.
+    A claim that was not settled within ``hold_ms`` has lapsed: no answer speaks of it again, and it is given back
+    before its user's next claim, settle or release. Others take free packets as long as there are any; the first claim
+    that finds none gives back all that have lapsed. In a closed envelope the money of a lapsed claim is the budget's
+    once the claim is given back, and not before.
     """
 
     def __init__(self, engine: "Engine", name: str, terms: Terms, budget: "Budget | None" = None) -> None:
@@ -135,7 +137,7 @@ class Envelope:
         self._refunded = 0
 
     def amount(self, packet: int) -> int:
-        """Return the amount of a packet: a pure function of the terms of its part."""
+        """Return the amount of a packet: a pure function of the terms of its tranche."""
         return next(part for part in reversed(self._parts) if packet >= part.start).amount(packet)
 
     @property
@@ -147,7 +149,11 @@ class Envelope:
         return sum(part.terms.total for part in self._parts)
 
     def _take(self) -> int | None:
-        """Take the first free packet from the cursor on: its block to the end, that block's start, the next block."""
+        """Take the first free packet, or return None if there is none.
+
+        The search goes from the cursor to the end of its block, then from that block's start, then through the next
+        blocks.
+        """
         packets, taken, cursor = self._packets, self._taken, self._cursor
         packet: int | None = cursor
         if cursor in taken:
@@ -182,10 +188,10 @@ class Envelope:
     # ---- what goes back ---------------------------------------------------------------------------------------------
 
     def _is_gone(self, held: Held) -> bool:
-        """Tell whether the time of a claim is over.
+        """Return whether a claim has lapsed.
 
-        Both times are whole milliseconds, rounded down: only what is more than ``hold_ms`` apart by them is at least
-        ``hold_ms`` apart in truth.
+        Both times are whole milliseconds, rounded down. So only if they are more than ``hold_ms`` apart have at least
+        ``hold_ms`` really passed.
         """
         hold_ms = self.terms.hold_ms
         if hold_ms == 0 or held.state != State.GRANTED:
@@ -202,7 +208,7 @@ class Envelope:
             self._taken_in_block[packet // BLOCK_SIZE] -= 1
 
     def _give_back_gone(self) -> int:
-        """Give back every claim whose time is over; return their number."""
+        """Give back every claim that has lapsed; return their number."""
         gone = [claimant for claimant, held in self._claims.items() if self._is_gone(held)]
         for claimant in gone:
             self._give_back(claimant)
@@ -221,7 +227,7 @@ class Envelope:
             self._refund(self._total - sum(self.amount(held.packet) for held in self._claims.values()))
 
     def _has_ended(self) -> bool:
-        """Tell whether claims are over; whoever meets an expiry closes the envelope."""
+        """Return whether the claiming has ended; a call that finds the envelope expired closes it."""
         expires_at_ms = self.terms.expires_at_ms
         if not self._closed and expires_at_ms != 0 and self._engine._now_ms() >= expires_at_ms:
             self._close()
@@ -235,7 +241,7 @@ class Envelope:
         return self._closed or (expires_at_ms != 0 and self._engine._now_ms() >= expires_at_ms)
 
     def _sweep(self) -> int:
-        """End whatever is over; return how many things that were."""
+        """End whatever is due; return how many things were ended."""
         gone = self._give_back_gone()
         was_closed = self._closed
         return gone + (self._has_ended() and not was_closed)
@@ -246,7 +252,7 @@ class Envelope:
         return integer("nth", nth, 0, self.terms.per_user - 1)
 
     def claim(self, user: object, /, nth: int = 0) -> Claim:
-        """Give the user a packet, or tell why not; the same answer when asked again.
+        """Give the user a packet, or say why not; the answer is the same when asked again.
 
         Where the envelope has ``per_user`` packets for a user, ``nth`` says which of them: 0 .. per_user - 1.
         """
@@ -294,15 +300,15 @@ class Envelope:
         return self._find((user_identity(user), self._nth(nth)))
 
     def settle(self, user: object, /, nth: int = 0) -> Claim | None:
-        """The payout went through: make the user's claim final.
+        """Make the user's claim final: the payout went through.
 
-        None if the user holds no packet, also if the time of its claim is over: the packet is, or will be, somebody
-        else's, and a payout that went through meanwhile is not covered by it.
+        Returns None if the user holds no packet, also if its claim has lapsed: the packet is, or will be, another
+        user's, and does not cover a payout that went through meanwhile.
         """
         return self._end(user, nth, State.SETTLED)
 
     def release(self, user: object, /, nth: int = 0) -> Claim | None:
-        """The payout failed: give the user's packet back for others. None if the user holds no packet."""
+        """Give the user's packet back for others: the payout failed. Returns None if the user holds no packet."""
         return self._end(user, nth, None)
 
     def _end(self, user: object, nth: object, state: State | None) -> Claim | None:
@@ -362,8 +368,9 @@ class Envelope:
             the envelope or its budget is. The last two leave no trace.
 
         Raises:
-            ConflictError: the key has topped up by something else.
-            ValueError: no room for so many packets, or a total of 2**62. Before INSUFFICIENT, and after the others.
+            ConflictError: the key has topped up by another amount, number of packets or seed.
+            ValueError: no room for so many packets, or a total of 2**62. This is checked before the budget is asked,
+                and after REPEATED and the CLOSED of the envelope itself.
         """
         self._engine._check_open()
         identity = user_identity(key, "key")
@@ -386,10 +393,10 @@ class Envelope:
         return Hold(Status.GRANTED, terms.total, 0, State.GRANTED)
 
     def close(self) -> int:
-        """End the claiming; what nobody has claimed goes to the budget. Idempotent.
+        """End the claiming, and refund what nobody has claimed to the budget. Idempotent.
 
         Returns:
-            What was refunded so far, in minor units: what was unclaimed, and what was released since.
+            The sum that was refunded so far, in minor units: what was unclaimed, and what was given back since.
         """
         self._engine._check_open()
         self._close()

@@ -1,4 +1,4 @@
-"""Holds in plain Python: the answer to whoever reserves money or adds some. The twin of ``Hold`` in ``budget.pyx``."""
+"""Holds in plain Python: the answer to a reservation or a top-up. This is the twin of ``Hold`` in ``budget.pyx``."""
 
 from hbcore.types import State, Status
 
@@ -21,17 +21,17 @@ class Hold:
 
     @property
     def amount(self) -> int:
-        """What was reserved in minor units; 0 without a hold."""
+        """Sum that was reserved, in minor units; 0 without a hold."""
         return self._amount
 
     @property
     def settled(self) -> int:
-        """What of it was spent in minor units; 0 unless it was settled."""
+        """Part of the amount that was spent, in minor units; 0 unless the hold was settled."""
         return self._settled
 
     @property
     def state(self) -> State | None:
-        """What became of the hold: GRANTED, SETTLED or RELEASED; None without one."""
+        """What became of the hold: GRANTED, SETTLED or RELEASED; None without a hold."""
         return self._state
 
     def __bool__(self) -> bool:

@@ -1,6 +1,6 @@
 """The laws in plain Python: the keyed random stream, and pure functions from parameters to amounts.
 
-The twin of ``stream.pyx`` and ``law.pyx``, with the reasons and the sources. It relies on ``terms.py`` alone.
+This is the twin of ``stream.pyx`` and ``law.pyx``, with the reasons and the sources. It relies on ``terms.py`` alone.
 """
 
 from collections.abc import Iterator
@@ -75,10 +75,10 @@ class Stream:
         return self.fraction(bound) * bound >> 64
 
     def shuffle(self, values: list[int]) -> None:
-        """Shuffle in place at most 1,024 values (Fisher and Yates, from the last to the second).
+        """Shuffle at most 1,024 values in place (Fisher and Yates, from the last to the second).
 
-        One fraction serves six steps: a uniform integer below the product of their bounds has, as its digits in mixed
-        radix, one uniform integer below each (Brackett-Rozinsky and Lemire, "Batched Ranged Random Integer
+        One fraction serves six steps: the digits in mixed radix of a uniform integer below the product of their bounds
+        are one uniform integer below each bound (Brackett-Rozinsky and Lemire, "Batched Ranged Random Integer
         Generation", 2024). The product is below 2**60.
         """
         for last in range(len(values) - 1, 0, -SHUFFLE_STEPS):
@@ -98,7 +98,7 @@ ROUNDS = 48
 
 
 def stratum_count(packets: int) -> int:
-    """Return into how many strata of at most 1,024 packets an envelope is cut."""
+    """Return the number of strata, of at most 1,024 packets each, into which an envelope is cut."""
     return -(-packets // STRATUM_SIZE)
 
 
@@ -153,7 +153,7 @@ def split_stratum(terms: Terms, stratum: int) -> list[int]:
 
 
 def split_equal(stream: Stream, excess: int, count: int) -> list[int]:
-    """Split so that shares differ by at most one; who gets the odd units is random."""
+    """Split so that shares differ by at most one; which shares get the odd units is random."""
     base, odd = divmod(excess, count)
     shares = [base + 1] * odd + [base] * (count - odd)
     if odd:
@@ -164,7 +164,7 @@ def split_equal(stream: Stream, excess: int, count: int) -> list[int]:
 def split_double_mean(stream: Stream, excess: int, count: int, cap: int) -> list[int]:
     """Draw each share uniformly between nothing and twice the mean of what remains, then shuffle.
 
-    The range is clipped so that the rest stays feasible: nobody above ``cap``, nothing left over.
+    The range is clipped so that the rest stays feasible: no share is above ``cap``, and nothing is left over.
     """
     shares = []
     rest = excess
@@ -188,7 +188,7 @@ def split_dirichlet(stream: Stream, excess: int, count: int, cap: int, concentra
     """
     if cap >= excess:
         return sum_cells(composition(stream, excess, concentration * count), concentration)
-    # Uniform splits stay uniform when every share is replaced by its distance from the cap: take the looser side.
+    # Uniform splits stay uniform when every share is replaced by its distance from the cap, so take the looser side.
     mirrored = concentration == 1 and 2 * excess > count * cap
     target = count * cap - excess if mirrored else excess
     for _ in range(max(1, REJECTION_CELLS // (concentration * count))):
@@ -220,7 +220,7 @@ def composition(stream: Stream, total: int, parts: int) -> list[int]:
 def distinct(stream: Stream, count: int, bound: int) -> list[int]:
     """Return ``count`` different integers below ``bound``, sorted, uniform over all such sets.
 
-    Values are drawn until there are enough different ones; what was drawn twice counts once.
+    Values are drawn until there are enough different ones; a value that was drawn twice counts once.
     """
     chosen: list[int] = []
     while len(chosen) < count:
@@ -232,13 +232,13 @@ def distinct(stream: Stream, count: int, bound: int) -> list[int]:
 def resplit(stream: Stream, excess: int, count: int, cap: int, concentration: int) -> list[int]:
     """Bring an even split to the capped Dirichlet law by re-splitting random pairs of shares, then shuffle.
 
-    A round folds the packets at a random place, so that the first meets the last of either side and so on inwards;
-    each pair divides its sum anew, by the exact law of two shares given their sum. The law of all shares is
-    stationary under every pair, and each round takes away at least a third of what is left of any deviation, whatever
-    the cap and the concentration: ``bench/mixing.py`` prints the rates (without a cap and for c = 1 it is the gap of
-    Caputo, "On the spectral gap of the Kac walk and other binary collision processes", 2008). After 48 rounds about
-    (2/3)**48 < 2**-28 is left, which takes 2**56 packets to see. Sum, cap and exchangeability are exact whatever the
-    number of rounds.
+    A round folds the packets at a random place: on either side the first share meets the last, the second the last but
+    one, and so on inwards. Each pair divides its sum anew, by the exact law of two shares given their sum. The law of
+    all shares is stationary under every pair, and each round takes away at least a third of what is left of any
+    deviation, whatever the cap and the concentration: ``bench/mixing.py`` prints the rates (without a cap and for c = 1
+    it is the gap of Caputo, "On the spectral gap of the Kac walk and other binary collision processes", 2008). After 48
+    rounds about (2/3)**48 < 2**-28 is left, which takes 2**56 packets to see. Sum, cap and exchangeability are exact
+    whatever the number of rounds.
     """
     shares = [excess // count + (i < excess % count) for i in range(count)]
     for _ in range(ROUNDS):
@@ -256,9 +256,10 @@ def resplit(stream: Stream, excess: int, count: int, cap: int, concentration: in
 def pair_share(stream: Stream, both: int, cap: int, concentration: int) -> int:
     """Return one of two shares that sum to ``both``, neither above ``cap``, by the Dirichlet law of two.
 
-    A share ``x`` has the weight ``(x + 1) * ... * (x + c - 1)`` (so many ways to cut it into ``c`` cells). A uniform
-    proposal is accepted with the weight of the pair over that of the even pair, factor by factor: factor ``k`` is
-    ``1 - (half - x) * (other - x) / ((half + k) * (other + k))`` with ``half + other == both``: two draws.
+    A share ``x`` has the weight ``(x + 1) * ... * (x + c - 1)``, to which the number of ways to cut it into ``c`` cells
+    is proportional. A uniform proposal is accepted with the weight of the pair over that of the even pair, factor by
+    factor: factor ``k`` is ``1 - (half - x) * (other - x) / ((half + k) * (other + k))`` with ``half + other == both``,
+    which takes two draws.
     """
     low, high = max(0, both - cap), min(both, cap)
     half = both // 2
@@ -275,7 +276,7 @@ def pair_share(stream: Stream, both: int, cap: int, concentration: int) -> int:
 def checked_terms(
     total: int, packets: int, law: LawName, min: int, max: int | None, concentration: int, seed: bytes | None
 ) -> Terms:
-    """Return the terms of an envelope, with a fresh seed where there is none."""
+    """Return the checked terms of an envelope, with a fresh seed where none is given."""
     terms = envelope_terms(total, packets, law, min, max, concentration, seed)
     return terms if terms.seed is not None else terms._replace(seed=urandom(32))
 

@@ -1,6 +1,6 @@
 """Users and keys in plain Python: what they may be, and their keyed hashes.
 
-The twin of ``user.pyx``. It relies on ``terms.py`` alone.
+This is the twin of ``user.pyx``. It relies on ``terms.py`` alone.
 """
 
 from collections.abc import Iterable
@@ -46,9 +46,9 @@ def siphash128(key: bytes, message: bytes) -> bytes:
 
 
 def user_identity(user: object, word: str = "user") -> bytes | int:
-    """Return what identifies a user or a key: its bytes (a str as UTF-8), or its integer. The two never meet.
+    """Return what identifies a user or a key: its bytes (a str as UTF-8), or its integer. The two are never equal.
 
-    Errors call it by ``word``.
+    Error messages call it ``word``.
     """
     if isinstance(user, str):
         try:
@@ -56,7 +56,7 @@ def user_identity(user: object, word: str = "user") -> bytes | int:
         except UnicodeEncodeError as error:
             raise ValueError(f"{word} {user!r} is not valid Unicode: {error.reason}") from None
     if isinstance(user, bytes):
-        plain = bytes.__getitem__(user, slice(None))  # of a subclass too, whatever it says of itself
+        plain = bytes.__getitem__(user, slice(None))  # the bytes of a subclass too, whatever it says of itself
         if not 1 <= len(plain) <= USER_LIMIT:
             raise ValueError(f"{word} must be 1 .. {USER_LIMIT} bytes long, not {len(plain)}")
         return plain
@@ -69,12 +69,12 @@ def user_identity(user: object, word: str = "user") -> bytes | int:
 
 
 def user_key(key: bytes, identity: bytes | int, nth: int = 0) -> bytes:
-    """Return the 16-byte keyed hash of a user, of its packet number ``nth`` where it may have several.
+    """Return the 16-byte keyed hash of a user, for its packet number ``nth`` where it may have several.
 
     Bytes are hashed under the first half of the key. Integers are hashed under the second half, as the 8 bytes of
     their two's complement and one byte that tells the sign, so that -1 and 2**64 - 1 are two users. From the second
-    packet on, that hash and the 8 bytes of ``nth`` are hashed again, under the second half, under which nothing else
-    has 24 bytes.
+    packet on, that hash and the 8 bytes of ``nth`` are hashed again under the second half, under which nothing else of
+    24 bytes is hashed.
     """
     if isinstance(identity, bytes):
         user_hash = siphash128(key[:16], identity)

@@ -13,7 +13,7 @@ from running import environment
 import hbcore
 import hbcore.reference
 
-# The same examples on every machine and in every run; speed is none of a test's business.
+# Examples are the same on every machine and in every run, and no test judges speed.
 settings.register_profile(
     "hbcore", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -1,1 +1,1 @@
-"""What is measured: each room has the rows of one subject."""
+"""The measurements: each module has the rows of one subject."""

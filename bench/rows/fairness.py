@@ -28,7 +28,7 @@ def native_envelopes(count: int, family: int, arguments: dict[str, Any]) -> np.n
 
 
 def classic_envelopes(count: int) -> np.ndarray:
-    """The same by the classic: uniform between one unit and twice the mean of what remains, in the order of claims."""
+    """Envelopes by the classic: uniform between one unit and twice the mean of what remains, in the order of claims."""
     random = np.random.default_rng(8)
     rows = np.empty((count, PACKETS), np.int64)
     rest = np.full(count, TOTAL - PACKETS)

@@ -64,14 +64,14 @@ def claims_beside_batches(claims: int, packets: int, touched: bool) -> np.ndarra
 
 
 def nothing_timed(claims: int) -> np.ndarray:
-    """The same for calls of a built-in method: what the clock, the loop and the machine's other work add."""
+    """Nanoseconds of calls of a built-in method: what the clock, the loop and the machine's other work add."""
     out = shared_numbers(claims)
     side_by_side([lambda: lambda: latencies(().count, list(range(claims)), out)])
     return out
 
 
 def server_latencies(scale: Scale) -> np.ndarray | None:
-    """The same of the Lua claim on a server of our own, one by one, nobody else being there."""
+    """Nanoseconds of Lua claims on a server of our own, one by one, with no other client."""
     with ExitStack() as stack:
         try:
             client = stack.enter_context(peers.valkey_server())

@@ -1,7 +1,7 @@
-"""How fast ``resplit`` (hbcore/reference_law.py) comes to the capped Dirichlet law, for ``python -m bench mixing``.
+"""How fast ``resplit`` (hbcore/reference/law.py) comes to the capped Dirichlet law, for ``python -m bench mixing``.
 
-First the rate: what is left, after one more round, of the slowest deviation in a large envelope, where pairs meet at
-random. It is twice the third-largest eigenvalue of the operator "re-split a share with a random other one" (the two
+The rate comes first: what is left, after one more round, of the slowest deviation in a large envelope, where pairs meet
+at random. It is twice the third-largest eigenvalue of the operator "re-split a share with a random other one" (the two
 above it are probability and money, which are kept), on a grid of 200 amounts. Then, exactly, the distance in total
 variation between the law and what the rounds make of an even split, for envelopes small enough to list every state.
 """

@@ -194,7 +194,8 @@ def two_of(scale: Scale, what: str, run: Callable[[int], Slice], bar: float | No
             slices[name].append(run(processes))
     wall = Times({name: [one.wall for one in found] for name, found in slices.items()}, by_wall=True)
     rates = " and ".join(f"{1e3 / wall.figure(name):.1f}" for name in slices)
-    # Of the very slices that count: it tells two that wait for each other's memory from two that wait for a core.
+    # The processor time is that of the very slices that count: it tells two processes that wait for each other's memory
+    # from two that wait for a core.
     busy = min(slices["two"]).processor / min(slices["one"]).processor
     figures = f"{rates} million a second; processor time a claim {busy:.2f} times"
     if bar is None:

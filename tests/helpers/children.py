@@ -169,7 +169,7 @@ def shared_byte() -> mmap.mmap:
 
 
 def make_slow_envelope(engine: hbcore.Engine, name: str) -> hbcore.Envelope:
-    """One whose claims spend most of their time with a packet in their hands, and whose end is not near.
+    """Make an envelope whose claims spend most of their time with a packet in their hands, and whose end is not near.
 
     The first claim of each 1,024 packets computes all their amounts, which takes longest by this law; most claims of
     several threads at once are such.
@@ -231,7 +231,7 @@ def wait_for_claims(envelope: hbcore.Envelope) -> None:
 
 
 def claim_some(envelope: hbcore.Envelope, first_user: int) -> Granted:
-    """A batch, and as many claims one by one."""
+    """Claim for a batch of users, and for as many one by one."""
     packets = envelope.claim_many(np.arange(first_user, first_user + 200))["packet"].tolist()
     packets += [envelope.claim(user).packet for user in range(first_user + 200, first_user + 400)]
     return [(first_user + i, packet) for i, packet in enumerate(packets) if packet >= 0]
@@ -248,7 +248,7 @@ def claim_the_rest(envelope: hbcore.Envelope) -> int:
 
 
 def check_granted(envelope: hbcore.Envelope, granted: Granted) -> None:
-    """What somebody was granted is there."""
+    """Check that what a user was granted is there."""
     users, packets = np.array(granted, np.int64).reshape(-1, 2).T
     answers = envelope.claim_many(np.ascontiguousarray(users))
     assert (answers["status"] == Status.REPEATED).all(), "a claim is lost"
@@ -256,12 +256,12 @@ def check_granted(envelope: hbcore.Envelope, granted: Granted) -> None:
 
 
 def distinct_users(claims: np.ndarray) -> np.ndarray:
-    """Of a snapshot; half of each hash is enough to tell them apart, and sorted a hundred times faster."""
+    """Return the users of a snapshot; half of each hash tells them apart, and is sorted a hundred times faster."""
     return np.unique(np.ascontiguousarray(claims["user"]).view("u8")[::2])
 
 
 def check_sold_out(envelope: hbcore.Envelope) -> None:
-    """Every packet is somebody's, nobody has two, and the sum is the total."""
+    """Check that every packet is some user's, no user has two, and the sum is the total."""
     claims = envelope.claims()
     packets = envelope.terms.packets
     assert len(claims) == packets, f"{packets - len(claims)} packets are stranded"

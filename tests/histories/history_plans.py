@@ -112,7 +112,7 @@ def draw_moments(
 
 
 def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float) -> Plan:
-    """The same programs for the same arguments, in whichever process."""
+    """Draw a history; the programs are the same for the same arguments, in whichever process."""
     random = Random(f"{seed}/{number}")
     packets, users = random.randint(1, PACKET_LIMIT), random.randint(1, 4)
     terms, amounts = terms_of(packets, random.randrange(VARIANTS))

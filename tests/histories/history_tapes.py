@@ -63,7 +63,7 @@ def note_rows(tape: Any, at: int, answer: list[tuple[int, int, int, int]]) -> in
 
 
 def note_batch(tape: Any, at: int, answer: tuple[int, np.ndarray]) -> int:
-    """Of several equal answers in a row to one user, other than GRANTED, only the first.
+    """Note of several equal answers in a row to one user, other than GRANTED, only the first.
 
     They change nothing, so a moment that is right for one of them is right for all.
     """

@@ -90,7 +90,7 @@ class Book(NamedTuple):
 def may_grant(book: Book, call: Operation, packet: int) -> bool:
     """Whether a claim by a user who holds nothing may be granted that packet, which the call itself has chosen.
 
-    Of a closed envelope too, if the call began before the close took effect: it may have had the packet in its hands.
+    A closed envelope grants it too, if the call began before the close took effect: it may have had the packet in hand.
     """
     return not (book.taken | book.refunded) >> packet & 1 and (not book.closed_by or call.invoked <= book.closed_by)
 
@@ -170,7 +170,7 @@ class Search:
 
 
 class Checker(Search):
-    """Of an envelope's history."""
+    """The search for an order of the calls of an envelope's history."""
 
     def __init__(self, history: History) -> None:
         super().__init__(history.clients)
@@ -259,9 +259,9 @@ class Checker(Search):
     def are_in_hands(self, free: int, places: tuple[int, ...], client: int, call: Operation, first_end: int) -> bool:
         """Whether there is a moment at which each of these packets can be in the hands of a call of another client.
 
-        Of the calls that are placed only the last of each client can still be under way, as a release that has not
-        freed its packet yet, or a claim that has not put its packet back; of the others only the next. The hands of a
-        client that was seen to be dead are empty.
+        Among the calls that are placed only the last of each client can still be under way, as a release that has not
+        freed its packet yet, or a claim that has not put its packet back; among the others only the next. The hands of
+        a client that was seen to be dead are empty.
         """
         hands: list[tuple[int, int, int, int]] = []  # client, from, to, packet
         start = self.begun(places, call)

@@ -2,9 +2,10 @@
 
     python tests/histories/money_histories.py [--histories 10000] [--seed 1] [--kills 0.2] [--first 0]
 
-As ``histories.py``, which records and kills: two to four clients reserve, settle, release, find, top up and close in a
-small budget and in a sub-budget of it. Then a survivor looks at what every key has, lets a sweep end what the dead have
-left half-way, compares the statistics of both budgets, and reserves what is available to the last unit.
+They are recorded, and clients are killed, as in ``histories.py``: two to four clients reserve, settle, release, find,
+top up and close in a small budget and in a sub-budget of it. Then a survivor looks at what every key has, lets a sweep
+end what the dead have left half-way, compares the statistics of both budgets, and reserves what is available to the
+last unit.
 
 ``money_linearizability.py`` says when a history is right. Exits 1 if one is found that no order of its calls explains,
 and prints it.
@@ -84,7 +85,7 @@ def random_step(random: Random, mix: dict[str, int], amounts: list[int], repeats
 
 
 def plan_history(seed: int, number: int, topology: tuple[int, ...], kills: float) -> Plan:
-    """The same programs for the same arguments, in whichever process."""
+    """Draw a history; the programs are the same for the same arguments, in whichever process."""
     random = Random(f"money {seed}/{number}")
     keys = random.randint(1, KEY_LIMIT)
     amounts = [random.randint(1, 9) for _ in range(keys)]
@@ -129,7 +130,7 @@ def note_hold(tape: Any, at: int, answer: Any) -> int:
 
 
 def note_batch(tape: Any, at: int, answer: tuple[int, np.ndarray]) -> int:
-    """Of several equal answers in a row to one key, other than GRANTED, only the first: they change nothing."""
+    """Note of several equal answers in a row to one key, other than GRANTED, only the first: they change nothing."""
     repeats, rows = answer
     told = []
     for i, row in enumerate(zip(rows["status"].tolist(), rows["amount"].tolist(), strict=True)):

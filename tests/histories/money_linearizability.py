@@ -1,12 +1,13 @@
 """The sequential specification of two budgets, one below the other, for the search of ``linearizability.py``.
 
 A call that does several things one after another is recorded as several operations of the same span: a top-up of the
-child takes money from the parent (``fund``) and puts it into the child (``add``); whoever gives back to a closed child
-looks how much that is in all (``see``) and lets it arrive in the parent (``refund``); a close reads a sum (``sum``).
+child takes money from the parent (``fund``) and puts it into the child (``add``); a call that gives back to a closed
+child looks how much that is in all (``see``) and lets it arrive in the parent (``refund``); a close reads a sum
+(``sum``).
 
-What the dead have left half-way is theirs no more, and happens when somebody next looks at that key, not before and
-not of itself: a request to reserve or to add (REQUESTED) is decided by who asks for the same, a hold that is being settled or
-released (SETTLING, RELEASING) is so by who looks at it.
+What a dead client has left half-way happens when another next looks at that key, not before and not by itself: a
+request to reserve or to add (REQUESTED) is decided by a client that asks for the same, and a hold that is being settled
+or released (SETTLING, RELEASING) by any client that looks at it.
 """
 
 from collections.abc import Iterator
@@ -356,7 +357,7 @@ class Checker(Search):
                 book = book.decided(budget, key)
         for key, state in enumerate(book.top_ups[CHILD]):
             if state in (FUNDED, REQUESTED):
-                # Who has died over it: the amount stands in his call.
+                # The amount stands in the call of the client that has died over it.
                 amount = next(
                     other.wanted for calls in self.clients for other in calls
                     if (other.kind, other.budget, other.key) == ("fund", CHILD, key)

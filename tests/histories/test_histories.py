@@ -188,7 +188,7 @@ def test_the_search_agrees_with_trying_every_order() -> None:
         if rng.random() < 0.5:
             client = rng.choice([client for client in clients if client])
             j = rng.randrange(len(client))
-            # What SOLD_OUT means beside others is no business of the dictionary's.
+            # The dictionary cannot say what SOLD_OUT means beside other calls.
             client[j] = rng.choice([o for o in other_answers(client[j], 2) if o.outcome != Status.SOLD_OUT])
         clients = [
             [call._replace(amount=AMOUNTS[call.packet] if call.packet >= 0 else 0) for call in c] for c in clients
@@ -215,7 +215,7 @@ def sequential_history(impl: ModuleType, number: int) -> History:
 
 
 def other_answers(call: Operation, packets: int) -> list[Operation]:
-    """The same call with every other answer that looks like one."""
+    """Return the same call with every other answer that looks like one."""
     if call.kind in ("close", "refund", "snapshot"):
         return []
     without = (Status.SOLD_OUT, Status.CLOSED) if call.kind == "claim" else (NOTHING, FINAL)

@@ -166,7 +166,7 @@ def sequential_history(impl: ModuleType, number: int) -> History:
 
 
 def other_answers(call: Operation) -> list[Operation]:
-    """The same call with other answers that look like one."""
+    """Return the same call with other answers that look like one."""
     if call.kind in ("stats", "sum"):
         field, value = ("rows", call.rows) if call.kind == "stats" else ("amount", call.amount)
         changed = (value[0], value[1] + 1, value[2] - 1, value[3]) if call.kind == "stats" else value + 1

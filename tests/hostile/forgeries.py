@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
 
 GRANTED, SETTLED, RELEASED, FUNDED, ADDED = 2, 3, 6, 8, 11
-"""Kinds of the state of a hold, as in account.pxd."""
+"""Kinds of the state of a hold, as in hold.pxd."""
 CLOSED = 1 << 63
 Writes = list[tuple[str, int, bytes]]
 

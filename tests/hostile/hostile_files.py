@@ -1,7 +1,7 @@
 """What hostile files are made of: sound engine files, a plain model of each, and where in them what stands.
 
-Tranche of ``hostile.py``. The layout is read from ``format.h``; what that does not say (the order of an
-envelope's parts) stands in ``Layout`` and nowhere else, and is checked against what the engine has written.
+This belongs to ``hostile.py``. The layout is read from ``format.h``; what that does not say (the order of what an
+envelope consists of) stands in ``Layout`` and nowhere else, and is checked against what the engine has written.
 """
 
 import collections
@@ -103,7 +103,7 @@ class Layout:
         self.boundaries = [0, HEADER_SIZE, BUCKETS.start, BUCKETS.stop]
         self.leftovers: collections.Counter[str] = collections.Counter()
         self.slots: dict[str, int] = {}  # where the slots of an envelope begin
-        self.marks: dict[str, range] = {}  # all that claims have marked: strata, free_map, index and slots
+        self.marks: dict[str, range] = {}  # all that claims have marked: strata, free map, index and slots
         self.indexes: dict[str, int] = {}
         self.extents: dict[str, range] = {}
         self._fields("header", "hb_header", 0)

@@ -1,6 +1,6 @@
 """The use of hostile files: the whole API on one file, and every answer compared with the model.
 
-Tranche of ``hostile.py``, which says what is accepted.
+This belongs to ``hostile.py``, which says what is accepted.
 """
 
 import collections

@@ -231,7 +231,7 @@ class Controller:
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
-            # Who writes after the controller's death must learn of it.
+            # A process that writes after the controller's death must learn of it.
             os.close(self.world.read)
             os.close(self.world.life_write)
             run_and_exit(self.world, serve, self.world, number, self.seed, self.children_count)
@@ -294,7 +294,7 @@ class Controller:
             if patience > 0 or not self.heard:
                 continue
             patience = self.chance.randrange(1, 60)
-            # Mostly another than who has just spoken: that one is not claiming at the moment.
+            # Mostly it is not the process that has just spoken, which is not claiming at the moment.
             victim = self.chance.choice([speaker, *self.heard])
             # A server is killed now and then, when its children have had some time.
             if self.heard.get(victim) != SERVER or self.chance.random() < 0.3:
@@ -304,7 +304,7 @@ class Controller:
         """Stop up to STOPPED_LIMIT that claim; return their pids."""
         stopped: set[int] = set()
         for _ in range(self.chance.randrange(STOPPED_LIMIT + 1)):
-            # Not who has just spoken: that one is not claiming at the moment.
+            # It is not the process that has just spoken, which is not claiming at the moment.
             speaker = self.listen(block=True)
             others = [pid for pid in self.heard if pid != speaker and pid not in stopped]
             if others:

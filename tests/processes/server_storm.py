@@ -47,7 +47,7 @@ HANG_SECONDS = 60
 STOP_SECONDS = 1  # so long a worker stays stopped if nobody is answered meanwhile
 KILLS_A_ROUND = 100
 ATTEMPTS_LIMIT = 1000
-# Of a request that was in the hands of a worker that dies, and of nothing else.
+# Errors of a request that was in the hands of a worker that dies, and of nothing else.
 BROKEN = (ConnectionError, http.client.HTTPException)
 
 

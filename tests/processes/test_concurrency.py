@@ -231,7 +231,7 @@ def test_the_same_users_are_claimed_released_and_settled_by_everybody(runner: st
 
 
 def test_settle_and_release_have_one_winner() -> None:
-    """Of a settle and a release of one claim that race, exactly one wins, whichever way it goes."""
+    """A settle and a release of one claim race: exactly one wins, whichever way it goes."""
     with hbcore.Engine() as engine:
         envelope = engine.envelope("e", total=50_000, packets=5000)
         envelope.claim_many(np.arange(5000))
@@ -308,7 +308,7 @@ def test_an_audit_names_nothing_while_indexes_are_replaced(tmp_path: Path, reado
 
 
 def test_creators_of_one_name_race() -> None:
-    """Of many makers of one envelope one wins, and all speak of the same."""
+    """One of many makers of one envelope wins, and all speak of the same envelope."""
     with hbcore.Engine() as engine:
         for n in range(300):
             handles = run_threads(lambda i, n=n: engine.envelope(f"e{n}", total=100 + n, packets=10))
@@ -401,7 +401,7 @@ def test_threads_that_miss_the_same_level_make_it_once(part: Callable, count: in
         assert all(statuses is not None for statuses in parts)
 
     alone = make(lambda engine, budget: part(engine, budget, list(range(count))))
-    # Without a GIL several may begin to make it; one wins, and the others let go of theirs.
+    # Without a GIL several threads may begin to make it; one wins, and the others let go of theirs.
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     assert max(make(together) for _ in range(turns)) <= alone * (1 if has_gil else WORKERS)
 

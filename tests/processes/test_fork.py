@@ -95,7 +95,7 @@ def fork_and_claim(envelope: hbcore.Envelope, say: Say, ended: mmap.mmap) -> Non
 
 
 def fork_within_a_claim(envelope: hbcore.Envelope, say: Say, ended: mmap.mmap) -> None:
-    """The same, but it is the reading of users that forks: parent and child go on in one and the same call."""
+    """The reading of users forks here: parent and child go on in one and the same call."""
     pids = []
 
     class First:

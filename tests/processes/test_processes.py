@@ -199,7 +199,7 @@ def test_a_daemon_that_closes_all_descriptors_touches_no_file_but_the_engine_s(
 
 
 def test_a_child_that_drops_its_privileges(engine: hbcore.Engine) -> None:
-    """Of a 0600 file it may not become a worker any more. It says so; and it goes on if it was one before."""
+    """It may not become a worker of a 0600 file any more. It says so; and it goes on if it was one before."""
     if os.geteuid() != 0:
         pytest.skip("only root can drop privileges")
     envelope = engine.envelope("e", 100, 100)

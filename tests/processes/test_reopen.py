@@ -57,7 +57,7 @@ def a_third_released_and_a_third_settled(path: Path, packets: int) -> np.ndarray
 
 
 def damage_index(path: Path, packets: int, zeros: bool) -> None:
-    """Overwrite free_map and index of the file's only envelope, whose name has one letter."""
+    """Overwrite free map and index of the file's only envelope, whose name has one letter."""
     strata = (8 * -(-packets // 1024) + 63) // 64 * 64
     free_map = FIRST_EXTENT + 384 + 64 + strata
     children, words = -(-packets // 64), 0

@@ -1,8 +1,9 @@
 """The racer of accounts: threads that reserve, settle, release, fund, refund, top up, close at once, without the GIL.
 
-As ``racer.pyx`` for ledgers. The account stands in memory of its own; its levels and segments are made and attached by
-the threads, each of which sees it through an ``Account`` of its own, as a process does. A child is written by plain
-stores before it is asked for, and read by whoever is told of it: nothing but the protocol orders these accesses.
+It does for accounts what ``racer.pyx`` does for ledgers. The account stands in memory of its own; its levels and
+segments are made and attached by the threads, each of which sees it through an ``Account`` of its own, as a process
+does. A child is written by plain stores before it is asked for, and read by every thread that is told of it: nothing
+but the protocol orders these accesses.
 
 An operation may also die, at any atomic step. Nobody has to know: what it has left undecided, others decide.
 
@@ -112,7 +113,9 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     if answer == CROWDED:
         while account.index.levels[next] != 0:
             next += 1
-        if next == HB_LEVELS or not make_tranche(racer.shared, &account.index.level_offsets[next], 8 * level_size(next)):
+        if next == HB_LEVELS or not make_tranche(
+            racer.shared, &account.index.level_offsets[next], 8 * level_size(next)
+        ):
             return False
     elif answer == FULL:
         while account.index.segments[next] != 0:

@@ -70,7 +70,7 @@ setup(name="sanitized", packages=[], ext_modules=cythonize(modules, quiet=True, 
     "freethreading_compatible": True, "autotestdict": False}))
 """
 
-# What `setarch -R` does: the shadow memory of ThreadSanitizer does not fit every layout of the address space.
+# This does what `setarch -R` does: the shadow memory of ThreadSanitizer does not fit every layout of the address space.
 WITHOUT_ASLR = """
 import ctypes, os, sys
 ctypes.CDLL(None).personality(0x0040000)
@@ -162,7 +162,7 @@ def run_python(
     return Outcome(status, printed, report, count)
 
 
-# So that a few thousand keys need more than two levels.
+# The levels are made smaller, so that a few thousand keys need more than two of them.
 SMALLER_LEVELS = (
     "_money/hold_index.pxd",
     "(6 * level if level < 3 else 2 * level + 8)",

@@ -3,9 +3,10 @@
 It is compiled beside hbcore's own sources under a sanitizer (see ``build.py``), which so sees the whole protocol with
 no Python in between. The ledger stands in memory of its own from malloc: AddressSanitizer knows where it ends.
 
-Beside each slot stands a plain word, its *lives*: who holds the slot counts it up before publishing, and who knows the
-claim to be standing reads it. Nothing but the protocol orders these accesses. So two holders of one slot, or an answer
-that does not acquire what its claim has released, are data races on that word, also where the processor forgives them.
+Beside each slot stands a plain word, its *lives*: the thread that holds the slot counts it up before publishing, and a
+thread that knows the claim to be standing reads it. Nothing but the protocol orders these accesses. So two holders of
+one slot, or an answer that does not acquire what its claim has released, are data races on that word, also where the
+processor forgives them.
 
 An operation may also die, at any atomic step, and its thread goes on as another worker: then what it held is for the
 others to reclaim.
@@ -373,7 +374,7 @@ cdef void race(Racer *racer, uint64_t operations, bint closes) noexcept nogil:
 # ---- when all is over ---------------------------------------------------------------------------------------------
 
 cdef void finish_for_the_dead(Racer *racer) noexcept nogil:
-    # What everybody does who meets it: the last deaths have left it to nobody.
+    # Do what every worker does that meets such a slot; after the last deaths no worker is left to meet it.
     cdef Found found
     cdef uint64_t slot
     find(racer, LATE, &found)       # helps with a replacement of the index

@@ -96,7 +96,7 @@ def race_with_the_living(rng: random.Random, folder: Path) -> int:
 
 
 def race_with_the_dead(rng: random.Random, folder: Path) -> int:
-    """The same, with operations that die at any step, and others that finish what they leave."""
+    """Every operation of the ledger, some of which die at any step while others finish what they leave."""
     return race_in_ledgers(rng, DEATH_ODDS)
 
 
@@ -129,7 +129,7 @@ def race_for_money(rng: random.Random, folder: Path) -> int:
 
 
 def race_for_money_with_the_dead(rng: random.Random, folder: Path) -> int:
-    """The same, with operations that die at any step."""
+    """Every operation of an account, some of which die at any step."""
     return race_in_accounts(rng, DEATH_ODDS)
 
 
@@ -403,7 +403,7 @@ def close_engines_under_calls(rng: random.Random, folder: Path) -> int:
 
 
 def make_one_name(rng: random.Random, folder: Path) -> int:
-    """Of several makers of one envelope one wins, and all claim from the same."""
+    """One of several makers of one envelope wins, and all claim from the same envelope."""
     with hbcore.Engine(capacity=CAPACITY) as engine:
 
         def work(i: int) -> list:

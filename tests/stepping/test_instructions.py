@@ -256,7 +256,7 @@ def test_a_kill_at_any_instruction_leaves_all_the_money(tmp_path: Path, name: st
                 found = money_of(engine)
                 assert found in (before, after)
                 done.append(found == after)
-            # Whoever asks again gets what was asked for, once.
+            # A process that asks again gets what was asked for, once.
             MONEY[name](engine)()
             assert money_of(engine) == after
             budget = engine.budget("b")

@@ -136,7 +136,7 @@ def test_a_pause_at_any_instruction_changes_nothing(
 
 @pytest.mark.full
 def test_an_audit_that_is_paused_finds_nothing_wrong_with_a_top_up(tmp_path: Path) -> None:
-    """The chain of parts grows between two looks at its end, and the audit has looked once."""
+    """The chain of tranches grows between two looks at its end, and the audit has looked once."""
     fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
     with hbcore.Engine(fresh, capacity=1 << 20) as engine:
         engine.budget("b", TOTAL).envelope("e", 1000, 10, max_packets=30).top_up("first", 100, 10)
@@ -167,7 +167,7 @@ def release_of(what: str, user: int) -> Work:
 @pytest.mark.full
 @pytest.mark.parametrize("what", ["closed envelope", "closed budget"])
 def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -> None:
-    """Who stands still finds his own refund half done by another, who has died in it."""
+    """The process that stands still finds its own refund half done by another, which has died in the middle of it."""
     fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
     prepare(fresh)
     shutil.copyfile(fresh, path)
@@ -194,7 +194,7 @@ def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -
 
 
 def test_a_granted_hold_is_answered_as_it_was_granted(tmp_path: Path) -> None:
-    """Also if somebody has released it before the answer was put together: GRANTED and RELEASED is no answer."""
+    """That holds too if it was released before the answer was put together: GRANTED and RELEASED is no answer."""
     fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"
     prepare(fresh)
     granted = hbcore.Hold(Status.GRANTED, 700, 0, State.GRANTED)

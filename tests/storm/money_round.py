@@ -303,7 +303,7 @@ class Asker:
 def work(
     seed: int, number: int, offset: int, engine: hbcore.Engine | str, fd: int, orders: memoryview, measures_cpu: bool
 ) -> None:
-    """Be a worker until told to end; what a crew calls a plan is the seed and the slot."""
+    """Run a worker until it is told to end; what a crew calls a plan is the seed and the slot."""
     slot = seed & 0xFF
     opened = hbcore.Engine(engine) if isinstance(engine, str) else engine
     asker = Asker(seed, slot, number, opened, fd, Fuse(orders, slot))
@@ -458,7 +458,7 @@ class Examiner:
             raise Broken(f"{budget!r} has the total {budget.total}, not {base} + {added}")
 
     def examine_added_packets(self, envelope: hbcore.Envelope) -> None:
-        """The same of an envelope, which has its packets and no others."""
+        """Check that an envelope has its first packets, those of its top-ups, and no others."""
         names = [name for _, name, _ in ENVELOPES]
         place = names.index(envelope.name) if envelope.name in names else int(envelope.name.removeprefix("made "))
         rows = self.history[(self.history["place"] == place) & (self.history["kind"] == ADD_PACKETS)]

@@ -58,7 +58,7 @@ MADE_PER_WORKER = 4
 """A worker makes envelopes from its own number * 4 on, so that those who live at one time make the same ones."""
 MADE_SPAN = 16
 OWN_USERS = 1000
-"""Of slot s of the crew: from (s + 1) * 1000 on. Who is killed is replaced in the same slot."""
+"""Users of slot s of the crew begin at (s + 1) * 1000. A worker that was killed is replaced in the same slot."""
 METHODS = {
     int(Kind.CLAIM): "claim",
     int(Kind.CLAIM_MANY): "claim_many",
@@ -189,7 +189,7 @@ class Plan:
         return [(Kind.CLAIM_MANY, number, users)]
 
     def sweep(self) -> list:
-        """The same for many users, one by one: mostly those who were claimed for in a batch give their packets back."""
+        """Make one call for many users, one by one: mostly those claimed for in a batch give their packets back."""
         number = self.rng.choice((2, 3, 4, 4))
         users = self.some(number, 120)
         if self.rng.random() < 0.2:
@@ -389,7 +389,7 @@ class Asker:
 def work(
     plan: Plan, number: int, offset: int, engine: hbcore.Engine | str, fd: int, orders: memoryview, measures_cpu: bool
 ) -> None:
-    """Be a worker until told to end; ``engine`` is one that the parent has opened, or the path of its file."""
+    """Run a worker until it is told to end; ``engine`` is one that the parent has opened, or the path of its file."""
     voice = Voice(fd)
     fuse = Fuse(orders, plan.slot)
     asker = Asker(hbcore.Engine(engine) if isinstance(engine, str) else engine, number, fuse, measures_cpu)

@@ -146,7 +146,8 @@ NOBODYS = (Answer.SOLD_OUT, Answer.CLOSED, Answer.NONE)
 class Chain(NamedTuple):
     """Calls of one worker about one user, made in this order while others were under way.
 
-    Of what a dead worker was about to ask any beginning may have happened. A call that was answered is a chain of one.
+    If a dead worker was about to make them, any number of the first may have happened. A call that was answered is a
+    chain of one.
     """
 
     shift: int  # where a configuration counts how many of the calls have happened
@@ -218,7 +219,7 @@ def end_states(rows: np.ndarray, states: Iterable[tuple[int, bool]]) -> set[tupl
 class Reached:
     """The configurations that a search has reached, without those that others make superfluous.
 
-    Of two that differ only in how much the dead have done, the one in which they have done less can become whatever the
+    If two differ only in how much the dead have done, the one in which they have done less can become whatever the
     other can: what is cut off need not happen, a claim changes nothing for a user who holds a packet, and a release
     nothing for one who holds none. With a settle among the calls that would not be so.
     """
@@ -430,12 +431,12 @@ def check_packets(users: UserHistory) -> None:
 def check_sold_out(
     history: np.ndarray, users: UserHistory, closed_at: dict[int, int], packets_of: dict[int, int]
 ) -> int:
-    """Whoever was told SOLD_OUT was told so when every packet may have been in somebody's hands; return how many were.
+    """Check that every SOLD_OUT was told when every packet may have been in somebody's hands; return their number.
 
-    In somebody's hands at most: a packet for every user of whom it is not certain that they had none, and one for every
-    call that may be about to put a packet back: a release, a claim that was answered REPEATED, and what was cut off.
-    And one for every claim beside other calls of its user: until it is answered, GRANTED as well, it may hold a packet
-    while the user has another.
+    At most so many are in somebody's hands: a packet for every user of whom it is not certain that they had none, and
+    one for every call that may be about to put a packet back: a release, a claim that was answered REPEATED, and what
+    was cut off. One more is counted for every claim beside other calls of its user: until it is answered, GRANTED as
+    well, it may hold a packet while the user has another.
     """
     rows = users.rows
     absent = users.plain & (users.state_before == NOBODY) & (users.state_after == NOBODY)

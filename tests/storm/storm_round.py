@@ -487,7 +487,7 @@ class Examiner:
         )
 
     def check_states(self, number: int, claims: np.ndarray, settles: np.ndarray) -> None:
-        """Whose settling was acknowledged is settled, and nobody is for whom nobody has asked it."""
+        """Check that a user whose settle was acknowledged is settled, and no user is for whom no settle was asked."""
         settles = settles[settles["envelope"] == number]
         states = {bytes(row["user"]): int(row["state"]) for row in claims}
         settled = {user for user, state in states.items() if state == hbcore.State.SETTLED}

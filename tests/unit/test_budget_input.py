@@ -36,7 +36,7 @@ def bad_integers(name: str, low: int, high: int) -> list[tuple[Any, type[Excepti
 
 
 def named(cases: list[tuple[Any, type[Exception], str]]) -> list[Any]:
-    """The same cases under names for pytest, which cannot print every integer."""
+    """Return the same cases under names for pytest, which cannot print every integer."""
     return [pytest.param(*case, id=tag(case[0])) for case in cases]
 
 

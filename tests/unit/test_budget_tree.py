@@ -27,7 +27,7 @@ def refused(call: Callable[[], object], words: str) -> None:
 
 
 def check_levels(engine: Any) -> None:
-    """On every level each unit is in one place, and what a child has is what its parent holds for it."""
+    """Check that on every level each unit is in one place, and a child has what its parent holds for it."""
     budgets, envelopes = engine.budgets(), engine.envelopes()
     for budget in budgets:
         stats, rows = budget.stats(), budget.holds()
@@ -56,7 +56,7 @@ def check_levels(engine: Any) -> None:
 
 
 def check_tree(engine: Any) -> None:
-    """The same, and the audit says so too; it ends the envelopes that have expired."""
+    """Check conservation, and that the audit says so too; the audit ends the envelopes that have expired."""
     check_levels(engine)
     report = engine.audit()
     check_levels(engine)

@@ -317,7 +317,7 @@ class SideBySide(RuleBasedStateMachine):
 
     @step(number=st.integers(0, 9), change=changes)
     def make_again(self, number: int, change: dict[str, Any]) -> None:
-        """The same terms, or some of them changed: the same envelope, or an error that says what is wrong."""
+        """Ask for an envelope with the same terms, or with some of them changed: get it, or an error that says why."""
         *path, name = list(self.terms)[number % len(self.terms)]
         terms = self.terms[*path, name] | change
         makers = self.budgets[tuple(path)] if path else self.engines
@@ -447,7 +447,7 @@ class SideBySide(RuleBasedStateMachine):
         part=st.integers(0, 4),
     )
     def ask_for_many_holds(self, number: int, method: str, start: int, step: int, part: int) -> None:
-        """The same for a share of the keys that were ever granted; what is settled is settled in part."""
+        """Settle or release a share of the keys that were ever granted; what is settled is settled in part."""
         budgets = self.of(number)
         rows = np.sort(budgets[1].holds(), order="key")
         known = [(KEYS[row["key"].tobytes()], int(row["amount"])) for row in rows if row["key"].tobytes() in KEYS]
@@ -491,7 +491,7 @@ class SideBySide(RuleBasedStateMachine):
         self.both(lambda engine: engine.budgets(), self.engines)
         for envelopes in self.handles.values():
             self.both(lambda envelope: envelope.claims(), envelopes)
-            # Whoever is next gets the same packets, until none is left: nothing hidden differs either.
+            # The next users get the same packets on both, until none is left: nothing hidden differs either.
             self.both(lambda envelope: envelope.claim_many([f"last {number}" for number in range(80)]), envelopes)
         self.both(lambda engine: engine.audit(), self.engines)
         for budgets in self.budgets.values():
@@ -533,7 +533,7 @@ def programs(draw: st.DrawFn) -> Program:
 @settings(max_examples=30)
 @given(terms=good_terms, total=first_totals, program=programs())
 def test_long_lives(terms: dict[str, Any], total: int, program: Program) -> None:
-    """The same for 200 steps and more. (Hypothesis's own loop may stop earlier, and often leaves most rules out.)"""
+    """The rules for 200 steps and more. (Hypothesis's own loop may stop earlier, and often leaves most rules out.)"""
     machine = SideBySide()
     machine.make_the_first(terms, total)
     for name, arguments in program.steps:

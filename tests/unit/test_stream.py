@@ -56,7 +56,7 @@ def check_counts(counts: np.ndarray, chances: np.ndarray, tests: int) -> None:
 
 
 def check_uniform(counts: np.ndarray, tests: int) -> None:
-    """The same for counts that are equally likely."""
+    """Fail likewise for counts that should be equally likely."""
     check_counts(counts, np.ones(len(counts)), tests)
 
 

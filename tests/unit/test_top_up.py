@@ -1,4 +1,4 @@
-"""Topping up a live envelope: more packets for the same users, exact to the unit, whoever races, dies or closes."""
+"""Top-ups of a live envelope: more packets for the same users, exact to the unit, whoever races, dies or closes."""
 
 import os
 import threading
@@ -386,6 +386,6 @@ def test_a_close_beside_top_ups_refunds_all_of_them(engine: hbcore.Engine) -> No
         start.wait()
         envelope.close()
         thread.join()
-        # A top-up whose money was held before the close comes back by whoever appends it.
+        # If the money of a top-up was held before the close, the process that appends it gives the money back.
         assert budget.stats() == (10**6, 10**6, 0, 0)
     assert engine.audit().amount_available == 10**6

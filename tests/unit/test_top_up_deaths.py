@@ -97,7 +97,7 @@ def test_a_key_that_was_refused_after_a_death_is_a_conflict_with_any_other_top_u
 @pytest.mark.parametrize("then", ["full", "closed"])
 @pytest.mark.parametrize("is_funded", [False, True])
 def test_who_is_overtaken_by_its_own_key_is_told_so(path: Path, is_funded: bool, then: str) -> None:
-    """Also where the room is gone by then, which that very top-up has taken, or the envelope is closed."""
+    """It is found too where the room is gone by then, taken by that very top-up, or where the envelope is closed."""
     with hbcore.Engine(path, capacity=1 << 20) as engine:
         maker = engine.budget("b", 1000) if is_funded else engine
         maker.envelope("e", 40, 4, "equal", max_packets=74 if then == "full" else 200)
@@ -195,7 +195,7 @@ def test_a_damaged_count_or_chain_is_named(path: Path, tmp_path: Path, field: st
     content[at : at + 8] = value.to_bytes(8, "little")
     copy = tmp_path / "copy.hb"
     copy.write_bytes(content)
-    # That a part is still to be opened, or its opening to be finished, is put right.
+    # A tranche that is still to be opened, or whose opening is to be finished, is put right.
     is_harmless = is_right or field == "cleared_count" or (field, value) == ("open_count", 4)
     try:
         with hbcore.Engine(copy) as engine:
@@ -222,7 +222,7 @@ def fill(engine: hbcore.Engine, packets: int) -> int:
 
 @pytest.mark.full
 def test_an_abandoned_part_gives_its_space_back(tmp_path: Path) -> None:
-    """A maker that dies before anything leads to its part leaves nothing that keeps a full engine full."""
+    """A maker that dies before anything leads to its tranche leaves nothing that keeps a full engine full."""
     path, copy = tmp_path / "gala.hb", tmp_path / "copy.hb"
     sizes = set()
     for content in crash_states(path, False):
@@ -233,5 +233,5 @@ def test_an_abandoned_part_gives_its_space_back(tmp_path: Path) -> None:
                 break
             sizes.add((fill(engine, 1000), fill(engine, 1)))
             engine.audit()
-    assert len(sizes) <= 2  # with the part's 256 bytes or, once they were taken over, without
+    assert len(sizes) <= 2  # with the tranche's 256 bytes or, once they were taken over, without
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -54,7 +54,9 @@ cdef struct Look:
 cdef inline int64_t take_in(
     Ledger *ledger, uint64_t slot, uint64_t end, uint64_t worker, Look *look
 ) noexcept nogil:
-    # Take the first free slot within slot .. end - 1 for this worker, and return it. Return -1 if there is none.
+    # Take the first free slot within slot .. end - 1 for this worker, and return it. Return -1 if there is none. Every
+    # slot that is passed counts in the look as it was when it was not free. So a slot that another thread was faster to
+    # take is read again: passed over, it would be in no digest, and could be free between two looks that are equal.
     cdef uint64_t state
     while slot < end:
         state = hb_load_acquire(&ledger.slots[slot].state)     # before the root's version is read for the next look
@@ -62,9 +64,9 @@ cdef inline int64_t take_in(
             # From here on the slot is this worker's alone. Acquire: what its last owner did to it is over.
             if hb_cas(&ledger.slots[slot].state, state, slot_taken(state, worker)):
                 return <int64_t>slot
-        else:
-            look.digest = (look.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
-            look.in_hands = look.in_hands or not slot_is_final(state)
+            continue    # another thread has made progress
+        look.digest = (look.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
+        look.in_hands = look.in_hands or not slot_is_final(state)
         slot += 1
     return -1
 

@@ -10,6 +10,10 @@ available and what the holds say make the total, to the last unit.
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from common cimport (
+    OPERATION_LIMIT, Search, explore_began, explore_died, explore_run, hb_schedule, may_be_next, search_begin,
+    search_goes_on, search_result,
+)
 from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport (
@@ -25,17 +29,6 @@ from hbcore._money.hold cimport (
 )
 from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 
-cdef extern from "schedule.h" nogil:
-    void hb_schedule(const char *operation, const void *address)
-    void explore_begin(int preemptions, int deaths)
-    int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
-    int explore_next()
-    int explore_died(int fiber)
-    long explore_began(int fiber)
-    long explore_ended(int fiber)
-    long explore_steps()
-    void explore_describe(char *text, int size)
-
 cdef enum:
     RESERVE = 0
     FUND = 1
@@ -49,7 +42,6 @@ cdef enum:
     LOOK = 9            # a find that may not write
     READ = 10           # of all holds, by their numbers
     SCAN = 11           # the same, by who may not write
-    OPERATION_LIMIT = 4
     LAST_KEY = 6        # with which the rest is reserved when all is over; scenarios have 1 .. 5
     KEY_LIMIT = 7
     ALL_OF_IT = 1 << 20     # more than any amount here
@@ -308,15 +300,6 @@ cdef bint apply(Book *book, const Operation *operation) noexcept nogil:
     return operation.state == holding.state and operation.value == holding.value
 
 
-cdef bint may_be_next(int i, int placed) noexcept nogil:
-    # Nothing that is not placed yet ended before operation i began.
-    cdef int j
-    for j in range(operation_count):
-        if j != i and not placed >> j & 1 and explore_ended(j) >= 0 and explore_ended(j) < explore_began(i):
-            return False
-    return True
-
-
 cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
     # Whether the rest of the operations, in some order, gives all answers and the final state.
     cdef Book next
@@ -327,14 +310,14 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
             continue
         if explore_died(i):
             # It took effect at some point since it began, also long after its death, or never.
-            if explore_began(i) >= 0 and may_be_next(i, placed):
+            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count):
                 next = book[0]
                 take_effect(&next, &operations[i])
                 if explained(&next, placed | 1 << i, final):
                     return True
             continue
         is_done = False
-        if may_be_next(i, placed):
+        if may_be_next(i, placed, operation_count):
             next = book[0]
             if apply(&next, &operations[i]) and explained(&next, placed | 1 << i, final):
                 return True
@@ -473,14 +456,12 @@ cdef const char *check_rest(const Book *final) noexcept nogil:
     return wrong
 
 
-cdef const char *check(int livelock) noexcept nogil:
+cdef const char *check() noexcept nogil:
     # What is wrong after a run, or NULL.
     cdef Book seen, found, final
     cdef const char *wrong
     cdef bint has_deaths = False
     cdef int i, key
-    if livelock:
-        return b"livelock"
     for i in range(operation_count):
         has_deaths = has_deaths or explore_died(i)
         if not explore_died(i) and (operations[i].answer < 0 or operations[i].answer >= LACKING):
@@ -538,16 +519,14 @@ cdef fill(Operation *operation, request, int process):
 def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, long limit=0):
     """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done.
 
-    Returns as ``explorer.explore`` does.
+    Returns as ``search_result`` of ``common.pxd`` does.
     """
     global operation_count, is_crowded, opening_total
     cdef void *arguments[OPERATION_LIMIT]
     cdef Operation earlier[KEY_LIMIT]
-    cdef char text[4096]
-    cdef const char *wrong = NULL
-    cdef long runs = 0
-    cdef long steps = 0
-    cdef int i, livelock
+    cdef Search search
+    cdef const char *wrong
+    cdef int i
     cdef int before_count = len(before)
     secret[0], secret[1] = 0x0123456789ABCDEF, 0xFEDCBA9876543210
     opening_total = total
@@ -558,22 +537,18 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
         arguments[i] = &operations[i]
     for i in range(before_count):
         fill(&earlier[i], before[i], OPERATION_LIMIT + 1)
-    explore_begin(preemptions, deaths)
+    search_begin(&search, preemptions, deaths, limit)
     with nogil:
         while True:
             for i in range(operation_count):
                 operations[i].answer = -9
             reset(earlier, before_count)
-            livelock = explore_run(operation_count, operate, arguments)
-            runs += 1
-            steps = max(steps, explore_steps())
-            wrong = check(livelock)
-            if wrong != NULL or runs == limit or not explore_next():
+            wrong = b"livelock"
+            if explore_run(operation_count, operate, arguments) == 0:
+                wrong = check()
+            if not search_goes_on(&search, wrong):
                 break
-    if wrong == NULL:
-        return runs, steps, None
-    explore_describe(text, 4096)
     answers = [
         (race[i], operations[i].answer, operations[i].state, bool(explore_died(i))) for i in range(operation_count)
     ]
-    return runs, steps, (wrong.decode(), answers, text.decode())
+    return search_result(&search, answers)

@@ -78,7 +78,7 @@ def copy_sources(folder: Path) -> None:
             (package / name.parent).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, package / name)
     (package / "__init__.py").write_text("")
-    for name in (*(f"{name}.pyx" for name in EXPLORERS), "schedule.c", "schedule.h"):
+    for name in (*(f"{name}.pyx" for name in EXPLORERS), "common.pxd", "schedule.c", "schedule.h"):
         shutil.copy(HERE / name, folder)
     shutil.copy(HERE / "clock.h", package / "_file")
     (folder / "setup.py").write_text(SETUP % (MODULES, EXPLORERS))

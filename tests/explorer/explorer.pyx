@@ -8,6 +8,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from common cimport (
+    OPERATION_LIMIT, Search, explore_began, explore_clock_ms, explore_died, explore_died_at, explore_ended, explore_run,
+    hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
+)
 from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_open, free_map_opened, open_slots
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
@@ -18,19 +22,6 @@ from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
 
-cdef extern from "schedule.h" nogil:
-    uint64_t explore_clock_ms
-    void hb_schedule(const char *operation, const void *address)
-    void explore_begin(int preemptions, int deaths)
-    int explore_run(int count, void (*work)(void *) noexcept nogil, void **arguments)
-    int explore_next()
-    int explore_died(int fiber)
-    long explore_died_at(int fiber)
-    long explore_began(int fiber)
-    long explore_ended(int fiber)
-    long explore_steps()
-    void explore_describe(char *text, int size)
-
 cdef enum:
     CLAIM = 0
     RELEASE = 1
@@ -40,7 +31,6 @@ cdef enum:
     RECLAIM = 5
     EXPIRE = 6
     OPEN = 7
-    OPERATION_LIMIT = 4
     USER_LIMIT = 8
     START_MS = 1000
     HOLD_MS = 10
@@ -224,15 +214,6 @@ cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexc
         open_to(book, ends[min(slot, <int64_t>operation.user)])     # as far as it has come
 
 
-cdef bint may_be_next(int i, int placed) noexcept nogil:
-    # Nothing that is not placed yet ended before operation i began.
-    cdef int j
-    for j in range(operation_count):
-        if j != i and not placed >> j & 1 and explore_ended(j) >= 0 and explore_ended(j) < explore_began(i):
-            return False
-    return True
-
-
 cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
     # How many other operations of these kinds overlap operation i. One that is dead has ended: what it leaves in hand
     # must not be missed by anybody who comes later.
@@ -263,7 +244,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
             continue
         if explore_died(i) or explore_began(i) < 0:
             # Dead: it took effect at some point, or never.
-            if explore_began(i) >= 0 and may_be_next(i, placed):
+            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count):
                 for slot in range(<int64_t>slot_count):
                     next = book[0]
                     apply_dead(&next, &operations[i], slot)
@@ -273,7 +254,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
                         break
             continue
         is_done = False
-        if may_be_next(i, placed):
+        if may_be_next(i, placed, operation_count):
             next = book[0]
             if (apply(&next, &operations[i], holders(i), overlapping(i, CLOSE, CLOSE) > 0)
                     and explained(&next, placed | 1 << i, final, has_deaths)):
@@ -300,7 +281,7 @@ cdef bint is_under_a_bit(uint64_t slot) noexcept nogil:
     return False
 
 
-cdef const char *check(int livelock) noexcept nogil:
+cdef const char *check() noexcept nogil:
     # What is wrong after a run, or NULL.
     cdef Book final
     cdef Found found
@@ -311,8 +292,6 @@ cdef const char *check(int livelock) noexcept nogil:
     cdef bint has_deaths = False
     cdef int named[USER_LIMIT]      # index words that name each slot; no scenario has more slots
     memset(named, 0, sizeof(named))
-    if livelock:
-        return b"livelock"
     for i in range(<uint64_t>operation_count):
         has_deaths = has_deaths or explore_died(<int>i)
         if not explore_died(<int>i) and operations[i].answer == CORRUPT:
@@ -424,16 +403,14 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
 
     ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
 
-    Returns (schedules, longest run in steps, None or (what is wrong, the answers, the schedule)).
+    Returns as ``search_result`` of ``common.pxd`` does.
     """
     global slot_count, memory, memory_size, is_colliding, operation_count, hold_ms
     import numpy as np
     cdef void *arguments[OPERATION_LIMIT]
-    cdef char text[4096]
-    cdef const char *wrong = NULL
-    cdef long runs = 0
-    cdef long steps = 0
-    cdef int i, livelock
+    cdef Search search
+    cdef const char *wrong
+    cdef int i
     cdef int[:] kinds = np.array([KINDS[kind] for kind, _ in before], np.intc)
     cdef int[:] users = np.array([user for _, user in before], np.intc)
     slot_count = slots
@@ -446,7 +423,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     memory_size = ledger_size(slot_count)
     free(memory)
     memory = <char *>calloc(memory_size, 1)
-    explore_begin(preemptions, deaths)
+    search_begin(&search, preemptions, deaths, limit)
     for i in range(operation_count):
         operations[i].kind = KINDS[race[i][0]]
         operations[i].user = race[i][1]
@@ -458,16 +435,12 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
                 operations[i].answer = -9
                 operations[i].slot = -1
             reset(kinds, users)
-            livelock = explore_run(operation_count, operate, arguments)
-            runs += 1
-            steps = max(steps, explore_steps())
-            wrong = check(livelock)
-            if wrong != NULL or runs == limit or not explore_next():
+            wrong = b"livelock"
+            if explore_run(operation_count, operate, arguments) == 0:
+                wrong = check()
+            if not search_goes_on(&search, wrong):
                 break
-    if wrong == NULL:
-        return runs, steps, None
-    explore_describe(text, 4096)
     answers = [
         (race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)
     ]
-    return runs, steps, (wrong.decode(), answers, text.decode())
+    return search_result(&search, answers)

@@ -9,6 +9,10 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
+from common cimport (
+    OPERATION_LIMIT, Search, explore_died, explore_run, explore_watch, search_begin, search_goes_on, search_result,
+    work_function,
+)
 from hbcore._file.directory cimport Name, directory_allocate, directory_find, directory_insert, is_named, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, hb_extent
 from hbcore._file.process cimport hb_file, hb_lock_life, hb_reopen
@@ -21,19 +25,7 @@ cdef extern from "process.h" nogil:
     int hb_reopen(const hb_file *file)
     int hb_lock_life(int fd, uint64_t number, uint64_t epoch)
 
-ctypedef void (*work_function)(void *) noexcept nogil
-
-cdef extern from "schedule.h" nogil:
-    void explore_begin(int preemptions, int deaths)
-    void explore_watch(void (*resumed)(int fiber) noexcept nogil, void (*died)(int fiber) noexcept nogil)
-    int explore_run(int count, work_function work, void **arguments)
-    int explore_next()
-    int explore_died(int fiber)
-    long explore_steps()
-    void explore_describe(char *text, int size)
-
 cdef enum:
-    OPERATION_LIMIT = 4
     SIZE = 128              # bytes of an object: its header and its name
     WORKER = 500            # operation i is worker number 500 + i, epoch 1
     HEADER = 64
@@ -94,54 +86,52 @@ cdef void operate(void *argument) noexcept:
         operation.answer = 0
 
 
-cdef str check(bint is_full, int livelock):
-    # What is wrong after a run, or None.
+cdef const char *check(bint is_full) except? NULL:
+    # What is wrong after a run, or NULL.
     cdef uint64_t offset = FIRST_EXTENT
     cdef hb_extent *extent
     cdef int64_t found
     cdef int i, j
     cdef bint has_deaths = False
     cdef uint64_t state
-    if livelock:
-        return "livelock"
     for i in range(operation_count):
         has_deaths = has_deaths or explore_died(i)
         if explore_died(i):
             continue
         found = find(name_of(operations[i].name))
         if operations[i].answer == 0 and not is_full:
-            return "a maker says that the engine is full"
+            return b"a maker says that the engine is full"
         if operations[i].answer and found != operations[i].answer:
-            return "a name leads somewhere else than its maker was told"
+            return b"a name leads somewhere else than its maker was told"
         for j in range(i):
             if not explore_died(j) and operations[i].answer and operations[j].answer:
                 if (operations[i].answer == operations[j].answer) != (operations[i].name == operations[j].name):
-                    return "two names lead to one object, or one name to two"
+                    return b"two names lead to one object, or one name to two"
     region.presence.worker = 1 | 1 << 12
     for i in range(operation_count):    # what the dead were making can be made, or is
         try:
             found = make(name_of(operations[i].name))
         except EngineFullError:
             if not is_full:
-                return "what the dead were making cannot be made"
+                return b"what the dead were making cannot be made"
     while True:
         extent = <hb_extent *>(region.base + offset)
         state = extent.state
         if state == 0:
             break
         if extent_size(state) == 0:
-            return "the chain is broken"
+            return b"the chain is broken"
         if extent_phase(state) == HB_PHASE_MAKING and not has_deaths:
-            return "an object was left half made"
+            return b"an object was left half made"
         if extent_phase(state) == HB_PHASE_LIVE and extent.kind == HB_KIND_ENVELOPE and extent_size(state) == SIZE:
             name = (region.base + offset + extent.name_offset)[: extent.name_length]
             if find(name) != <int64_t>offset:
-                return "an object is live, but its name does not lead to it"
+                return b"an object is live, but its name does not lead to it"
         offset += extent_size(state)
     return take_all()
 
 
-cdef str take_all():
+cdef const char *take_all() except? NULL:
     # Every extent that is nobody's is taken over when space is short, each once.
     cdef int64_t offset
     taken = set()
@@ -151,16 +141,16 @@ cdef str take_all():
         except EngineFullError:
             break
         if offset in taken:
-            return "space was handed out twice"
+            return b"space was handed out twice"
         taken.add(offset)
     offset = FIRST_EXTENT
     while (<hb_extent *>(region.base + offset)).state:
         state = (<hb_extent *>(region.base + offset)).state
         if (extent_phase(state) != HB_PHASE_LIVE and extent_size(state) >= SIZE and offset not in taken
                 and not is_named(region, offset)):
-            return "space is stranded"
+            return b"space is stranded"
         offset += extent_size(state)
-    return None
+    return NULL
 
 
 cdef reset(before, uint64_t room):
@@ -188,17 +178,18 @@ cdef reset(before, uint64_t room):
                 raise OSError("no lock")
 
 
-def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0):
+def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0, long limit=0):
     """Let makers of the names in ``race`` (two to four numbers) run through every schedule, after ``before``.
 
-    ``room``: bytes that the engine has left; 0: enough. Returns as ``explorer.explore`` does.
+    ``room``: bytes that the engine has left; 0: enough.
+
+    Returns as ``search_result`` of ``common.pxd`` does.
     """
     global region, operation_count
     cdef void *arguments[OPERATION_LIMIT]
-    cdef char text[4096]
-    cdef long runs = 0
-    cdef long steps = 0
-    cdef int i, livelock
+    cdef Search search
+    cdef const char *wrong
+    cdef int i
     if region is None:
         region = open_region(None, 1 << 20, 0o600, None, None)
         if hb_lock_life(hb_reopen(&region.file), 1, 1) != 0:   # of who looks afterwards
@@ -208,22 +199,18 @@ def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0)
         lives[i] = -1
         operations[i].name = race[i]
         arguments[i] = &operations[i]
-    explore_begin(preemptions, deaths)
+    search_begin(&search, preemptions, deaths, limit)
     explore_watch(resumed, died)
     while True:
         reset(before, room)
-        livelock = explore_run(operation_count, <work_function>operate, arguments)
-        runs += 1
-        steps = max(steps, explore_steps())
-        wrong = check(room != 0, livelock)
-        if wrong is not None or not explore_next():
+        wrong = b"livelock"
+        if explore_run(operation_count, <work_function>operate, arguments) == 0:
+            wrong = check(room != 0)
+        if not search_goes_on(&search, wrong):
             break
     explore_watch(NULL, NULL)
     for i in range(operation_count):
         if lives[i] >= 0:
             close(lives[i])
-    if wrong is None:
-        return runs, steps, None
-    explore_describe(text, 4096)
     answers = [(race[i], operations[i].answer, bool(explore_died(i))) for i in range(operation_count)]
-    return runs, steps, (wrong, answers, text.decode())
+    return search_result(&search, answers)

@@ -1,0 +1,291 @@
+"""The scenarios of the explorer: which operations race, after what, in how small a world.
+
+Each kind of scenario has the arguments of the function that explores it: ``explore`` of ``explorer.pyx``,
+``explore_makers`` of ``maker.pyx`` and ``explore_account`` of ``account_explorer.pyx``.
+"""
+
+from typing import NamedTuple
+
+
+class Scenario(NamedTuple):
+    """Operations that race, each a kind and a user, in a ledger of so many slots, after others were done in order."""
+
+    slots: int
+    race: list
+    before: tuple | list = ()
+    colliding: bool = False
+    expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
+    parts: tuple = ()  # the sizes of the last slots' parts, which have to be opened first ("open", and how many parts)
+
+
+def churn(user: int, times: int) -> list:
+    """Claims and releases in turn: they fill the index with tombstones and bring it to a later generation."""
+    return [("claim", user), ("release", user)] * times
+
+
+SCENARIOS = {
+    "one user twice": Scenario(2, [("claim", 1), ("claim", 1)]),
+    "one user twice, one packet": Scenario(1, [("claim", 1), ("claim", 1)]),
+    "two users, one packet": Scenario(1, [("claim", 1), ("claim", 2)]),
+    "two users on one path": Scenario(2, [("claim", 1), ("claim", 2)], colliding=True),
+    "one user twice on a shared path": Scenario(3, [("claim", 1), ("claim", 1), ("claim", 2)], colliding=True),
+    "claim and release": Scenario(2, [("claim", 1), ("release", 1)], [("claim", 1)]),
+    "claim and release, one packet": Scenario(1, [("claim", 1), ("release", 1)], [("claim", 1)]),
+    "another's claim and release": Scenario(1, [("claim", 2), ("release", 1)], [("claim", 1)]),
+    "two releases": Scenario(2, [("release", 1), ("release", 1)], [("claim", 1)]),
+    "release and settle": Scenario(2, [("release", 1), ("settle", 1)], [("claim", 1)]),
+    "release, settle and claim": Scenario(2, [("release", 1), ("settle", 1), ("claim", 1)], [("claim", 1)]),
+    "claim, claim and release": Scenario(2, [("claim", 1), ("claim", 1), ("release", 1)], [("claim", 1)]),
+    "settle beside release and another's claim": Scenario(
+        1, [("settle", 1), ("release", 1), ("claim", 2)], [("claim", 1)]
+    ),
+    "first claim and release": Scenario(2, [("claim", 1), ("release", 1)]),
+    "first claim and settle": Scenario(2, [("claim", 1), ("settle", 1)]),
+    "first claim, claim and release": Scenario(1, [("claim", 1), ("claim", 2), ("release", 1)]),
+    "find beside release and claim": Scenario(1, [("find", 1), ("release", 1), ("claim", 1)], [("claim", 1)]),
+    "a full tree and a release": Scenario(
+        4, [("release", 3), ("claim", 5)], [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 6)]
+    ),
+    "a tree that fills beside a release": Scenario(
+        4, [("claim", 5), ("release", 3), ("claim", 6)], [("claim", 1), ("claim", 2), ("claim", 3)]
+    ),
+    "first replacement": Scenario(1, [("release", 1), ("claim", 2)], [*churn(3, 1), ("claim", 1)]),
+    "second replacement": Scenario(1, [("release", 1), ("claim", 2)], [*churn(3, 3), ("claim", 1)]),
+    "third replacement, one user": Scenario(2, [("release", 1), ("claim", 2)], [*churn(3, 5), ("claim", 1)]),
+    "replacement beside a first claim": Scenario(2, [("release", 1), ("claim", 2)], [*churn(3, 1), ("claim", 1)]),
+    "replacement beside one user twice": Scenario(
+        3, [("release", 1), ("claim", 2), ("claim", 2)], [*churn(3, 1), ("claim", 1)], True
+    ),
+    "two releases and a replacement": Scenario(
+        2, [("release", 1), ("release", 2)], [*churn(3, 1), ("claim", 1), ("claim", 2)]
+    ),
+    "a slow helper of a replacement": Scenario(
+        3, [("release", 2), ("claim", 5), ("release", 1)], [*churn(3, 1), ("claim", 1), ("claim", 2)]
+    ),
+    "a slow helper of a later replacement": Scenario(
+        3, [("release", 2), ("claim", 5), ("release", 1)], [*churn(3, 3), ("claim", 1), ("claim", 2)]
+    ),
+    "settle beside release and one user twice": Scenario(
+        2, [("settle", 1), ("release", 1), ("claim", 1), ("claim", 1)], [("claim", 1)]
+    ),
+    "two claims of one packet, then another": Scenario(1, [("claim", 1), ("claim", 2), ("claim", 3)]),
+    "two releases of one packet, then a claim": Scenario(
+        1, [("release", 1), ("claim", 2), ("claim", 3)], [("claim", 1)]
+    ),
+    "reclaim beside a claim": Scenario(2, [("claim", 1), ("reclaim", 0), ("claim", 2)]),
+    "two reclaims beside a claim": Scenario(1, [("claim", 1), ("reclaim", 0), ("reclaim", 0)]),
+    "two reclaims beside a release": Scenario(2, [("release", 1), ("reclaim", 0), ("reclaim", 0)], [("claim", 1)]),
+    "reclaim beside a release and the same user": Scenario(
+        1, [("release", 1), ("reclaim", 0), ("claim", 1)], [("claim", 1)]
+    ),
+    "two reclaims beside a release and the same user": Scenario(
+        1, [("release", 1), ("reclaim", 0), ("reclaim", 0), ("claim", 1)], [("claim", 1)]
+    ),
+    "reclaim beside a replacement": Scenario(
+        2, [("release", 1), ("reclaim", 0), ("claim", 2)], [*churn(3, 1), ("claim", 1)]
+    ),
+    "a full tree, a release and a claim": Scenario(
+        4,
+        [("release", 3), ("claim", 5), ("claim", 6)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 7)],
+    ),
+    "open and claim": Scenario(2, [("open", 1), ("claim", 2)], [("claim", 1)], parts=(1,)),
+    "open a sold out ledger": Scenario(
+        2, [("open", 1), ("claim", 2), ("claim", 3)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open another block": Scenario(
+        4, [("open", 1), ("claim", 3), ("claim", 4)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(2,)
+    ),
+    "open the rest of a block and another": Scenario(
+        4, [("open", 1), ("claim", 3), ("claim", 4), ("claim", 5)], [("claim", 1), ("claim", 9)], parts=(3,)
+    ),
+    "open a block under the same word": Scenario(
+        5, [("open", 1), ("claim", 3)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(2, 1)
+    ),
+    "open a block under another word": Scenario(
+        5,
+        [("open", 1), ("claim", 5), ("claim", 6)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("claim", 9)],
+        parts=(1,),
+    ),
+    "open twice": Scenario(
+        4, [("open", 1), ("open", 2), ("claim", 3)], [("claim", 1), ("claim", 2), ("claim", 9)], parts=(1, 1)
+    ),
+    "open the same twice": Scenario(
+        2, [("open", 1), ("open", 1), ("claim", 2)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open beside the last claim": Scenario(3, [("open", 1), ("claim", 2), ("claim", 3)], [("claim", 1)], parts=(1,)),
+    "open beside a release": Scenario(
+        2, [("open", 1), ("release", 1), ("claim", 2)], [("claim", 1), ("claim", 9)], parts=(1,)
+    ),
+    "open while the rest sells out": Scenario(
+        6,
+        [("claim", 6), ("open", 1), ("claim", 4), ("claim", 5)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 9), ("release", 1)],
+        parts=(3,),
+    ),
+    "close, claim and reclaim": Scenario(1, [("close", 0), ("claim", 1), ("reclaim", 0)]),
+    "close and claim": Scenario(2, [("close", 0), ("claim", 1)]),
+    "close and release": Scenario(2, [("close", 0), ("release", 1)], [("claim", 1)]),
+    "close and one user twice": Scenario(2, [("close", 0), ("claim", 1), ("claim", 1)]),
+    "two closes and a claim": Scenario(2, [("close", 0), ("close", 0), ("claim", 1)]),
+    "expiry and settle": Scenario(1, [("expire", 0), ("settle", 1)], [("claim", 1)], expiring=True),
+    "expiry and release": Scenario(1, [("expire", 0), ("release", 1)], [("claim", 1)], expiring=True),
+    "expiry and another's claim": Scenario(1, [("expire", 0), ("claim", 2)], [("claim", 1)], expiring=True),
+    "expiry, settle and another's claim": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, release and another's claim": Scenario(
+        1, [("expire", 0), ("release", 1), ("claim", 2)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and release": Scenario(
+        1, [("expire", 0), ("settle", 1), ("release", 1)], [("claim", 1)], expiring=True
+    ),
+    "expiry, settle and the same user": Scenario(
+        1, [("expire", 0), ("settle", 1), ("claim", 1)], [("claim", 1)], expiring=True
+    ),
+    "expired, release and two others": Scenario(
+        2, [("release", 1), ("claim", 3), ("claim", 4)], [("claim", 1), ("claim", 2), ("expire", 0)], expiring=True
+    ),
+    "expired, find and close": Scenario(
+        1, [("find", 1), ("close", 0), ("claim", 2)], [("claim", 1), ("expire", 0)], expiring=True
+    ),
+}
+
+
+class Makers(NamedTuple):
+    """Makers of envelopes that race, each a name, after others were made; with so many bytes left (0: enough)."""
+
+    race: list
+    before: tuple | list = ()
+    room: int = 0
+
+
+MAKERS = {
+    "two makers of one name": Makers([1, 1]),
+    "two makers of two names": Makers([1, 2]),
+    "two makers of one name on a new level": Makers([1, 1], [3]),
+    "two makers of two names on a new level": Makers([1, 2], [3]),
+    "two makers of one name and one of another": Makers([1, 1, 2]),
+    "two makers with room for one": Makers([1, 2], [3, 4], 128),
+    "two makers of one name with room for one": Makers([1, 1], [3, 4], 128),
+    "three makers with room for one": Makers([1, 1, 2], [3, 4], 128),
+    "three makers with room for two": Makers([1, 1, 2], [3, 4], 256),
+}
+
+
+class Money(NamedTuple):
+    """Operations that race on one account of so much money, each (kind, key, amount), after others were done in order.
+
+    Of a settle the amount is what is spent, and all of it without one; of a refund it is what has come back in all.
+    """
+
+    total: int
+    race: list
+    before: tuple | list = ()
+    crowded: bool = False  # keys that get in each other's way need a second level
+
+
+ACCOUNTS = {
+    "one key twice": Money(100, [("reserve", 1, 60), ("reserve", 1, 60)]),
+    "one key with two amounts": Money(100, [("reserve", 1, 60), ("reserve", 1, 30)]),
+    "one key with two amounts, one too much": Money(50, [("reserve", 1, 60), ("reserve", 1, 30)]),
+    "two keys": Money(100, [("reserve", 1, 60), ("reserve", 2, 40)]),
+    "two keys, money for one": Money(100, [("reserve", 1, 60), ("reserve", 2, 60)]),
+    "three keys, money for two": Money(100, [("reserve", 1, 50), ("reserve", 2, 50), ("reserve", 3, 50)]),
+    "one key twice and another, money for one": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 60)]
+    ),
+    "a key with two amounts and another": Money(100, [("reserve", 1, 60), ("reserve", 1, 30), ("reserve", 2, 60)]),
+    "a key that was refused, asked for twice": Money(
+        100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("reserve", 1, 40)]
+    ),
+    "two keys on one path": Money(100, [("reserve", 1, 60), ("reserve", 3, 40)], crowded=True),
+    "one key twice on a taken path": Money(
+        100, [("reserve", 3, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "two keys on a taken path": Money(
+        100, [("reserve", 3, 30), ("reserve", 5, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "one key twice and another on one path": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 3, 40)], crowded=True
+    ),
+    "a path that closes beside its key": Money(
+        100, [("reserve", 4, 30), ("reserve", 4, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "find beside reserve": Money(100, [("reserve", 1, 60), ("find", 1), ("reserve", 2, 30)]),
+    "a reader beside reserve": Money(100, [("reserve", 1, 60), ("look", 1), ("reserve", 2, 30)]),
+    "all holds read beside one key twice": Money(100, [("reserve", 1, 60), ("reserve", 1, 60), ("read",)]),
+    "all holds read beside one that is given back": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 30), ("read",)]
+    ),
+    "a reader of all holds beside one that is given back": Money(
+        100, [("reserve", 1, 60), ("reserve", 1, 60), ("reserve", 2, 30), ("scan",)]
+    ),
+    "a reader of all holds beside a settle": Money(
+        100, [("reserve", 1, 30), ("settle", 2, 20), ("scan",)], [("reserve", 2, 60)]
+    ),
+    "decide beside reserve": Money(100, [("reserve", 1, 60), ("decide", 1)]),
+    "decide beside fund": Money(100, [("fund", 1, 60), ("decide", 1), ("reserve", 2, 60)]),
+    "settle in part and settle": Money(100, [("settle", 1, 20), ("settle", 1, 40)], [("reserve", 1, 60)]),
+    "settle in part and release": Money(100, [("settle", 1, 20), ("release", 1)], [("reserve", 1, 60)]),
+    "settle and release": Money(100, [("settle", 1), ("release", 1)], [("reserve", 1, 60)]),
+    "two releases of a hold": Money(100, [("release", 1), ("release", 1)], [("reserve", 1, 60)]),
+    "settle too much beside release": Money(100, [("settle", 1, 70), ("release", 1)], [("reserve", 1, 60)]),
+    "settle, release and reserve of one key": Money(
+        100, [("settle", 1, 20), ("release", 1), ("reserve", 1, 60)], [("reserve", 1, 60)]
+    ),
+    "settle, release and another key": Money(
+        100, [("settle", 1, 20), ("release", 1), ("reserve", 2, 80)], [("reserve", 1, 60)]
+    ),
+    "settle of one, release of another": Money(
+        100, [("settle", 1, 20), ("release", 2)], [("reserve", 1, 60), ("reserve", 2, 40)]
+    ),
+    "settle at once after the grant": Money(100, [("reserve", 1, 60), ("settle", 1, 20), ("reserve", 2, 60)]),
+    "release at once after the grant": Money(100, [("reserve", 1, 60), ("release", 1), ("reserve", 2, 60)]),
+    "a reader beside settle": Money(100, [("settle", 1, 20), ("look", 1), ("reserve", 2, 60)], [("reserve", 1, 60)]),
+    "two reserves of the last money and a release": Money(
+        100, [("reserve", 2, 60), ("reserve", 3, 60), ("release", 1)], [("reserve", 1, 60)]
+    ),
+    "two releases and a reserve of all": Money(
+        100, [("release", 1), ("release", 2), ("reserve", 3, 100)], [("reserve", 1, 60), ("reserve", 2, 40)]
+    ),
+    "one child twice": Money(100, [("fund", 1, 60), ("fund", 1, 60)]),
+    "one child twice and a reserve": Money(100, [("fund", 1, 60), ("fund", 1, 60), ("reserve", 2, 60)]),
+    "a child and a reserve, money for one": Money(100, [("fund", 1, 60), ("reserve", 2, 60)]),
+    "two refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30)], [("fund", 1, 60)]),
+    "one refund twice": Money(100, [("refund", 1, 10), ("refund", 1, 10)], [("fund", 1, 60)]),
+    "three refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30), ("refund", 1, 20)], [("fund", 1, 60)]),
+    "two refunds after another": Money(
+        100, [("refund", 1, 20), ("refund", 1, 30)], [("fund", 1, 60), ("refund", 1, 10)]
+    ),
+    "two refunds and a reserve": Money(
+        100, [("refund", 1, 10), ("refund", 1, 30), ("reserve", 2, 50)], [("fund", 1, 60)]
+    ),
+    "a child and its refund": Money(100, [("fund", 1, 60), ("refund", 1, 10)]),
+    "a reader beside two refunds": Money(100, [("refund", 1, 10), ("refund", 1, 30), ("look", 1)], [("fund", 1, 60)]),
+    "close and reserve": Money(100, [("close",), ("reserve", 1, 60)]),
+    "close and two reserves": Money(100, [("close",), ("reserve", 1, 60), ("reserve", 2, 60)]),
+    "two closes and a reserve": Money(100, [("close",), ("close",), ("reserve", 1, 60)]),
+    "close and one key with two amounts": Money(100, [("close",), ("reserve", 1, 60), ("reserve", 1, 30)]),
+    "close and settle": Money(100, [("close",), ("settle", 1, 20)], [("reserve", 1, 60)]),
+    "close, settle and release": Money(100, [("close",), ("settle", 1, 20), ("release", 1)], [("reserve", 1, 60)]),
+    "close, refund and reserve": Money(100, [("close",), ("refund", 1, 10), ("reserve", 2, 40)], [("fund", 1, 60)]),
+    "close, a key refused and granted": Money(
+        100, [("reserve", 1, 60), ("reserve", 2, 60), ("reserve", 1, 40), ("close",)]
+    ),
+    "find beside a hold that is known by what is missing": Money(
+        100, [("reserve", 1, 60), ("reserve", 3, 60), ("find", 1), ("reserve", 2, 10)]
+    ),
+    "a reader beside a hold that is known by what is missing": Money(
+        100, [("reserve", 1, 60), ("reserve", 3, 60), ("look", 1), ("reserve", 2, 10)]
+    ),
+    "a refusal beside money that comes back": Money(
+        100, [("reserve", 1, 60), ("decide", 1), ("reserve", 2, 60), ("release", 2)]
+    ),
+    "two top-ups of one key": Money(100, [("add", 1, 50), ("add", 1, 50)]),
+    "a top-up and a reserve of it": Money(100, [("add", 1, 50), ("reserve", 2, 150)]),
+    "a top-up, a close and a reserve": Money(100, [("add", 1, 50), ("close",), ("reserve", 2, 150)]),
+}
+
+PARTS: dict[str, dict] = {"ledger": SCENARIOS, "makers": MAKERS, "accounts": ACCOUNTS}

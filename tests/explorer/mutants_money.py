@@ -1,0 +1,276 @@
+"""Bugs to plant in the money of an account, and in the index of its holds."""
+
+READ_AGAIN = """        if status != 0:
+            return status
+        if not read_pair(&hold.state, &state, &value):
+"""
+COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
+
+# name: edits of (file, old text, new text)
+MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+    "the operation before is not completed": [
+        ("_money/account.pyx", COMPLETE, "        status = 0\n" + READ_AGAIN),
+    ],
+    "completed without looking at the generation": [
+        ("_money/account.pyx", "    if hold_generation(state) != operation & ((1 << 18) - 1):\n        return 0\n", ""),
+    ],
+    "the hold is not read again": [
+        (
+            "_money/account.pyx",
+            "        if state != standing.state:\n            return 0\n        amount = value\n",
+            "        state = standing.state\n        amount = value = standing.value\n",
+        ),
+    ],
+    "a settle keeps the generation of the grant": [
+        (
+            "_money/account.pyx",
+            "final if returned == 0 else kind, hold_generation(standing.state) + 1,",
+            "final if returned == 0 else kind, hold_generation(standing.state),",
+        ),
+    ],
+    "a refusal that the money does not name": [
+        (
+            "_money/account.pyx",
+            "                if hb_cas_pair(account.money, operation, available, own | FAIL, available):\n"
+            "                    return complete(account, own | FAIL)\n",
+            "                hb_cas_pair(&hold.state, state, value, with_kind(state, UNUSED), 0)\n"
+            "                return 0\n",
+        ),
+    ],
+    "a key's word is written by a plain store": [
+        (
+            "_money/hold_index.pxd",
+            "    if not hb_cas(standing.word, 0, entry_of(key) | spare.number):\n        return AGAIN\n",
+            "    hb_store_relaxed(standing.word, entry_of(key) | spare.number)\n",
+        ),
+    ],
+    "a hold's number is taken by a plain store": [
+        (
+            "_money/hold_index.pxd",
+            "        if hb_cas(index.next, spare.number, spare.number + 1):\n",
+            "        hb_store_relaxed(index.next, spare.number + 1)\n        if True:\n",
+        ),
+    ],
+    "a hold that others have is given back": [
+        (
+            "_money/hold_index.pxd",
+            "    standing.value = value\n    spare.hold = NULL\n",
+            "    standing.value = value\n",
+        ),
+    ],
+    "a key is written after its word": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
+            "        hb_store_relaxed(&spare.hold.key[0], key.low)\n",
+            "",
+        ),
+        (
+            "_money/hold_index.pxd",
+            "    standing.hold = spare.hold\n    standing.number",
+            "    hb_store_relaxed(&spare.hold.key[1], key.high)\n    hb_store_relaxed(&spare.hold.key[0], key.low)\n"
+            "    standing.hold = spare.hold\n    standing.number",
+        ),
+    ],
+    "a request is written after its word": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_store_release(&spare.hold.value, value)\n",
+            "",
+        ),
+        (
+            "_money/hold_index.pxd",
+            "        hb_store_release(&spare.hold.state, spare.state)\n",
+            "",
+        ),
+        (
+            "_money/hold_index.pxd",
+            "    standing.hold = spare.hold\n    standing.number",
+            "    hb_store_release(&spare.hold.value, value)\n"
+            "    hb_store_release(&spare.hold.state, spare.state)\n"
+            "    standing.hold = spare.hold\n    standing.number",
+        ),
+    ],
+    "a line is counted and not looked at again": [
+        ("_money/hold_index.pxd", "            if word == PATH_CLOSED:\n", "            if word != 0:\n"),
+    ],
+    "a hold is read without another look at its key": [
+        (
+            "_money/account.pyx",
+            "        if answer != REPEATED and answer != CORRUPT:\n            return answer\n",
+            "        return answer\n",
+        ),
+    ],
+    "an operation is known to be complete before it is": [
+        (
+            "_money/account.pyx",
+            "                grant(account, hold, state, value)\n",
+            "                hb_store_private(&account.granted, own)\n                return HAPPENED\n",
+        ),
+    ],
+    "a path goes on without being closed": [
+        (
+            "_money/hold_index.pxd",
+            "            if word == 0:\n",
+            "            if (word == 0 and level + 1 < HB_LEVELS\n"
+            "                    and hb_load_acquire(&index.level_offsets[level + 1]) != 0):\n"
+            "                return PATH_ENDS\n"
+            "            if word == 0:\n",
+        ),
+    ],
+    "a path is closed before there is a next level": [
+        (
+            "_money/hold_index.pxd",
+            "    if standing.distance >= CROWDED_AT:\n        return CROWDED\n",
+            "    if standing.distance >= CROWDED_AT:\n"
+            "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return CROWDED\n",
+        ),
+    ],
+    "insufficient without another look at the key": [
+        (
+            "_money/account.pyx",
+            "                    if hb_load_acquire(standing.word) == 0:\n",
+            "                    if True:\n",
+        ),
+    ],
+    "insufficient without another look at the hold": [
+        (
+            "_money/account.pyx",
+            "            return answer if hb_load_acquire(&standing.hold.state) == standing.state else AGAIN\n",
+            "            return answer\n",
+        ),
+    ],
+    "closed without another look at the hold": [
+        (
+            "_money/account.pyx",
+            "            if hb_load_acquire(&standing.hold.state) == standing.state:\n                return CLOSED\n",
+            "            if True:\n                return CLOSED\n",
+        ),
+    ],
+    "every refund brings all of them": [
+        ("_money/account.pyx", "            amount = value - refunded\n", "            amount = value\n"),
+    ],
+    "the base of refunds is kept by a plain store": [
+        (
+            "_money/account.pyx",
+            "            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)\n",
+            "            hb_store_relaxed(&refund[0], hold_generation(state))\n"
+            "            hb_store_relaxed(&refund[1], value)\n",
+        ),
+    ],
+    "a late helper puts the base of refunds back": [
+        (
+            "_money/account.pyx",
+            "        if hb_load_acquire(&hold.state) != state:\n            return 0\n        if generation",
+            "        if generation",
+        ),
+    ],
+    "a refund that another completes is called damage": [
+        (
+            "_money/account.pyx",
+            "                if hb_load_acquire(&account.money[0]) != operation:\n                    continue\n",
+            "",
+        ),
+    ],
+    "a close drops the operation of the money": [
+        (
+            "_money/account.pyx",
+            "operation, available, operation, available | MONEY_CLOSED",
+            "operation, available, 0, available | MONEY_CLOSED",
+        ),
+    ],
+    "a close by a plain store": [
+        (
+            "_money/account.pyx",
+            "        if hb_cas_pair(account.money, operation, available, operation, available | MONEY_CLOSED):\n",
+            "        hb_store_relaxed(&account.money[1], available | MONEY_CLOSED)\n        if True:\n",
+        ),
+    ],
+    "a hold is granted before its money is taken": [
+        (
+            "_money/account.pyx",
+            "            elif hb_cas_pair(account.money",
+            "            elif complete(account, own) == 0 and hb_cas_pair(account.money",
+        ),
+    ],
+    "money is taken by plain stores": [
+        (
+            "_money/account.pyx",
+            "            elif hb_cas_pair(account.money, operation, available, own, available - amount):\n",
+            "            else:\n"
+            "                hb_store_relaxed(&account.money[1], available - amount)\n"
+            "                hb_store_relaxed(&account.money[0], own)\n",
+        ),
+    ],
+    "a request is written by plain stores": [
+        (
+            "_money/account.pyx",
+            "    if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, value):\n"
+            "        return AGAIN\n",
+            "    hb_store_relaxed(&standing.hold.value, value)\n"
+            "    hb_store_relaxed(&standing.hold.state, next_state)\n",
+        ),
+    ],
+    "a settle is written by plain stores": [
+        (
+            "_money/account.pyx",
+            "        if not hb_cas_pair(&standing.hold.state, standing.state, standing.value, next_state, returned):\n"
+            "            continue\n",
+            "        hb_store_relaxed(&standing.hold.value, returned)\n"
+            "        hb_store_relaxed(&standing.hold.state, next_state)\n",
+        ),
+    ],
+    "who is granted is told by the kind alone": [
+        (
+            "_money/account.pyx",
+            "    return standing.announced != 0 and is_granted(standing.state, hold_generation(standing.announced))\n",
+            "    return standing.announced != 0 and hold_kind(standing.state) == GRANTED\n",
+        ),
+    ],
+    "who is asked again has forgotten what it requested": [
+        (
+            "_money/account.pyx",
+            "    spare.hold = NULL\n    answer = reserve(",
+            "    spare.hold = NULL\n    standing.announced = 0\n    answer = reserve(",
+        ),
+    ],
+    "absent without another look at the hold": [
+        (
+            "_money/account.pyx",
+            "                    if hb_load_acquire(&standing.hold.state) == standing.state:\n"
+            "                        return NOT_FOUND\n                    continue\n",
+            "                    return NOT_FOUND\n",
+        ),
+    ],
+    "a find that is told of a request": [
+        (
+            "_money/account.pyx",
+            "                if operation != operation_of(standing):\n",
+            "                if operation & ~FAIL != operation_of(standing):\n",
+        ),
+        (
+            "_money/account.pyx",
+            "                answer = complete(account, operation)\n",
+            "                answer = complete(account, operation & ~FAIL)\n",
+        ),
+    ],
+    "a reader without another look at the hold": [
+        (
+            "_money/account.pyx",
+            "    if hb_load_acquire(&standing.hold.state) != standing.state:\n        return AGAIN\n",
+            "",
+        ),
+    ],
+    "a reader takes a settle that is under way for done": [
+        ("_money/account.pyx", "    elif is_done:\n", "    elif True:\n"),
+    ],
+}
+
+# What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
+LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
+    "a refusal that the money does not name": ((3, 1), "a refusal beside money that comes back"),
+    "insufficient without another look at the hold": ((3, 0), "a key that was refused, asked for twice"),
+    "a hold is read without another look at its key": ((4, 0), "all holds read beside one that is given back"),
+    "absent without another look at the hold": ((3, 0), "find beside a hold that is known by what is missing"),
+    "a reader without another look at the hold": ((3, 0), "a reader beside a hold that is known by what is missing"),
+}

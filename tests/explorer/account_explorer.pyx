@@ -11,8 +11,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_began, explore_died, explore_run, hb_schedule, may_be_next, search_begin,
-    search_goes_on, search_result,
+    OPERATION_LIMIT, Search, explore_began, explore_crowded_at, explore_died, explore_run, hb_schedule, may_be_next,
+    search_begin, search_goes_on, search_result,
 )
 from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
 from hbcore._keys.user cimport UserKey
@@ -102,17 +102,19 @@ cdef Account accounts[MAKER_LIMIT]
 cdef Operation operations[OPERATION_LIMIT]
 cdef int operation_count
 cdef bint is_crowded
+cdef bint is_alike
 cdef Book opening
 cdef uint64_t opening_total
 
 
 cdef UserKey key_of(int key) noexcept nogil:
-    # Odd keys begin at the first place of level 0, even ones at the other; if crowded, all at the first.
+    # Odd keys have the first half of the hashes of level 0, even ones the other; if crowded, all have the first. Alike:
+    # the words of all keys differ by their numbers alone.
     cdef UserKey out
     out.low = <uint64_t>(key + 1) << 40
     if not (key & 1 or is_crowded):
         out.low |= <uint64_t>1 << 63
-    out.high = <uint64_t>(key + 1) * <uint64_t>0xC2B2AE3D27D4EB4F
+    out.high = <uint64_t>(key + 1) * (<uint64_t>1 if is_alike else <uint64_t>0xC2B2AE3D27D4EB4F)
     return out
 
 
@@ -516,12 +518,16 @@ cdef fill(Operation *operation, request, int process):
     operation.process = process
 
 
-def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, long limit=0):
+def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, bint roomy=False,
+                    bint alike=False, long limit=0):
     """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done.
+
+    ``crowded``: the paths of all keys are the same. ``roomy``: both words of a line are taken before there is a second
+    level. ``alike``: the keys cannot be told by their words.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global operation_count, is_crowded, opening_total
+    global explore_crowded_at, operation_count, is_crowded, is_alike, opening_total
     cdef void *arguments[OPERATION_LIMIT]
     cdef Operation earlier[KEY_LIMIT]
     cdef Search search
@@ -531,6 +537,8 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
     secret[0], secret[1] = 0x0123456789ABCDEF, 0xFEDCBA9876543210
     opening_total = total
     is_crowded = crowded
+    is_alike = alike
+    explore_crowded_at = 2 if roomy else 1
     operation_count = len(race)
     for i in range(operation_count):
         fill(&operations[i], race[i], i)

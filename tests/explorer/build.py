@@ -23,12 +23,19 @@ MODULES = (
     "_claims/index",
     "_claims/free_map",
     "_claims/ledger",
-    "_claims/ending",
-    "_claims/claiming",
+    "_claims/transitions",
+    "_claims/claim",
     "_money/account",
-    "_money/tally",
+    "_money/account_scan",
 )
 EXPLORERS = ("explorer", "maker", "account_explorer")
+INCLUDED = ("common.pxd", "ledger_book.pxd", "schedule.c", "schedule.h")
+# Each scenario says how far its keys may be from their homes.
+CROWDED_AT = """cdef extern from *:
+    "extern int explore_crowded_at;"
+    int CROWDED_AT "explore_crowded_at"
+
+"""
 SMALL = (
     ("_claims/free_map.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
     ("_claims/free_map.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
@@ -41,7 +48,8 @@ SMALL = (
     ("_money/hold_index.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
     ("_money/hold_index.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
     ("_money/hold_index.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),
-    ("_money/hold_index.pxd", "CROWDED_AT = 24 ", "CROWDED_AT = 1 "),
+    ("_money/hold_index.pxd", "    CROWDED_AT = 24 ", "    CROWDED_IN_EARNEST = 24 "),
+    ("_money/hold_index.pxd", "cdef enum:\n    FIRST_LEVEL", CROWDED_AT + "cdef enum:\n    FIRST_LEVEL"),
 )
 
 SETUP = """
@@ -78,7 +86,7 @@ def copy_sources(folder: Path) -> None:
             (package / name.parent).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, package / name)
     (package / "__init__.py").write_text("")
-    for name in (*(f"{name}.pyx" for name in EXPLORERS), "common.pxd", "schedule.c", "schedule.h"):
+    for name in (*(f"{name}.pyx" for name in EXPLORERS), *INCLUDED):
         shutil.copy(HERE / name, folder)
     shutil.copy(HERE / "clock.h", package / "_file")
     (folder / "setup.py").write_text(SETUP % (MODULES, EXPLORERS))

@@ -5,9 +5,11 @@ ctypedef void (*work_function)(void *) noexcept nogil
 
 cdef extern from "schedule.h" nogil:
     uint64_t explore_clock_ms
+    int explore_crowded_at
     void hb_schedule(const char *operation, const void *address)
     void explore_begin(int preemptions, int deaths)
     void explore_watch(void (*resumed)(int fiber) noexcept nogil, void (*died)(int fiber) noexcept nogil)
+    bint explore_alone(work_function work, void *argument, bint (*is_time)() noexcept nogil)
     int explore_run(int count, work_function work, void **arguments)
     int explore_next()
     int explore_died(int fiber)

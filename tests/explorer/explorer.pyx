@@ -2,79 +2,121 @@
 
 It is compiled against an instrumented build of hbcore's own sources (see ``build.py``). After each schedule the answers
 must be those of some order of the operations that respects what ended before what began (linearizability, Herlihy and
-Wing 1990), the final state must be that of the same order, and the ledger's own invariants must hold.
+Wing 1990), the final state must be that of the same order, and the ledger's own invariants must hold. What each
+operation must answer stands in ``ledger_book.pxd``.
 """
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_began, explore_clock_ms, explore_died, explore_died_at, explore_ended, explore_run,
-    hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
+    OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_died, explore_died_at,
+    explore_ended, explore_run, explore_watch, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._claims.claim cimport ledger_claim
-from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_open, free_map_opened, open_slots
+from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
-from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_size
-from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind
+from hbcore._claims.ledger cimport (
+    Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_read, ledger_size,
+)
+from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
+from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_store_release
+from ledger_book cimport (
+    CLAIM, CLOSE, END, EXPIRE, FIND, OPEN, READ, RECLAIM, RELEASE, SETTLE, USER_LIMIT, Book, Operation, apply,
+    apply_dead,
+)
 
 cdef enum:
-    CLAIM = 0
-    RELEASE = 1
-    SETTLE = 2
-    FIND = 3
-    CLOSE = 4
-    RECLAIM = 5
-    EXPIRE = 6
-    OPEN = 7
-    USER_LIMIT = 8
+    SLOT_LIMIT = 8
+    BEFORE_LIMIT = 16
     START_MS = 1000
     HOLD_MS = 10
+    NOBODY = 98         # the worker that is dead from the beginning
+    PIN_SHIFT = 32      # as in free_map.pyx
+    PIN_LIMIT = 255
+
+    # When an operation of before dies: never, or as soon as ...
+    LIVES = 0
+    HOLDING = 1         # ... it holds a slot
+    PINNING = 2         # ... it has pinned a block
+    LEAVING = 3         # ... its slot is RELEASING
+    REPLACING = 4       # ... it has begun to replace the index
 
 KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
-         "expire": EXPIRE, "open": OPEN}
-
-cdef struct Operation:
-    int kind
-    int user            # of "open": so many of the further parts
-    uint64_t worker
-    int answer
-    int64_t slot
-
-cdef struct Holding:
-    int state           # 0 none, 1 granted, 2 settled
-    int64_t slot
-
-cdef struct Book:       # the specification's state
-    Holding users[USER_LIMIT]
-    int free_count
-    int open_count
-    int is_closed
+         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ}
+DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "replacing": REPLACING}
 
 cdef Ledger ledger
 cdef char *memory = NULL
 cdef uint64_t memory_size = 0
-cdef uint64_t shared[7]         # closed, index state, tombstones, next expiry, late refunds, open and cleared count
-cdef int ends[4]                # where the parts of the slots end; the first is open from the beginning
+cdef uint64_t shared[8]         # closed, index state, tombstones, next expiry, late refunds, open and cleared count,
+                                # and how many late refunds were told to the budget, and one
+cdef uint64_t told              # so many refunded slots were told to the budget
+cdef int ends[4]                # where the parts of the slots end
 cdef uint64_t hold_ms
 cdef uint64_t slot_count
 cdef bint is_colliding
+cdef bint is_refusing
 cdef Operation operations[OPERATION_LIMIT]
 cdef int operation_count
 cdef Book opening
+cdef uint64_t opening_pins[SLOT_LIMIT]      # of each word of blocks, those that nobody will take away
+cdef int opening_deaths
+cdef uint64_t pins_wanted                   # of the search's arguments
+cdef Operation *dying                       # the operation of before that is to die
+cdef uint64_t free_at_death[SLOT_LIMIT]     # the slots that were FREE when an operation died; 0: not
+cdef bint had_refund_at_death
 
 
 cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
-    return 0
+    # In a refusing ledger what is taken after the close is not made fit to be granted, as a stratum that was refunded.
+    return CLOSED if is_refusing and hb_load_acquire(&shared[0]) else 0
 
 
 cdef bint is_dead(const hb_file *file, uint64_t worker) noexcept nogil:
     # The worker of operation i is i + 1; others did what was before, or look afterwards.
-    return 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
+    return worker == NOBODY or 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
+
+
+cdef void died(int fiber) noexcept nogil:
+    # What was free at this moment, or refunded, may be so by the one that dies, and nobody else has to know of it.
+    global had_refund_at_death
+    cdef uint64_t i, state
+    for i in range(slot_count):
+        state = ledger.slots[i].state
+        if slot_kind(state) == FREE:
+            free_at_death[i] = state | <uint64_t>1 << 63        # a bit that FREE does not have
+        had_refund_at_death = had_refund_at_death or slot_kind(state) == REFUNDED
+
+
+cdef uint64_t pins_of(uint64_t word) noexcept nogil:
+    return word >> PIN_SHIFT & PIN_LIMIT
+
+
+cdef uint64_t block_words() noexcept nogil:
+    # How many words there are whose bits are blocks.
+    return (slot_count - 1) // (BLOCK_SIZE * FAN_OUT) + 1
+
+
+cdef bint is_time() noexcept nogil:
+    # Whether the dying operation of before has come to where it dies.
+    cdef uint64_t i
+    cdef int kind
+    for i in range(slot_count):
+        kind = slot_kind(ledger.slots[i].state)
+        if slot_payload(ledger.slots[i].state) == NOBODY:
+            if dying.death == HOLDING and kind == HELD or dying.death == LEAVING and kind == RELEASING:
+                return True
+    if dying.death == REPLACING and shared[1] & ((1 << PHASE_BITS) - 1):
+        return True
+    for i in range(block_words()):
+        if dying.death == PINNING and pins_of(ledger.free_map.levels[0][i]) > opening_pins[i]:
+            return True
+    return False
 
 
 cdef bint never_was(const hb_file *file, uint64_t worker) noexcept nogil:
@@ -96,6 +138,7 @@ cdef void operate(void *argument) noexcept nogil:
     global explore_clock_ms
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.user)
+    cdef UserKey slot_key
     cdef Found found
     cdef uint64_t i
     found.slot = <uint64_t>-1
@@ -120,6 +163,17 @@ cdef void operate(void *argument) noexcept nogil:
         hb_schedule("clock", &explore_clock_ms)
         explore_clock_ms = START_MS + HOLD_MS + 1
         operation.answer = 0
+    elif operation.kind == END:
+        end()
+        operation.answer = 0
+    elif operation.kind == READ:
+        operation.answer = slot_kind(ledger_read(&ledger, <uint64_t>operation.user, 5, &slot_key))
+        operation.slot = -1
+        for i in range(USER_LIMIT):
+            key = key_of(<int>i)
+            if key.low == slot_key.low and key.high == slot_key.high:
+                operation.slot = <int64_t>i
+        return
     else:
         shared[0] = 1
         for i in range(slot_count):
@@ -129,89 +183,20 @@ cdef void operate(void *argument) noexcept nogil:
     operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
 
 
-cdef void expire(Book *book) noexcept nogil:
-    # At this moment every claim of before that is not settled is gone; in no scenario can one be granted in the race
-    # and expire too.
-    cdef int user
-    for user in range(USER_LIMIT):
-        if book.users[user].state == 1:
-            book.users[user].state = 0
-            book.free_count += not book.is_closed
-
-
-cdef void open_to(Book *book, int count) noexcept nogil:
-    # More slots, from some moment on.
-    if count > book.open_count:
-        book.free_count += (count - book.open_count) * (not book.is_closed)
-        book.open_count = count
-
-
-cdef bint apply(Book *book, const Operation *operation, int others, bint beside_close) noexcept nogil:
-    # Let the specification do the operation; whether its answer is the one given. others: claims that overlap, which
-    # may be holding packets that are not free while they look. beside_close: a claim that began before a close ended
-    # may still be granted; its packet is not among those that the close refunded.
-    cdef Holding *holding = &book.users[operation.user]
-    if operation.kind == CLOSE:
-        book.is_closed = 1
-        book.free_count = 0
-        return True
-    if operation.kind == RECLAIM:
-        return True
-    if operation.kind == OPEN:
-        open_to(book, ends[operation.user])
-        return True
-    if operation.kind == EXPIRE:
-        expire(book)
-        return True
-    if operation.kind == CLAIM:
-        if holding.state:
-            return operation.answer == REPEATED and operation.slot == holding.slot
-        if operation.answer == CLOSED:
-            return book.is_closed != 0
-        if operation.answer == SOLD_OUT:
-            return book.free_count <= others
-        if operation.answer != GRANTED_NOW:
-            return False
-        if not book.is_closed and book.free_count > 0:
-            book.free_count -= 1
-        elif not (book.is_closed and beside_close):
-            return False
-        holding.state = 1
-        holding.slot = operation.slot
-        return True
-    if holding.state == 0:
-        return operation.answer == NOT_FOUND or operation.answer == EXPIRED and operation.kind == FIND
-    if operation.kind == RELEASE and holding.state == 2:
-        return operation.answer == ALREADY_SETTLED
-    if operation.answer != REPEATED or operation.slot != holding.slot:
-        return False
-    if operation.kind == RELEASE:
-        holding.state = 0
-        book.free_count += not book.is_closed
-    elif operation.kind == SETTLE:
-        holding.state = 2
-    return True
-
-
-cdef void apply_dead(Book *book, const Operation *operation, int64_t slot) noexcept nogil:
-    # A dead operation that took effect: a claim of whatever slot the ledger shows.
-    cdef Holding *holding = &book.users[operation.user]
-    if operation.kind == CLAIM and holding.state == 0:
-        holding.state = 1
-        holding.slot = slot
-        book.free_count -= not book.is_closed
-    elif operation.kind == RELEASE and holding.state == 1:
-        holding.state = 0
-        book.free_count += not book.is_closed
-    elif operation.kind == SETTLE and holding.state:
-        holding.state = 2
-    elif operation.kind == CLOSE:
-        book.is_closed = 1
-        book.free_count = 0
-    elif operation.kind == EXPIRE:
-        expire(book)
-    elif operation.kind == OPEN:
-        open_to(book, ends[min(slot, <int64_t>operation.user)])     # as far as it has come
+cdef void end() noexcept nogil:
+    global told
+    cdef uint64_t i
+    cdef uint64_t late = hb_load_acquire(&shared[4]) + 1
+    cdef uint64_t refunded = 0
+    hb_cas(&shared[0], 0, 1)
+    for i in range(slot_count):
+        ledger_reclaim(&ledger, i)
+        ledger_refund(&ledger, i)
+    for i in range(slot_count):
+        refunded += slot_kind(hb_load_acquire(&ledger.slots[i].state)) == REFUNDED
+    hb_schedule("tell", &told)
+    told = max(told, refunded)
+    hb_store_release(&shared[7], late)
 
 
 cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
@@ -233,7 +218,7 @@ cdef int holders(int i) noexcept nogil:
     return overlapping(i, CLAIM, SETTLE if hold_ms else RELEASE)
 
 
-cdef bint explained(const Book *book, int placed, const Book *final, bint has_deaths) noexcept nogil:
+cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
     # Whether the rest of the operations, in some order, gives all answers and the final state.
     cdef Book next
     cdef int i, user
@@ -248,7 +233,7 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
                 for slot in range(<int64_t>slot_count):
                     next = book[0]
                     apply_dead(&next, &operations[i], slot)
-                    if explained(&next, placed | 1 << i, final, has_deaths):
+                    if explained(&next, placed | 1 << i, final):
                         return True
                     if operations[i].kind != CLAIM and operations[i].kind != OPEN:
                         break
@@ -256,8 +241,8 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
         is_done = False
         if may_be_next(i, placed, operation_count):
             next = book[0]
-            if (apply(&next, &operations[i], holders(i), overlapping(i, CLOSE, CLOSE) > 0)
-                    and explained(&next, placed | 1 << i, final, has_deaths)):
+            if (apply(&next, &operations[i], holders(i), overlapping(i, CLOSE, CLOSE) + overlapping(i, END, END) > 0)
+                    and explained(&next, placed | 1 << i, final)):
                 return True
     if not is_done:
         return False
@@ -271,14 +256,47 @@ cdef bint explained(const Book *book, int placed, const Book *final, bint has_de
     return book.free_count == final.free_count
 
 
-cdef bint is_under_a_bit(uint64_t slot) noexcept nogil:
-    cdef uint64_t child = slot // BLOCK_SIZE
-    cdef int level
-    for level in range(ledger.free_map.level_count):
-        if ledger.free_map.levels[level][child // FAN_OUT] >> (child % FAN_OUT) & 1:
-            return True
-        child = child // FAN_OUT
-    return False
+cdef const char *check_after_deaths() noexcept nogil:
+    # What the dead have left is put right by whoever comes next: a search does it, or a close.
+    cdef Operation after
+    cdef uint64_t i
+    after.kind = RECLAIM
+    operate(&after)
+    free_map_opened(&ledger.free_map)
+    if shared[0] == 0:
+        return NULL
+    for i in range(open_slots(&ledger.free_map)):
+        if (slot_kind(ledger.slots[i].state) == FREE
+                and free_at_death[i] != (ledger.slots[i].state | <uint64_t>1 << 63)):
+            return b"a slot that was freed after the close was not refunded"
+    after.kind = CLOSE
+    operate(&after)
+    return NULL
+
+
+cdef const char *check_pins(int deaths) noexcept nogil:
+    # A death leaves one pin at most, and nobody takes away the pin of another.
+    cdef uint64_t i, count
+    cdef uint64_t more = 0
+    for i in range(block_words()):
+        count = pins_of(ledger.free_map.levels[0][i])
+        if count < opening_pins[i]:
+            return b"somebody has taken away a pin that was not its own"
+        more += count - opening_pins[i]
+    if more > <uint64_t>deaths:
+        return b"the living have left a pin"
+    return NULL
+
+
+cdef const char *check_refunds() noexcept nogil:
+    # Nobody counts again if the number of late refunds is as it was; so nothing was refunded since.
+    cdef uint64_t i
+    cdef uint64_t refunded = 0
+    for i in range(slot_count):
+        refunded += slot_kind(ledger.slots[i].state) == REFUNDED
+    if shared[7] == shared[4] + 1 and told != refunded and not had_refund_at_death:
+        return b"what was refunded after the close is told to nobody"
+    return NULL
 
 
 cdef const char *check() noexcept nogil:
@@ -286,21 +304,26 @@ cdef const char *check() noexcept nogil:
     cdef Book final
     cdef Found found
     cdef UserKey key
-    cdef Operation probe, after
+    cdef Operation probe
+    cdef const char *wrong
     cdef uint64_t i, generation, word, taken
     cdef int user, kind
-    cdef bint has_deaths = False
-    cdef int named[USER_LIMIT]      # index words that name each slot; no scenario has more slots
+    cdef int deaths = opening_deaths
+    cdef int named[SLOT_LIMIT]      # index words that name each slot
     memset(named, 0, sizeof(named))
     for i in range(<uint64_t>operation_count):
-        has_deaths = has_deaths or explore_died(<int>i)
+        deaths += explore_died(<int>i)
         if not explore_died(<int>i) and operations[i].answer == CORRUPT:
             return b"an operation calls the ledger damaged"
-    if has_deaths:
-        # What the dead have left is put right by whoever comes next: a search does it, or a close.
-        after.kind = CLOSE if shared[0] else RECLAIM
-        operate(&after)
-        free_map_opened(&ledger.free_map)
+    wrong = NULL
+    if deaths:
+        wrong = check_after_deaths()
+    if wrong == NULL:
+        wrong = check_pins(deaths)
+    if wrong == NULL:
+        wrong = check_refunds()
+    if wrong != NULL:
+        return wrong
     final.free_count = 0
     final.open_count = <int>open_slots(&ledger.free_map)
     final.is_closed = shared[0] != 0
@@ -310,7 +333,7 @@ cdef const char *check() noexcept nogil:
             if final.is_closed:
                 return b"a free slot was left when the ledger closed"
             final.free_count += 1
-            if is_under_a_bit(i):
+            if free_map_hides(&ledger.free_map, i):
                 return b"a free slot lies under a set bit of the free map: it is stranded"
         elif ledger_is_expired(&ledger, ledger.slots[i].state):
             final.free_count += not final.is_closed     # for whoever asks for it
@@ -335,7 +358,7 @@ cdef const char *check() noexcept nogil:
         if ledger_find(&ledger, &key, &found) == REPEATED:
             final.users[user].state = 2 if slot_kind(found.state) == SETTLED else 1
             final.users[user].slot = <int64_t>found.slot
-    if not explained(&opening, 0, &final, has_deaths):
+    if not explained(&opening, 0, &final):
         return b"no order of the operations explains the answers and the state"
     # Everything that is free can be claimed, to the last slot; and no user's claim moves.
     probe.kind = CLAIM
@@ -358,11 +381,39 @@ cdef const char *check() noexcept nogil:
     return NULL
 
 
-cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
-    global explore_clock_ms
+cdef void do_before(Operation *operation) noexcept nogil:
+    # Do an operation in the specification and in the ledger, or begin it there and die.
+    global dying, opening_deaths
+    if operation.death == LIVES:
+        operation.worker = 99
+        operate(operation)
+    else:
+        operation.worker = NOBODY
+        dying = operation
+        if not explore_alone(operate, operation, is_time):
+            opening_deaths = 100    # it was not to be: no scenario has so many
+        opening_deaths += 1
+        operation.answer = REPEATED
+        if operation.death == PINNING:
+            opening_pins[opening.users[operation.user].slot // (BLOCK_SIZE * FAN_OUT)] += 1
+        elif operation.death == LEAVING or operation.death == REPLACING:
+            apply_dead(&opening, operation, 0)
+        return
+    if operation.user < USER_LIMIT:
+        apply(&opening, operation, 0, False)
+    elif operation.kind == CLAIM and operation.answer == GRANTED_NOW:
+        opening.free_count -= 1
+    elif operation.kind == RELEASE and operation.answer == REPEATED:
+        opening.free_count += 1
+
+
+cdef void reset(const Operation *before, int before_count) noexcept nogil:
+    global explore_clock_ms, told, opening_deaths, had_refund_at_death
     cdef Operation operation
-    cdef Py_ssize_t i
-    cdef int user
+    cdef int i, user
+    memset(free_at_death, 0, sizeof(free_at_death))
+    had_refund_at_death = False
+    told = opening_deaths = 0
     memset(memory, 0, memory_size)
     memset(shared, 0, sizeof(shared))
     shared[5] = shared[6] = ends[0]
@@ -384,40 +435,45 @@ cdef void reset(int[:] before_kinds, int[:] before_users) noexcept nogil:
         opening.users[user].state = 0
     opening.free_count = opening.open_count = ends[0]
     opening.is_closed = 0
-    for i in range(before_kinds.shape[0]):
-        operation.kind = before_kinds[i]
-        operation.user = before_users[i]
-        operation.worker = 99
-        operate(&operation)
-        if operation.user < USER_LIMIT:
-            apply(&opening, &operation, 0, False)
-        elif operation.kind == CLAIM and operation.answer == GRANTED_NOW:
-            opening.free_count -= 1
-        elif operation.kind == RELEASE and operation.answer == REPEATED:
-            opening.free_count += 1
+    opening.ends = ends
+    for i in range(<int>block_words()):
+        opening_pins[i] = pins_wanted
+        ledger.free_map.levels[0][i] += pins_wanted << PIN_SHIFT
+    for i in range(before_count):
+        operation = before[i]
+        do_before(&operation)
 
 
 def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
-            parts=(), long limit=0):
+            bint refusing=False, int pins=0, parts=(), long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
 
+    An operation of ``before`` may have a third part: where it dies, one of DEATHS.
+    ``refusing``: what is taken after a close is not granted. ``pins``: so many were left on every word by the dead.
     ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global slot_count, memory, memory_size, is_colliding, operation_count, hold_ms
-    import numpy as np
+    global slot_count, memory, memory_size, is_colliding, is_refusing, operation_count, hold_ms, pins_wanted
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
+    cdef Operation earlier[BEFORE_LIMIT]
+    cdef int before_count = len(before)
     cdef int i
-    cdef int[:] kinds = np.array([KINDS[kind] for kind, _ in before], np.intc)
-    cdef int[:] users = np.array([user for _, user in before], np.intc)
+    if before_count > BEFORE_LIMIT or slots > SLOT_LIMIT:
+        raise ValueError("no scenario is so large")
+    for i, operation in enumerate(before):
+        earlier[i].kind = KINDS[operation[0]]
+        earlier[i].user = operation[1]
+        earlier[i].death = DEATHS[operation[2]] if len(operation) > 2 else LIVES
     slot_count = slots
     ends[0] = slots - sum(parts)
     for i, part in enumerate(parts):
         ends[i + 1] = ends[i] + part
     is_colliding = colliding
+    is_refusing = refusing
+    pins_wanted = pins
     hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)
     memory_size = ledger_size(slot_count)
@@ -429,17 +485,19 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
         operations[i].user = race[i][1]
         operations[i].worker = i + 1
         arguments[i] = &operations[i]
+    explore_watch(NULL, died)
     with nogil:
         while True:
             for i in range(operation_count):
                 operations[i].answer = -9
                 operations[i].slot = -1
-            reset(kinds, users)
+            reset(earlier, before_count)
             wrong = b"livelock"
             if explore_run(operation_count, operate, arguments) == 0:
                 wrong = check()
             if not search_goes_on(&search, wrong):
                 break
+    explore_watch(NULL, NULL)
     answers = [
         (race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)
     ]

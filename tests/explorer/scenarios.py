@@ -8,13 +8,19 @@ from typing import NamedTuple
 
 
 class Scenario(NamedTuple):
-    """Operations that race, each a kind and a user, in a ledger of so many slots, after others were done in order."""
+    """Operations that race, each a kind and a user, in a ledger of so many slots, after others were done in order.
+
+    An operation of before may die in the middle: as soon as it is "holding" a slot, "pinning" a block, "leaving" its
+    slot RELEASING, or "replacing" the index, whichever it names.
+    """
 
     slots: int
     race: list
     before: tuple | list = ()
     colliding: bool = False
     expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
+    refusing: bool = False  # what is taken after a close is not made fit to be granted
+    pins: int = 0  # so many lie on every word of blocks from before, and nobody will take them away
     parts: tuple = ()  # the sizes of the last slots' parts, which have to be opened first ("open", and how many parts)
 
 
@@ -81,6 +87,29 @@ SCENARIOS = {
     "two reclaims beside a release and the same user": Scenario(
         1, [("release", 1), ("reclaim", 0), ("reclaim", 0), ("claim", 1)], [("claim", 1)]
     ),
+    "two reclaims of what another death has pinned": Scenario(
+        2,
+        [("reclaim", 0), ("reclaim", 0)],
+        [("claim", 1), ("claim", 2), ("release", 1, "pinning"), ("release", 2, "leaving")],
+    ),
+    "a reclaim and a claim of what was being released, beside a release": Scenario(
+        4,
+        [("release", 1), ("claim", 5), ("reclaim", 0)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("release", 3, "leaving")],
+    ),
+    "two reclaims of what was being released, a release and a claim": Scenario(
+        4,
+        [("release", 1), ("reclaim", 0), ("reclaim", 0), ("claim", 5)],
+        [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("release", 3, "leaving")],
+    ),
+    "a replacement that a death has left, and a release": Scenario(
+        2, [("release", 1), ("claim", 2)], [*churn(3, 1), ("claim", 1), ("claim", 4), ("release", 4, "replacing")]
+    ),
+    "reads beside a claim and a release": Scenario(1, [("read", 0), ("claim", 1), ("release", 1)]),
+    "a read beside one user twice": Scenario(2, [("read", 0), ("claim", 1), ("claim", 1)]),
+    "a read beside a release and another's claim": Scenario(
+        1, [("read", 0), ("release", 1), ("claim", 2)], [("claim", 1)]
+    ),
     "reclaim beside a replacement": Scenario(
         2, [("release", 1), ("reclaim", 0), ("claim", 2)], [*churn(3, 1), ("claim", 1)]
     ),
@@ -128,6 +157,11 @@ SCENARIOS = {
     "close and claim": Scenario(2, [("close", 0), ("claim", 1)]),
     "close and release": Scenario(2, [("close", 0), ("release", 1)], [("claim", 1)]),
     "close and one user twice": Scenario(2, [("close", 0), ("claim", 1), ("claim", 1)]),
+    "an end and a release": Scenario(2, [("end", 0), ("release", 1)], [("claim", 1)]),
+    "an end, a claim that is refused and a reclaim": Scenario(
+        1, [("end", 0), ("claim", 1), ("reclaim", 0)], refusing=True
+    ),
+    "two ends and a claim that is refused": Scenario(1, [("end", 0), ("end", 0), ("claim", 1)], refusing=True),
     "two closes and a claim": Scenario(2, [("close", 0), ("close", 0), ("claim", 1)]),
     "expiry and settle": Scenario(1, [("expire", 0), ("settle", 1)], [("claim", 1)], expiring=True),
     "expiry and release": Scenario(1, [("expire", 0), ("release", 1)], [("claim", 1)], expiring=True),
@@ -184,6 +218,8 @@ class Money(NamedTuple):
     race: list
     before: tuple | list = ()
     crowded: bool = False  # keys that get in each other's way need a second level
+    roomy: bool = False  # ... only when both words of a line are taken
+    alike: bool = False  # keys cannot be told by their words in the index
 
 
 ACCOUNTS = {
@@ -212,6 +248,15 @@ ACCOUNTS = {
     ),
     "a path that closes beside its key": Money(
         100, [("reserve", 4, 30), ("reserve", 4, 30), ("reserve", 3, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "both words of a line beside a third key": Money(
+        100, [("reserve", 5, 10), ("reserve", 1, 20), ("reserve", 3, 30)], crowded=True, roomy=True
+    ),
+    "both words of a line beside a reader": Money(
+        100, [("look", 1), ("reserve", 3, 20), ("reserve", 1, 30)], crowded=True, roomy=True
+    ),
+    "two keys whose words are alike": Money(
+        100, [("reserve", 1, 20), ("reserve", 3, 30), ("find", 1)], crowded=True, roomy=True, alike=True
     ),
     "find beside reserve": Money(100, [("reserve", 1, 60), ("find", 1), ("reserve", 2, 30)]),
     "a reader beside reserve": Money(100, [("reserve", 1, 60), ("look", 1), ("reserve", 2, 30)]),

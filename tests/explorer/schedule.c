@@ -26,6 +26,7 @@ struct fiber {
 };
 
 uint64_t explore_clock_ms;
+int explore_crowded_at = 1;
 
 static struct fiber fibers[FIBER_LIMIT];
 static ucontext_t home;
@@ -36,6 +37,7 @@ static unsigned char choices[POINT_LIMIT], options[POINT_LIMIT];
 static int point_count, prefix_length;
 static long step;
 static void (*on_resume)(int fiber), (*on_death)(int fiber);
+static int (*is_time_to_die)(void); /* of a fiber that runs alone; NULL: none does */
 
 /* Choose one of `count`; remembered, so that the next run can choose another. */
 static int choose(int count)
@@ -87,6 +89,14 @@ void hb_schedule(const char *operation, const void *address)
     (void)address;
     if (current < 0)
         return;
+    if (is_time_to_die) {
+        if (is_time_to_die()) {
+            fibers[current].state = 2;
+            current = -1;
+            setcontext(&home);
+        }
+        return;
+    }
     if (++step >= POINT_LIMIT || point_count >= POINT_LIMIT - 2) {
         is_livelock = 1;
         fibers[current].state = 2;
@@ -127,6 +137,34 @@ void explore_begin(int preemptions, int deaths)
     prefix_length = 0;
 }
 
+static void prepare(int number, void (*work)(void *), void *argument)
+{
+    struct fiber *fiber = &fibers[number];
+    if (!fiber->stack)
+        fiber->stack = malloc(STACK_SIZE);
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack;
+    fiber->context.uc_stack.ss_size = STACK_SIZE;
+    fiber->context.uc_link = &home;
+    fiber->work = work;
+    fiber->argument = argument;
+    fiber->state = 0;
+    fiber->began = -1;
+    fiber->ended = -1;
+    fiber->died = -1;
+    makecontext(&fiber->context, (void (*)(void))fiber_main, 1, number);
+}
+
+int explore_alone(void (*work)(void *), void *argument, int (*is_time)(void))
+{
+    fiber_count = 1;
+    prepare(0, work, argument);
+    is_time_to_die = is_time;
+    resume(0, -1);
+    is_time_to_die = NULL;
+    return fibers[0].state == 2;
+}
+
 int explore_run(int count, void (*work)(void *), void **arguments)
 {
     int i, first;
@@ -136,22 +174,8 @@ int explore_run(int count, void (*work)(void *), void **arguments)
     point_count = 0;
     step = 0;
     is_livelock = 0;
-    for (i = 0; i < count; i++) {
-        struct fiber *fiber = &fibers[i];
-        if (!fiber->stack)
-            fiber->stack = malloc(STACK_SIZE);
-        getcontext(&fiber->context);
-        fiber->context.uc_stack.ss_sp = fiber->stack;
-        fiber->context.uc_stack.ss_size = STACK_SIZE;
-        fiber->context.uc_link = &home;
-        fiber->work = work;
-        fiber->argument = arguments[i];
-        fiber->state = 0;
-        fiber->began = -1;
-        fiber->ended = -1;
-        fiber->died = -1;
-        makecontext(&fiber->context, (void (*)(void))fiber_main, 1, i);
-    }
+    for (i = 0; i < count; i++)
+        prepare(i, work, arguments[i]);
     first = choose(count);
     resume(first, -1);
     return is_livelock ? -1 : 0;

@@ -5,6 +5,8 @@
 
 /* What clock.h reads. */
 extern uint64_t explore_clock_ms;
+/* How far from its home a key must be for its level to be crowded: see build.py. */
+extern int explore_crowded_at;
 
 void hb_schedule(const char *operation, const void *address);
 
@@ -14,6 +16,9 @@ void explore_begin(int preemptions, int deaths);
 void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber));
 /* Run work(arguments[i]) as `count` fibers under the next schedule. 0, or -1 for a livelock. */
 int explore_run(int count, void (*work)(void *), void **arguments);
+/* Run work(argument) alone, until it is done or is_time() says, before an atomic operation, that it dies: 1 if it died.
+ */
+int explore_alone(void (*work)(void *), void *argument, int (*is_time)(void));
 /* Whether another schedule is left. */
 int explore_next(void);
 /* Of the last run: whether a fiber died, and the steps at which it died, began and ended (-1: it did not). */

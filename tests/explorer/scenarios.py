@@ -102,6 +102,12 @@ SCENARIOS = {
         [("release", 1), ("reclaim", 0), ("reclaim", 0), ("claim", 5)],
         [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("release", 3, "leaving")],
     ),
+    "a release over more pins than are counted": Scenario(
+        4, [("release", 1), ("claim", 5)], [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4)], pins=255
+    ),
+    "two releases over the last pin that is counted": Scenario(
+        4, [("release", 1), ("release", 2)], [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4)], pins=254
+    ),
     "a replacement that a death has left, and a release": Scenario(
         2, [("release", 1), ("claim", 2)], [*churn(3, 1), ("claim", 1), ("claim", 4), ("release", 4, "replacing")]
     ),
@@ -200,8 +206,10 @@ MAKERS = {
     "two makers of two names": Makers([1, 2]),
     "two makers of one name on a new level": Makers([1, 1], [3]),
     "two makers of two names on a new level": Makers([1, 2], [3]),
+    "two makers of two names that meet on a new level": Makers([1, 11], [3]),  # as maker.pyx hashes them
     "two makers of one name and one of another": Makers([1, 1, 2]),
     "two makers with room for one": Makers([1, 2], [3, 4], 128),
+    "two makers that need another level, with room for one": Makers([1, 6], [3, 4], 128),
     "two makers of one name with room for one": Makers([1, 1], [3, 4], 128),
     "three makers with room for one": Makers([1, 1, 2], [3, 4], 128),
     "three makers with room for two": Makers([1, 1, 2], [3, 4], 256),

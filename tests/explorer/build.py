@@ -36,6 +36,15 @@ CROWDED_AT = """cdef extern from *:
     int CROWDED_AT "explore_crowded_at"
 
 """
+EXTERN_STEP = """cdef extern from *:
+    "extern int explore_watches_children; extern void hb_schedule(const char *operation, const void *address);"
+    int explore_watches_children
+    void hb_schedule(const char *operation, const void *address) nogil
+
+"""
+CHILD_STEP = """    if explore_watches_children:
+        hb_schedule(b"child", extent)
+"""
 SMALL = (
     ("_claims/free_map.pxd", "BLOCK_BITS = 6", "BLOCK_BITS = 1"),
     ("_claims/free_map.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
@@ -45,6 +54,13 @@ SMALL = (
     ("_claims/claim.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
+    # What lies in a child is read between two steps of the scheduler, unless a scenario makes it one.
+    (
+        "_money/account.pyx",
+        "    if extent.kind not in (HB_KIND_BUDGET,",
+        CHILD_STEP + "    if extent.kind not in (HB_KIND_BUDGET,",
+    ),
+    ("_money/account.pyx", "cdef enum:\n    RETRY_LIMIT", EXTERN_STEP + "cdef enum:\n    RETRY_LIMIT"),
     ("_money/hold_index.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),
     ("_money/hold_index.pxd", "(6 * level if level < 3 else 2 * level + 8)", "4 * level"),
     ("_money/hold_index.pxd", "LINE_WORDS = 8 ", "LINE_WORDS = 2 "),

@@ -17,7 +17,7 @@ from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport (
-    Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_read, ledger_size,
+    Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_read, ledger_scan, ledger_size,
 )
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
@@ -26,7 +26,7 @@ from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_store_release
 from ledger_book cimport (
-    CLAIM, CLOSE, END, EXPIRE, FIND, OPEN, READ, RECLAIM, RELEASE, SETTLE, USER_LIMIT, Book, Operation, apply,
+    CLAIM, CLOSE, END, EXPIRE, FIND, OPEN, READ, RECLAIM, RELEASE, SCAN, SETTLE, USER_LIMIT, Book, Operation, apply,
     apply_dead,
 )
 
@@ -44,11 +44,11 @@ cdef enum:
     HOLDING = 1         # ... it holds a slot
     PINNING = 2         # ... it has pinned a block
     LEAVING = 3         # ... its slot is RELEASING
-    REPLACING = 4       # ... it has begun to replace the index
 
 KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
-         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ}
-DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "replacing": REPLACING}
+         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ,
+         "scan": SCAN}
+DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING}
 
 cdef Ledger ledger
 cdef char *memory = NULL
@@ -61,6 +61,8 @@ cdef uint64_t hold_ms
 cdef uint64_t slot_count
 cdef bint is_colliding
 cdef bint is_refusing
+cdef bint is_growing
+cdef uint64_t appended          # in a growing ledger, so many of the further parts are there
 cdef Operation operations[OPERATION_LIMIT]
 cdef int operation_count
 cdef Book opening
@@ -111,8 +113,6 @@ cdef bint is_time() noexcept nogil:
         if slot_payload(ledger.slots[i].state) == NOBODY:
             if dying.death == HOLDING and kind == HELD or dying.death == LEAVING and kind == RELEASING:
                 return True
-    if dying.death == REPLACING and shared[1] & ((1 << PHASE_BITS) - 1):
-        return True
     for i in range(block_words()):
         if dying.death == PINNING and pins_of(ledger.free_map.levels[0][i]) > opening_pins[i]:
             return True
@@ -150,13 +150,19 @@ cdef void operate(void *argument) noexcept nogil:
         operation.answer = ledger_settle(&ledger, operation.worker, &key, &found)
     elif operation.kind == FIND:
         operation.answer = ledger_find(&ledger, &key, &found)
+    elif operation.kind == SCAN:
+        operation.answer = ledger_scan(&ledger, &key, &found)
     elif operation.kind == RECLAIM:
         for i in range(slot_count):
             ledger_reclaim(&ledger, i)
         operation.answer = 0
     elif operation.kind == OPEN:
-        for i in range(<uint64_t>operation.user):
-            free_map_open(&ledger.free_map, ends[i], ends[i + 1])
+        if is_growing:
+            hb_cas(&appended, <uint64_t>operation.user - 1, <uint64_t>operation.user)
+            grow(NULL)
+        else:
+            for i in range(<uint64_t>operation.user):
+                free_map_open(&ledger.free_map, ends[i], ends[i + 1])
         operation.answer = 0
     elif operation.kind == EXPIRE:
         # The clock moves on at any step of the others.
@@ -183,6 +189,18 @@ cdef void operate(void *argument) noexcept nogil:
     operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
 
 
+cdef void grow(void *context) noexcept nogil:
+    # What a deck does: open all parts that there are, also those that a death has kept from being opened.
+    cdef uint64_t i
+    for i in range(hb_load_acquire(&appended)):
+        free_map_open(&ledger.free_map, ends[i], ends[i + 1])
+
+
+cdef uint64_t all_slots() noexcept nogil:
+    # When all is over: so many can be claimed, or have been.
+    return <uint64_t>ends[appended] if is_growing else open_slots(&ledger.free_map)
+
+
 cdef void end() noexcept nogil:
     global told
     cdef uint64_t i
@@ -199,23 +217,44 @@ cdef void end() noexcept nogil:
     hb_store_release(&shared[7], late)
 
 
-cdef int overlapping(int i, int first_kind, int last_kind) noexcept nogil:
-    # How many other operations of these kinds overlap operation i. One that is dead has ended: what it leaves in hand
-    # must not be missed by anybody who comes later.
-    cdef int j
+cdef bint overlaps(int i, int j) noexcept nogil:
+    # Whether operation j overlaps operation i. One that is dead has ended: what it leaves in hand must not be missed by
+    # anybody who comes later.
     cdef long end
+    if i == j or explore_began(j) < 0:
+        return False
+    end = explore_died_at(j) if explore_died(j) else explore_ended(j)
+    return not (0 <= end < explore_began(i)) and explore_began(j) < explore_ended(i)
+
+
+cdef bint is_holding(int j, bint is_placed) noexcept nogil:
+    # Whether operation j may have had a packet in hand that the book calls free. is_placed: its effect is in the book.
+    cdef int kind = operations[j].kind
+    if kind == CLAIM:
+        if is_placed and (explore_died(j) or operations[j].answer == GRANTED_NOW):
+            return False        # its packet is not free
+        return is_refusing or explore_died(j) or operations[j].answer != SOLD_OUT
+    if kind == RELEASE and is_placed:
+        return True
+    return hold_ms != 0 and kind in (RELEASE, SETTLE)       # they give back what has expired
+
+
+cdef int holders(int i, int placed) noexcept nogil:
+    # How many packets may have been in hands, and free in the book, while operation i looked. placed: the bits of the
+    # operations before it.
+    cdef int j
     cdef int count = 0
     for j in range(operation_count):
-        if j != i and first_kind <= operations[j].kind <= last_kind and explore_began(j) >= 0:
-            end = explore_died_at(j) if explore_died(j) else explore_ended(j)
-            if not (0 <= end < explore_began(i)) and explore_began(j) < explore_ended(i):
-                count += 1
+        count += overlaps(i, j) and is_holding(j, placed >> j & 1)
     return count
 
 
-cdef int holders(int i) noexcept nogil:
-    # Who may have had a packet in hand while operation i looked: also a settle that gives back what has expired.
-    return overlapping(i, CLAIM, SETTLE if hold_ms else RELEASE)
+cdef bint is_beside_close(int i) noexcept nogil:
+    cdef int j
+    for j in range(operation_count):
+        if operations[j].kind in (CLOSE, END) and overlaps(i, j):
+            return True
+    return False
 
 
 cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
@@ -241,7 +280,7 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
         is_done = False
         if may_be_next(i, placed, operation_count):
             next = book[0]
-            if (apply(&next, &operations[i], holders(i), overlapping(i, CLOSE, CLOSE) + overlapping(i, END, END) > 0)
+            if (apply(&next, &operations[i], holders(i, placed), is_beside_close(i))
                     and explained(&next, placed | 1 << i, final)):
                 return True
     if not is_done:
@@ -329,15 +368,15 @@ cdef const char *check() noexcept nogil:
     if wrong != NULL:
         return wrong
     final.free_count = 0
-    final.open_count = <int>open_slots(&ledger.free_map)
+    final.open_count = <int>all_slots()
     final.is_closed = shared[0] != 0
-    for i in range(open_slots(&ledger.free_map)):
+    for i in range(all_slots()):
         kind = slot_kind(ledger.slots[i].state)
         if kind == FREE:
             if final.is_closed:
                 return b"a free slot was left when the ledger closed"
             final.free_count += 1
-            if free_map_hides(&ledger.free_map, i):
+            if i < open_slots(&ledger.free_map) and free_map_hides(&ledger.free_map, i):
                 return b"a free slot lies under a set bit of the free map: it is stranded"
         elif ledger_is_expired(&ledger, ledger.slots[i].state):
             final.free_count += not final.is_closed     # for whoever asks for it
@@ -376,6 +415,15 @@ cdef const char *check() noexcept nogil:
         taken += 1
     if not final.is_closed and (probe.answer != SOLD_OUT or taken != <uint64_t>final.free_count):
         return b"not every free slot can be claimed"
+    if taken:
+        # The last one again, behind the place where its worker would go on.
+        probe.user -= 1
+        probe.kind = RELEASE
+        operate(&probe)
+        probe.kind = CLAIM
+        operate(&probe)
+        if probe.answer != GRANTED_NOW:
+            return b"a slot that was just released cannot be claimed"
     for user in range(USER_LIMIT):
         key = key_of(user)
         if (ledger_find(&ledger, &key, &found) == REPEATED) != (final.users[user].state != 0):
@@ -400,7 +448,7 @@ cdef void do_before(Operation *operation) noexcept nogil:
         operation.answer = REPEATED
         if operation.death == PINNING:
             opening_pins[opening.users[operation.user].slot // (BLOCK_SIZE * FAN_OUT)] += 1
-        elif operation.death == LEAVING or operation.death == REPLACING:
+        elif operation.death == LEAVING:
             apply_dead(&opening, operation, 0)
         return
     if operation.user < USER_LIMIT:
@@ -412,12 +460,12 @@ cdef void do_before(Operation *operation) noexcept nogil:
 
 
 cdef void reset(const Operation *before, int before_count) noexcept nogil:
-    global explore_clock_ms, told, opening_deaths, had_refund_at_death
+    global explore_clock_ms, appended, told, opening_deaths, had_refund_at_death
     cdef Operation operation
     cdef int i, user
     memset(free_at_death, 0, sizeof(free_at_death))
     had_refund_at_death = False
-    told = opening_deaths = 0
+    appended = told = opening_deaths = 0
     memset(memory, 0, memory_size)
     memset(shared, 0, sizeof(shared))
     shared[5] = shared[6] = ends[0]
@@ -426,6 +474,8 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     ledger.free_map.open_count = &shared[5]
     ledger.free_map.cleared_count = &shared[6]
     ledger.prepare = prepare
+    if is_growing:
+        ledger.grow = grow
     ledger.context = NULL
     ledger.is_dead = is_dead
     ledger.never_was = never_was
@@ -449,16 +499,19 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
 
 
 def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
-            bint refusing=False, int pins=0, parts=(), long limit=0):
+            bint refusing=False, int pins=0, parts=(), bint growing=False,
+            long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
 
     An operation of ``before`` may have a third part: where it dies, one of DEATHS.
     ``refusing``: what is taken after a close is not granted. ``pins``: so many were left on every word by the dead.
     ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
+    ``growing``: whoever finds nothing free opens what was appended.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global slot_count, memory, memory_size, is_colliding, is_refusing, operation_count, hold_ms, pins_wanted
+    global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, hold_ms
+    global pins_wanted
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
@@ -477,6 +530,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
         ends[i + 1] = ends[i] + part
     is_colliding = colliding
     is_refusing = refusing
+    is_growing = growing
     pins_wanted = pins
     hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)

@@ -15,6 +15,7 @@ cdef enum:
     OPEN = 7
     END = 8             # a close whose refunds are counted for the budget, as Envelope.end does it
     READ = 9            # of one slot, as the statistics do it
+    SCAN = 10           # a find past the index, by who may not write
     USER_LIMIT = 8
 
 cdef struct Operation:
@@ -100,7 +101,7 @@ cdef inline bint apply(Book *book, const Operation *operation, int others, bint 
         holding.slot = operation.slot
         return True
     if holding.state == 0:
-        return operation.answer == NOT_FOUND or operation.answer == EXPIRED and operation.kind == FIND
+        return operation.answer == NOT_FOUND or operation.answer == EXPIRED and operation.kind in (FIND, SCAN)
     if operation.kind == RELEASE and holding.state == 2:
         return operation.answer == ALREADY_SETTLED
     if operation.answer != REPEATED or operation.slot != holding.slot:

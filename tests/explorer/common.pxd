@@ -9,7 +9,10 @@ cdef extern from "schedule.h" nogil:
     int explore_watches_children
     void hb_schedule(const char *operation, const void *address)
     void explore_begin(int preemptions, int deaths)
-    void explore_watch(void (*resumed)(int fiber) noexcept nogil, void (*died)(int fiber) noexcept nogil)
+    void explore_watch(
+        void (*resumed)(int fiber) noexcept nogil, void (*died)(int fiber) noexcept nogil,
+        void (*stepped)() noexcept nogil
+    )
     bint explore_alone(work_function work, void *argument, bint (*is_time)() noexcept nogil)
     int explore_run(int count, work_function work, void **arguments)
     int explore_next()

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from common cimport (
     OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_died, explore_died_at,
-    explore_ended, explore_run, explore_watch, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
+    explore_ended, explore_run, explore_steps, explore_watch, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
@@ -72,6 +72,8 @@ cdef uint64_t pins_wanted                   # of the search's arguments
 cdef Operation *dying                       # the operation of before that is to die
 cdef uint64_t free_at_death[SLOT_LIMIT]     # the slots that were FREE when an operation died; 0: not
 cdef bint had_refund_at_death
+cdef bint had_no_reason                     # a claim was told SOLD_OUT while something was free all the time
+cdef long nothing_free_at                   # the last step at which no slot was free; 0: none yet
 
 
 cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
@@ -93,6 +95,20 @@ cdef void died(int fiber) noexcept nogil:
         if slot_kind(state) == FREE:
             free_at_death[i] = state | <uint64_t>1 << 63        # a bit that FREE does not have
         had_refund_at_death = had_refund_at_death or slot_kind(state) == REFUNDED
+
+
+cdef void stepped() noexcept nogil:
+    # Note a moment at which SOLD_OUT is true: no slot is free, has expired, or is in the hands of the dead.
+    global nothing_free_at
+    cdef uint64_t i, state
+    cdef int kind
+    for i in range(shared[5]):
+        state = ledger.slots[i].state
+        kind = slot_kind(state)
+        if (kind == FREE or (kind == HELD or kind == RELEASING) and is_dead(NULL, slot_payload(state))
+                or hold_ms and kind == GRANTED and explore_clock_ms > slot_payload(state) + hold_ms):
+            return
+    nothing_free_at = explore_steps()
 
 
 cdef uint64_t pins_of(uint64_t word) noexcept nogil:
@@ -135,7 +151,7 @@ cdef UserKey key_of(int user) noexcept nogil:
 
 
 cdef void operate(void *argument) noexcept nogil:
-    global explore_clock_ms
+    global explore_clock_ms, had_no_reason
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.user)
     cdef UserKey slot_key
@@ -187,6 +203,9 @@ cdef void operate(void *argument) noexcept nogil:
             ledger_refund(&ledger, i)
         operation.answer = 0
     operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
+    if operation.answer == SOLD_OUT and 1 <= operation.worker <= <uint64_t>operation_count:
+        stepped()
+        had_no_reason = had_no_reason or nothing_free_at < explore_began(<int>operation.worker - 1)
 
 
 cdef void grow(void *context) noexcept nogil:
@@ -358,6 +377,8 @@ cdef const char *check() noexcept nogil:
         deaths += explore_died(<int>i)
         if not explore_died(<int>i) and operations[i].answer == CORRUPT:
             return b"an operation calls the ledger damaged"
+    if had_no_reason:
+        return b"a claim was told SOLD_OUT, and at every moment a slot was free"
     wrong = NULL
     if deaths:
         wrong = check_after_deaths()
@@ -460,11 +481,12 @@ cdef void do_before(Operation *operation) noexcept nogil:
 
 
 cdef void reset(const Operation *before, int before_count) noexcept nogil:
-    global explore_clock_ms, appended, told, opening_deaths, had_refund_at_death
+    global explore_clock_ms, appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at
     cdef Operation operation
     cdef int i, user
     memset(free_at_death, 0, sizeof(free_at_death))
-    had_refund_at_death = False
+    had_refund_at_death = had_no_reason = False
+    nothing_free_at = 0
     appended = told = opening_deaths = 0
     memset(memory, 0, memory_size)
     memset(shared, 0, sizeof(shared))
@@ -543,7 +565,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
         operations[i].user = race[i][1]
         operations[i].worker = i + 1
         arguments[i] = &operations[i]
-    explore_watch(NULL, died)
+    explore_watch(NULL, died, stepped)
     with nogil:
         while True:
             for i in range(operation_count):
@@ -555,7 +577,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
                 wrong = check()
             if not search_goes_on(&search, wrong):
                 break
-    explore_watch(NULL, NULL)
+    explore_watch(NULL, NULL, NULL)
     answers = [
         (race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)
     ]

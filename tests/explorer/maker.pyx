@@ -201,7 +201,7 @@ def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0,
         operations[i].name = race[i]
         arguments[i] = &operations[i]
     search_begin(&search, preemptions, deaths, limit)
-    explore_watch(resumed, died)
+    explore_watch(resumed, died, NULL)
     while True:
         reset(before, room)
         wrong = b"livelock"
@@ -209,7 +209,7 @@ def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0,
             wrong = check(room != 0)
         if not search_goes_on(&search, wrong):
             break
-    explore_watch(NULL, NULL)
+    explore_watch(NULL, NULL, NULL)
     for i in range(operation_count):
         if lives[i] >= 0:
             close(lives[i])

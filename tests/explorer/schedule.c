@@ -37,7 +37,7 @@ static int preemption_limit, death_limit;
 static unsigned char choices[POINT_LIMIT], options[POINT_LIMIT];
 static int point_count, prefix_length;
 static long step;
-static void (*on_resume)(int fiber), (*on_death)(int fiber);
+static void (*on_resume)(int fiber), (*on_death)(int fiber), (*on_step)(void);
 static int (*is_time_to_die)(void); /* of a fiber that runs alone; NULL: none does */
 
 /* Choose one of `count`; remembered, so that the next run can choose another. */
@@ -69,10 +69,11 @@ static void resume(int n, int except)
         on_resume(current);
 }
 
-void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber))
+void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber), void (*stepped)(void))
 {
     on_resume = resumed;
     on_death = died;
+    on_step = stepped;
 }
 
 static int ready_count(int except)
@@ -104,6 +105,8 @@ void hb_schedule(const char *operation, const void *address)
         current = -1;
         setcontext(&home);
     }
+    if (on_step)
+        on_step();
     others = ready_count(current);
     choice = choose(1 + (preemptions_left > 0 ? others : 0) + (deaths_left > 0));
     if (choice == 0)

@@ -14,8 +14,8 @@ void hb_schedule(const char *operation, const void *address);
 
 /* Begin a search over all schedules with at most so many preemptions and deaths. */
 void explore_begin(int preemptions, int deaths);
-/* Call these when a fiber goes on, and when it dies; NULL: nothing. */
-void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber));
+/* Call these when a fiber goes on, when it dies, and before every atomic operation; NULL: nothing. */
+void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber), void (*stepped)(void));
 /* Run work(arguments[i]) as `count` fibers under the next schedule. 0, or -1 for a livelock. */
 int explore_run(int count, void (*work)(void *), void **arguments);
 /* Run work(argument) alone, until it is done or is_time() says, before an atomic operation, that it dies: 1 if it died.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from scenarios import PARTS, Makers, Money, Scenario
+from scenarios import LONG, PARTS, Makers, Money, Scenario
 
 
 def main() -> int:
@@ -34,9 +34,11 @@ def main() -> int:
     total = 0
     for name in options.only or [name for part in options.parts for name in PARTS[part]]:
         scenario = next(part[name] for part in PARTS.values() if name in part)
-        preemptions = options.preemptions if len(scenario.race) <= options.full else max(1, options.preemptions - 1)
+        fewer = (len(scenario.race) > options.full) + (name in LONG)
+        preemptions = max(options.preemptions - fewer, min(options.preemptions, 1))
+        deaths = max(options.deaths - (name in LONG), 0)
         runs, steps, failure = explorers[type(scenario)](
-            **scenario._asdict(), preemptions=preemptions, deaths=options.deaths, limit=options.limit
+            **scenario._asdict(), preemptions=preemptions, deaths=deaths, limit=options.limit
         )
         total += runs
         print(f"{name:40} {runs:>12,} schedules, up to {steps} steps", flush=True)

@@ -44,11 +44,12 @@ cdef enum:
     HOLDING = 1         # ... it holds a slot
     PINNING = 2         # ... it has pinned a block
     LEAVING = 3         # ... its slot is RELEASING
+    APPENDING = 4       # ... a part is appended
 
 KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
          "expire": EXPIRE, "open": OPEN, "end": END, "read": READ,
          "scan": SCAN}
-DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING}
+DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "appending": APPENDING}
 
 cdef Ledger ledger
 cdef char *memory = NULL
@@ -129,6 +130,8 @@ cdef bint is_time() noexcept nogil:
         if slot_payload(ledger.slots[i].state) == NOBODY:
             if dying.death == HOLDING and kind == HELD or dying.death == LEAVING and kind == RELEASING:
                 return True
+    if dying.death == APPENDING and appended:
+        return True
     for i in range(block_words()):
         if dying.death == PINNING and pins_of(ledger.free_map.levels[0][i]) > opening_pins[i]:
             return True
@@ -469,8 +472,8 @@ cdef void do_before(Operation *operation) noexcept nogil:
         operation.answer = REPEATED
         if operation.death == PINNING:
             opening_pins[opening.users[operation.user].slot // (BLOCK_SIZE * FAN_OUT)] += 1
-        elif operation.death == LEAVING:
-            apply_dead(&opening, operation, 0)
+        elif operation.death == LEAVING or operation.death == APPENDING:
+            apply_dead(&opening, operation, SLOT_LIMIT)
         return
     if operation.user < USER_LIMIT:
         apply(&opening, operation, 0, False)

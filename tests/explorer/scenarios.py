@@ -10,8 +10,8 @@ from typing import NamedTuple
 class Scenario(NamedTuple):
     """Operations that race, each a kind and a user, in a ledger of so many slots, after others were done in order.
 
-    An operation of before may die in the middle: as soon as it is "holding" a slot, "pinning" a block, or "leaving" its
-    slot RELEASING, whichever it names.
+    An operation of before may die in the middle: as soon as it is "holding" a slot, "pinning" a block, "leaving" its
+    slot RELEASING, or "appending" a part, whichever it names.
     """
 
     slots: int
@@ -80,6 +80,11 @@ SCENARIOS = {
     "a slow helper of a later replacement": Scenario(
         3, [("release", 2), ("claim", 5), ("release", 1)], [*churn(3, 3), ("claim", 1), ("claim", 2)]
     ),
+    "a slow helper of a replacement but one": Scenario(
+        4,
+        [("release", 1), ("find", 4), ("release", 2), ("release", 3)],
+        [*churn(5, 1), ("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4)],
+    ),
     "settle beside release and one user twice": Scenario(
         2, [("settle", 1), ("release", 1), ("claim", 1), ("claim", 1)], [("claim", 1)]
     ),
@@ -105,6 +110,11 @@ SCENARIOS = {
         4,
         [("release", 3), ("claim", 5), ("reclaim", 0)],
         [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4), ("release", 1, "leaving")],
+    ),
+    "what the dead hold behind a block that a pin keeps from being full": Scenario(
+        3,
+        [("claim", 5), ("claim", 6)],
+        [("claim", 1, "holding"), ("claim", 2), ("claim", 3), ("release", 2, "pinning")],
     ),
     "a release over more pins than are counted": Scenario(
         4, [("release", 1), ("claim", 5)], [("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4)], pins=255
@@ -146,6 +156,13 @@ SCENARIOS = {
     ),
     "a part is appended to a sold out ledger": Scenario(
         2, [("open", 1), ("claim", 2), ("claim", 3)], [("claim", 1), ("claim", 9)], parts=(1,), growing=True
+    ),
+    "a part that a death has appended to a ledger that a pin keeps from being full": Scenario(
+        2,
+        [("claim", 2), ("claim", 3)],
+        [("claim", 1), ("release", 1, "pinning"), ("open", 1, "appending")],
+        parts=(1,),
+        growing=True,
     ),
     "a part is appended beside a looker": Scenario(
         3, [("open", 1), ("claim", 3)], [("claim", 1), ("claim", 2)], parts=(1,), growing=True
@@ -353,6 +370,13 @@ ACCOUNTS = {
     "two top-ups of one key": Money(100, [("add", 1, 50), ("add", 1, 50)]),
     "a top-up and a reserve of it": Money(100, [("add", 1, 50), ("reserve", 2, 150)]),
     "a top-up, a close and a reserve": Money(100, [("add", 1, 50), ("close",), ("reserve", 2, 150)]),
+}
+
+# These have so many schedules that they are given one preemption and one death less than others.
+LONG = {
+    "a slow helper of a replacement but one",
+    "what the dead hold behind a block that a pin keeps from being full",
+    "a part that a death has appended to a ledger that a pin keeps from being full",
 }
 
 PARTS: dict[str, dict] = {"ledger": SCENARIOS, "makers": MAKERS, "accounts": ACCOUNTS}

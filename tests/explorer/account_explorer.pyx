@@ -11,7 +11,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_began, explore_crowded_at, explore_died, explore_run,
+    OPERATION_LIMIT, Search, explore_began, explore_crowded_at, explore_died, explore_died_at, explore_run,
     explore_watches_children, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
@@ -302,6 +302,16 @@ cdef bint apply(Book *book, const Operation *operation) noexcept nogil:
     return operation.state == holding.state and operation.value == holding.value
 
 
+cdef bint is_ruled_out(int i, int placed) noexcept nogil:
+    # Whether somebody has been told, after operation i had died, that nothing will ever come of it.
+    cdef int j
+    for j in range(operation_count):
+        if (placed >> j & 1 and operations[j].kind == DECIDE and operations[j].key == operations[i].key
+                and operations[j].answer == NOT_FOUND and explore_died_at(i) < explore_began(j)):
+            return True
+    return False
+
+
 cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
     # Whether the rest of the operations, in some order, gives all answers and the final state.
     cdef Book next
@@ -312,7 +322,7 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
             continue
         if explore_died(i):
             # It took effect at some point since it began, also long after its death, or never.
-            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count):
+            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count) and not is_ruled_out(i, placed):
                 next = book[0]
                 take_effect(&next, &operations[i])
                 if explained(&next, placed | 1 << i, final):

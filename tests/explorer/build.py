@@ -36,6 +36,12 @@ CROWDED_AT = """cdef extern from *:
     int CROWDED_AT "explore_crowded_at"
 
 """
+# ... and how many tombstones crowd an index.
+CROWDED_PARTS = """cdef extern from *:
+    "extern int explore_crowded_parts;"
+    int CROWDED_PARTS "explore_crowded_parts"
+
+"""
 EXTERN_STEP = """cdef extern from *:
     "extern int explore_watches_children; extern void hb_schedule(const char *operation, const void *address);"
     int explore_watches_children
@@ -54,6 +60,8 @@ SMALL = (
     ("_claims/claim.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),
     ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
+    ("_claims/index.pyx", "    CROWDED_PARTS = 4 ", "    CROWDED_IN_EARNEST = 4 "),
+    ("_claims/index.pyx", "cdef enum:\n    CROWDED_IN", CROWDED_PARTS + "cdef enum:\n    CROWDED_IN"),
     # What lies in a child is read between two steps of the scheduler, unless a scenario makes it one.
     (
         "_money/account.pyx",

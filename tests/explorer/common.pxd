@@ -6,6 +6,7 @@ ctypedef void (*work_function)(void *) noexcept nogil
 cdef extern from "schedule.h" nogil:
     uint64_t explore_clock_ms
     int explore_crowded_at
+    int explore_crowded_parts
     int explore_watches_children
     void hb_schedule(const char *operation, const void *address)
     void explore_begin(int preemptions, int deaths)

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_died, explore_died_at,
+    OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_crowded_parts, explore_died, explore_died_at,
     explore_ended, explore_run, explore_steps, explore_watch, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._claims.claim cimport ledger_claim
@@ -525,25 +525,25 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
 
 def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
             bint refusing=False, int pins=0, parts=(), bint growing=False,
-            long limit=0):
+            bint hasty=False, long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
 
     An operation of ``before`` may have a third part: where it dies, one of DEATHS.
     ``refusing``: what is taken after a close is not granted. ``pins``: so many were left on every word by the dead.
     ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
-    ``growing``: whoever finds nothing free opens what was appended.
+    ``growing``: whoever finds nothing free opens what was appended. ``hasty``: one tombstone crowds the index.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
     global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, hold_ms
-    global pins_wanted
+    global explore_crowded_parts, pins_wanted
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
     cdef Operation earlier[BEFORE_LIMIT]
     cdef int before_count = len(before)
     cdef int i
-    if before_count > BEFORE_LIMIT or slots > SLOT_LIMIT:
+    if before_count > BEFORE_LIMIT or slots > SLOT_LIMIT or any(user >= USER_LIMIT for _, user in race):
         raise ValueError("no scenario is so large")
     for i, operation in enumerate(before):
         earlier[i].kind = KINDS[operation[0]]
@@ -556,6 +556,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     is_colliding = colliding
     is_refusing = refusing
     is_growing = growing
+    explore_crowded_parts = 8 if hasty else 4
     pins_wanted = pins
     hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)

@@ -21,6 +21,7 @@ class Scenario(NamedTuple):
     expiring: bool = False  # claims that are not settled when the clock moves ("expire") go back
     refusing: bool = False  # what is taken after a close is not made fit to be granted
     pins: int = 0  # so many lie on every word of blocks from before, and nobody will take them away
+    hasty: bool = False  # one tombstone crowds the index
     growing: bool = False  # whoever finds nothing free opens the parts that were appended
     parts: tuple = ()  # the sizes of the last slots' parts, which have to be opened first ("open", and how many parts)
 
@@ -84,6 +85,18 @@ SCENARIOS = {
         4,
         [("release", 1), ("find", 4), ("release", 2), ("release", 3)],
         [*churn(5, 1), ("claim", 1), ("claim", 2), ("claim", 3), ("claim", 4)],
+    ),
+    "a slow reclaim of a release that others have finished, two replacements ago": Scenario(
+        2,
+        [("reclaim", 0), ("claim", 1), ("release", 2)],
+        [("claim", 1), ("claim", 2), ("release", 1, "leaving")],
+        hasty=True,
+    ),
+    "a slow helper of a replacement but two": Scenario(
+        3,
+        [("release", 1), ("find", 7), ("release", 2), ("release", 3)],
+        [*churn(5, 1), ("claim", 1), ("claim", 2), ("claim", 3)],
+        hasty=True,
     ),
     "settle beside release and one user twice": Scenario(
         2, [("settle", 1), ("release", 1), ("claim", 1), ("claim", 1)], [("claim", 1)]
@@ -310,6 +323,7 @@ ACCOUNTS = {
     "settle beside a hold of another segment": Money(
         100, [("settle", 1, 20), ("reserve", 3, 10)], [("reserve", 1, 60), ("reserve", 2, 20)]
     ),
+    "decide beside a request of the dead": Money(100, [("fund", 1, 60), ("decide", 1), ("reserve", 1, 60)]),
     "decide beside fund": Money(100, [("fund", 1, 60), ("decide", 1), ("reserve", 2, 60)]),
     "settle in part and settle": Money(100, [("settle", 1, 20), ("settle", 1, 40)], [("reserve", 1, 60)]),
     "settle in part and release": Money(100, [("settle", 1, 20), ("release", 1)], [("reserve", 1, 60)]),
@@ -375,6 +389,7 @@ ACCOUNTS = {
 # These have so many schedules that they are given one preemption and one death less than others.
 LONG = {
     "a slow helper of a replacement but one",
+    "a slow helper of a replacement but two",
     "what the dead hold behind a block that a pin keeps from being full",
     "a part that a death has appended to a ledger that a pin keeps from being full",
 }

@@ -27,6 +27,7 @@ struct fiber {
 
 uint64_t explore_clock_ms;
 int explore_crowded_at = 1;
+int explore_crowded_parts = 4;
 int explore_watches_children = 0;
 
 static struct fiber fibers[FIBER_LIMIT];

@@ -7,6 +7,8 @@
 extern uint64_t explore_clock_ms;
 /* How far from its home a key must be for its level to be crowded: see build.py. */
 extern int explore_crowded_at;
+/* One in so many words of an index crowds it if it is a tombstone. */
+extern int explore_crowded_parts;
 /* Whether another may run before an account reads what lies in a child: see build.py. */
 extern int explore_watches_children;
 

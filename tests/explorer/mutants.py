@@ -14,13 +14,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import mutants_claims
+import mutants_finding
 import mutants_makers
 import mutants_money
 from build import HERE, build, build_mutant
 
-# The bugs of each part of the scenarios.
-PARTS = {"ledger": mutants_claims, "makers": mutants_makers, "accounts": mutants_money}
-MUTANTS = {name: edits for part in PARTS.values() for name, edits in part.MUTANTS.items()}
+# Where the bugs stand, and which scenarios should see them.
+ROOMS = (
+    (mutants_claims, "ledger"),
+    (mutants_finding, "ledger"),
+    (mutants_makers, "makers"),
+    (mutants_money, "accounts"),
+)
+MUTANTS = {name: edits for room, _ in ROOMS for name, edits in room.MUTANTS.items()}
+LONG_SEARCHES = {name: search for room, _ in ROOMS for name, search in room.LONG_SEARCHES.items()}
+PART_OF = {name: part for room, part in ROOMS for name in room.MUTANTS}
 
 # Searches to try in turn: preemptions and deaths.
 SEARCHES = ((2, 0), (2, 1), (3, 0), (1, 2))
@@ -30,11 +38,10 @@ def try_mutant(name: str, original: Path) -> tuple[str, str | None]:
     """Return the name and what the explorer said when it found the bug, or None."""
     with tempfile.TemporaryDirectory() as folder:
         build_mutant(Path(folder) / "mutant", original, MUTANTS[name])
-        part = next(part for part in PARTS if name in PARTS[part].MUTANTS)
-        limits, scenario = PARTS[part].LONG_SEARCHES.get(name, (None, None))
+        limits, scenario = LONG_SEARCHES.get(name, (None, None))
         for preemptions, deaths in [limits] if limits else SEARCHES:
             command = [sys.executable, HERE / "explore.py", Path(folder) / "mutant"]
-            command += ["--preemptions", str(preemptions), "--deaths", str(deaths), "--parts", part]
+            command += ["--preemptions", str(preemptions), "--deaths", str(deaths), "--parts", PART_OF[name]]
             command += ["--only", scenario] if scenario else []
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:

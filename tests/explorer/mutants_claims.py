@@ -1,4 +1,4 @@
-"""Bugs to plant in the ledger: a claim, how it ends, the index and the free map."""
+"""Bugs to plant in a claim and in how it ends."""
 
 PUBLISH = """            if hb_cas(&table[position], empty_word(generation),
                       entry_prefix(&ledger.index, generation, key) | held.slot):"""
@@ -106,11 +106,6 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("_claims/transitions.pyx", PIN, ""),
         ("_claims/transitions.pyx", RELEASE, "    " + PIN + RELEASE),
     ],
-    "a pinned word is marked": [
-        ("_claims/free_map.pyx", "        if pins(word):\n            return\n", ""),
-        ("_claims/free_map.pyx", "version or pins(word):", "version:"),
-        ("_claims/free_map.pyx", " and pins(word) == 0", ""),
-    ],
     "reclaiming from a living worker": [
         ("_claims/transitions.pyx", IS_DEAD, "False"),
     ],
@@ -156,77 +151,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "sold out without reclaiming": [
         ("_claims/claim.pyx", "        if look.in_hands:\n            reclaim_all(ledger)\n", ""),
     ],
-    "the free map is cleared without a version": [
-        ("_claims/free_map.pyx", " + (<uint64_t>1 << VERSION_SHIFT)", ""),
-    ],
-    "a held block is called full": [
-        (
-            "_claims/free_map.pyx",
-            "        if not slot_is_final(hb_load_acquire(&free_map.slots[slot].state)):",
-            "        if hb_load_acquire(&free_map.slots[slot].state) >> 61 == 0:",
-        ),
-    ],
-    "entries are copied without being frozen": [
-        (
-            "_claims/index.pyx",
-            "                hb_cas(&table[i], word, frozen)\n                continue\n",
-            "                word = word\n",
-        ),
-        ("_claims/index.pyx", "if word_kind(word) != FROZEN or not copy_entry", "if not copy_entry"),
-    ],
-    "entries are copied without another look": [
-        (
-            "_claims/index.pyx",
-            "            if hb_load_acquire(place) != frozen:\n"
-            "                return True     # somebody has copied it\n",
-            "",
-        ),
-    ],
-    "empty words are not moved": [
-        (
-            "_claims/index.pyx",
-            "            if word == empty_word(generation) or word == tombstone_word(generation):\n",
-            "            if word == empty_word(generation):\n                break\n"
-            "            if word == tombstone_word(generation):\n",
-        ),
-    ],
-    "a late reset overwrites the next table": [
-        ("_claims/index.pyx", "        if word == moved_word(generation - 1):", "        if word != empty:"),
-    ],
     "sold out over what others gave back": [
         ("_claims/transitions.pyx", "next_expiry)\n    return True\n", "next_expiry)\n    return may_expire[0]\n"),
-    ],
-    "slots are opened under the bits of before": [
-        (
-            "_claims/free_map.pyx",
-            "        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)\n",
-            "",
-        ),
-    ],
-    "an opening is called finished before it is": [
-        (
-            "_claims/free_map.pyx",
-            """        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
-        hb_cas(free_map.cleared_count, cleared, count)
-""",
-            """        hb_cas(free_map.cleared_count, cleared, count)
-        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
-""",
-        ),
     ],
     "sold out beside a dead opener": [
         (
             "_claims/claim.pyx",
             "        open_count = free_map_opened(&ledger.free_map)\n        if free_map_none",
             "        open_count = hb_load_acquire(ledger.free_map.open_count)\n        if free_map_none",
-        ),
-    ],
-    "a look with the count of before": [
-        (
-            "_claims/free_map.pyx",
-            "    # The count comes after the word: that of after a clearing meets the children of after it.\n"
-            "    cdef uint64_t children = all_children(open_slots(free_map), level, word_number)\n",
-            "    cdef uint64_t children = all_children(hb_load_acquire(free_map.cleared_count), level, word_number)\n",
         ),
     ],
     "expiry by a plain store": [
@@ -253,7 +185,260 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "what the dead held is not refunded after the close": [
+        (
+            "_claims/transitions.pyx",
+            "    elif answer == NOT_FOUND and hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0)):\n"
+            "        refund_if_closed(ledger, slot)\n",
+            "    elif answer == NOT_FOUND:\n"
+            "        hb_cas(&ledger.slots[slot].state, state, slot_state(FREE, state, 0))\n",
+        ),
+    ],
+    "what is released is not refunded after the close": [
+        (
+            "_claims/transitions.pyx",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n"
+            "        refund_if_closed(ledger, slot)\n",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n",
+        ),
+    ],
+    "the close is looked for before the slot is freed": [
+        (
+            "_claims/transitions.pyx",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n"
+            "        refund_if_closed(ledger, slot)\n",
+            "    cdef bint is_closed = hb_load_acquire(ledger.closed) != 0\n"
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n"
+            "        if is_closed:\n"
+            "            refund_if_closed(ledger, slot)\n",
+        ),
+    ],
+    "a late refund is not counted": [
+        (
+            "_claims/transitions.pyx",
+            "        hb_fetch_add_relaxed(ledger.late_refunds, 1)\n",
+            "",
+        ),
+    ],
+    "the pin of a release is taken away by everybody who finishes it": [
+        (
+            "_claims/transitions.pyx",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n"
+            "        refund_if_closed(ledger, slot)\n",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        refund_if_closed(ledger, slot)\n"
+            "    free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n",
+        ),
+    ],
+    "a release that lost leaves its pin": [
+        (
+            "_claims/transitions.pyx",
+            "    free_map_unpin(&ledger.free_map, found.slot // BLOCK_SIZE)\n    return BUSY",
+            "    return BUSY",
+        ),
+    ],
+    "whoever frees a slot leaves the pin": [
+        (
+            "_claims/transitions.pyx",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)\n"
+            "        refund_if_closed(ledger, slot)\n",
+            "    if hb_cas(&ledger.slots[slot].state, releasing, slot_state(FREE, releasing, 0)):\n"
+            "        refund_if_closed(ledger, slot)\n",
+        ),
+    ],
+    "a replacement is begun in the middle of another": [
+        (
+            "_claims/transitions.pyx",
+            "    if state & ((1 << PHASE_BITS) - 1) == 0:\n        index_start",
+            "    if True:\n        index_start",
+        ),
+    ],
+    "a frozen word is taken for buried": [
+        (
+            "_claims/transitions.pyx",
+            "            return True\n        # frozen, or somebody has buried it\n",
+            "            return True\n        return True\n",
+        ),
+    ],
+    "only the first block is searched for what the dead have left": [
+        (
+            "_claims/transitions.pyx",
+            "        block = free_map_next(&ledger.free_map, <uint64_t>block + 1)\n",
+            "        block = -1\n",
+        ),
+    ],
+    "what the dead were releasing is left": [
+        (
+            "_claims/transitions.pyx",
+            "    if kind == RELEASING:\n        finish_release(ledger, &key, slot, state)\n        return\n",
+            "    if kind == RELEASING:\n        return\n",
+        ),
+    ],
+    "what the dead have published is left undecided": [
+        (
+            "_claims/transitions.pyx",
+            "        make_granted(ledger, &found, hb_now_ms())\n    elif",
+            "        return\n    elif",
+        ),
+    ],
+    "a settle that was overtaken gives up": [
+        (
+            "_claims/transitions.pyx",
+            "                  slot_state(SETTLED, found.state, slot_payload(found.state))):\n"
+            "            return REPEATED\n",
+            "                  slot_state(SETTLED, found.state, slot_payload(found.state))):\n"
+            "            return REPEATED\n"
+            "        return NOT_FOUND\n",
+        ),
+    ],
+    "a release that was overtaken gives up": [
+        (
+            "_claims/transitions.pyx",
+            "        if answer != BUSY:\n            return answer\n    return CORRUPT\n\n\ncdef int give_back",
+            "        return answer if answer != BUSY else NOT_FOUND\n    return CORRUPT\n\n\ncdef int give_back",
+        ),
+    ],
+    "what has expired is called gone before it is": [
+        (
+            "_claims/transitions.pyx",
+            "        if give_back(ledger, worker, key, found) == CORRUPT:\n"
+            "            return CORRUPT\n"
+            "    return CORRUPT\n",
+            "        return NOT_FOUND\n    return CORRUPT\n",
+        ),
+    ],
+    "a key that is older than its state": [
+        (
+            "_claims/ledger.pxd",
+            "        if state[0] == before:\n            return True\n",
+            "        return True\n",
+        ),
+    ],
+    "a key that is newer than its state": [
+        (
+            "_claims/ledger.pxd",
+            "        if state[0] == before:\n            return True\n",
+            "        state[0] = before\n        return True\n",
+        ),
+    ],
+    "a find answers before the claim is granted": [
+        (
+            "_claims/ledger.pyx",
+            "                make_granted(ledger, found, hb_now_ms())\n                continue\n",
+            "                return REPEATED\n",
+        ),
+    ],
+    "a claim repeats before the claim is granted": [
+        (
+            "_claims/claim.pyx",
+            "                make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find\n",
+            "",
+        ),
+    ],
+    "a word that has changed is passed over": [
+        (
+            "_claims/ledger.pxd",
+            "                continue    # the word has become GONE or FROZEN: look at it again\n",
+            "",
+        ),
+    ],
+    "what is being released passes for a claim": [
+        (
+            "_claims/ledger.pxd",
+            "                    and slot_is_claim(found.state) and",
+            "                    and",
+        ),
+    ],
+    "a user is told by the tag alone": [
+        (
+            "_claims/ledger.pxd",
+            " and slot_key.low == key.low and slot_key.high == key.high):",
+            "):",
+        ),
+    ],
+    "a table that was replaced is called damage by a find": [
+        (
+            "_claims/ledger.pyx",
+            "        if outcome == PROBE_MOVING and hb_load_acquire(ledger.index.state) == index_state:",
+            "        if outcome == PROBE_MOVING:",
+        ),
+    ],
+    "a table that was replaced is called damage by a claim": [
+        (
+            "_claims/claim.pyx",
+            "        elif hb_load_acquire(ledger.index.state) == index_state:\n",
+            "        else:\n",
+        ),
+    ],
+    "the beginning of a block is not searched": [
+        (
+            "_claims/claim.pyx",
+            "        if slot < 0:\n            slot = take_in(ledger, start, cursor, worker, &look)\n",
+            "",
+        ),
+    ],
+    "the blocks before the first are not searched": [
+        (
+            "_claims/claim.pyx",
+            "        if slot < 0:\n            slot = search_blocks(ledger, 0, block, worker, &look)\n",
+            "",
+        ),
+    ],
+    "two equal looks do not ask for more slots": [
+        (
+            "_claims/claim.pyx",
+            "        if look.digest == before and not has_grown(ledger, open_count):",
+            "        if look.digest == before:",
+        ),
+    ],
+    "a full tree does not ask for more slots": [
+        (
+            "_claims/claim.pyx",
+            "            if has_grown(ledger, open_count):\n                continue\n",
+            "",
+        ),
+    ],
+    "sold out after one look": [
+        (
+            "_claims/claim.pyx",
+            "        if look.digest == before and not has",
+            "        if not has",
+        ),
+    ],
+    "a closed ledger says sold out": [
+        (
+            "_claims/claim.pyx",
+            "        return CLOSED if hb_load_acquire(ledger.closed) else SOLD_OUT\n",
+            "        return SOLD_OUT\n",
+        ),
+    ],
+    "slots are taken before they are open": [
+        (
+            "_claims/claim.pyx",
+            "take_in(ledger, cursor, min(start + BLOCK_SIZE, open_slots(&ledger.free_map)), worker, &look)",
+            "take_in(ledger, cursor, min(start + BLOCK_SIZE, ledger.slot_count), worker, &look)",
+        ),
+    ],
+    "a slot that was refused is not put back": [
+        (
+            "_claims/claim.pyx",
+            "    if answer != 0:\n        put_back(ledger, held)\n        return answer\n",
+            "    if answer != 0:\n        return answer\n",
+        ),
+    ],
 }
 
 # What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
-LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {}
+LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
+    "the pin of a release is taken away by everybody who finishes it": (
+        (3, 0),
+        "a claim and a reclaim of what was being released, beside a release",
+    ),
+    "a replacement is begun in the middle of another": ((3, 1), "a slow helper of a replacement"),
+}

@@ -264,6 +264,191 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a reader takes a settle that is under way for done": [
         ("_money/account.pyx", "    elif is_done:\n", "    elif True:\n"),
     ],
+    "a pair is read without a third look": [
+        (
+            "_money/hold.pxd",
+            "        if first[0] == before:\n            return True\n",
+            "        return True\n",
+        ),
+    ],
+    "what is decided is decided again": [
+        (
+            "_money/account.pyx",
+            "    if not is_undecided(kind):\n        return 0\n    if operation & FAIL:",
+            "    if operation & FAIL:",
+        ),
+    ],
+    "a child that was refused meanwhile is called damage": [
+        (
+            "_money/account.pyx",
+            "                    return 0 if hb_load_acquire(&hold.state) != state else status\n",
+            "                    return status\n",
+        ),
+    ],
+    "a hold is granted before its amount stands": [
+        (
+            "_money/account.pyx",
+            "    hb_store_relaxed(&hold.amount, value)\n"
+            "    hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))\n",
+            "",
+        ),
+        (
+            "_money/account.pyx",
+            " else ADDED), 0\n    )\n",
+            " else ADDED), 0\n    )\n"
+            "    hb_store_relaxed(&hold.amount, value)\n"
+            "    hb_store_relaxed(&hold.link, sealed_amount(account, &key, value))\n",
+        ),
+    ],
+    "a child is funded before its link stands": [
+        (
+            "_money/account.pyx",
+            "        hb_store_relaxed(&hold.amount, amount)\n"
+            "        hb_store_relaxed(&hold.link, value)\n"
+            "        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), 0)\n",
+            "        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), 0)\n"
+            "        hb_store_relaxed(&hold.amount, amount)\n"
+            "        hb_store_relaxed(&hold.link, value)\n",
+        ),
+    ],
+    "a refund is completed before the base of the next stands": [
+        (
+            "_money/account.pyx",
+            "        if generation != hold_generation(state):\n"
+            "            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)\n"
+            "        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), value)\n",
+            "        hb_cas_pair(&hold.state, state, value, with_kind(state, FUNDED), value)\n"
+            "        if generation != hold_generation(state):\n"
+            "            hb_cas_pair(refund, generation, refunded, hold_generation(state), value)\n",
+        ),
+    ],
+    "a closed account says insufficient": [
+        (
+            "_money/account.pyx",
+            "            if shortage(account, 0) != CLOSED:\n                return INSUFFICIENT\n",
+            "            if True:\n                return INSUFFICIENT\n",
+        ),
+    ],
+    "a request that the money names is called absent": [
+        (
+            "_money/account.pyx",
+            "                if operation != operation_of(standing):\n                    if hb",
+            "                if True:\n                    if hb",
+        ),
+    ],
+    "a reader takes a refund that is under way for done": [
+        (
+            "_money/account.pyx",
+            "        if not is_done:\n            standing.value = refunded\n",
+            "",
+        ),
+    ],
+    "a reader looks at the money after the hold": [
+        (
+            "_money/account.pyx",
+            "    is_done = operation == operation_of(standing)\n",
+            "    if not read_pair(account.money, &operation, &available):\n"
+            "        return AGAIN\n"
+            "    is_done = operation == operation_of(standing)\n",
+        ),
+    ],
+    "whoever asks again to settle has forgotten what it requested": [
+        (
+            "_money/account.pyx",
+            "            return GRANTED_NOW      # by this call, before it was asked again\n",
+            "            return REPEATED\n",
+        ),
+    ],
+    "a number is given back with its request": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_store_relaxed(&spare.hold.state, 0)\n",
+            "",
+        ),
+    ],
+    "a path that could go on is not closed": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return AGAIN\n",
+            "        pass\n",
+        ),
+    ],
+    "a path is closed by a plain store": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_cas(standing.word, 0, PATH_CLOSED)\n        return AGAIN\n",
+            "        hb_store_relaxed(standing.word, PATH_CLOSED)\n        return AGAIN\n",
+        ),
+    ],
+    "words that are taken while a line is read are called lost": [
+        (
+            "_money/hold_index.pxd",
+            "            if set & (set + 1) and word >> 63 == 0:\n",
+            "            if set & (set + 1):\n",
+        ),
+    ],
+    "a key is told by its word alone": [
+        (
+            "_money/hold_index.pxd",
+            "            if (hb_load_relaxed(&standing.hold.key[0]) == key.low\n"
+            "                    and hb_load_relaxed(&standing.hold.key[1]) == key.high):\n"
+            "                return REPEATED\n",
+            "            return REPEATED\n",
+        ),
+    ],
+    "a closed account grants": [
+        (
+            "_money/account.pyx",
+            "            if available & MONEY_CLOSED or available < amount:\n",
+            "            if available & ~MONEY_CLOSED < amount:\n",
+        ),
+    ],
+    "a decision leaves the request as it is": [
+        (
+            "_money/account.pyx",
+            "            answer = decide(account, standing)\n"
+            "            if answer != 0:\n"
+            "                return answer\n"
+            "    return account_find",
+            "            pass\n    return account_find",
+        ),
+    ],
+    "a find leaves a settle undecided": [
+        (
+            "_money/account.pyx",
+            "            else:\n"
+            "                answer = decide(account, standing)\n"
+            "            if answer != 0:\n"
+            "                return answer\n"
+            "            continue\n",
+            "            else:\n"
+            "                return REPEATED\n"
+            "            if answer != 0:\n"
+            "                return answer\n"
+            "            continue\n",
+        ),
+    ],
+    "a refund that has arrived arrives again": [
+        (
+            "_money/account.pyx",
+            "        if standing.value >= target:\n",
+            "        if standing.value > target:\n",
+        ),
+    ],
+    "a second request keeps the generation of the first": [
+        (
+            "_money/account.pyx",
+            "    next_state = hold_state(kind, hold_generation(standing.state) + 1, now_ms)\n    if not",
+            "    next_state = hold_state(kind, hold_generation(standing.state), now_ms)\n    if not",
+        ),
+    ],
+    "a refund keeps the generation of the one before": [
+        (
+            "_money/account.pyx",
+            "hold_state(REFUNDING, hold_generation(standing.state) + 1, hold_time",
+            "hold_state(REFUNDING, hold_generation(standing.state), hold_time",
+        ),
+    ],
 }
 
 # What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
@@ -273,4 +458,5 @@ LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
     "a hold is read without another look at its key": ((4, 0), "all holds read beside one that is given back"),
     "absent without another look at the hold": ((3, 0), "find beside a hold that is known by what is missing"),
     "a reader without another look at the hold": ((3, 0), "a reader beside a hold that is known by what is missing"),
+    "a child that was refused meanwhile is called damage": ((3, 0), "decide beside a child that is refused"),
 }

@@ -449,6 +449,46 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "hold_state(REFUNDING, hold_generation(standing.state), hold_time",
         ),
     ],
+    "a hold that is still being cleared is taken": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_store_relaxed(&spare.hold.state, 0)\n"
+            "        hb_store_relaxed(&spare.hold.key[1], 0)\n"
+            "        hb_store_relaxed(&spare.hold.key[0], 0)\n"
+            "        hb_cas(index.next, spare.number + 1, spare.number)\n",
+            "        hb_cas(index.next, spare.number + 1, spare.number)\n"
+            "        hb_store_relaxed(&spare.hold.state, 0)\n"
+            "        hb_store_relaxed(&spare.hold.key[1], 0)\n"
+            "        hb_store_relaxed(&spare.hold.key[0], 0)\n",
+        ),
+        (
+            "_money/hold_index.pxd",
+            "            if hb_load_relaxed(&spare.hold.key[0]) == 0 and hb_load_relaxed(&spare.hold.state) == 0:\n"
+            "                return 0\n",
+            "            return 0\n",
+        ),
+    ],
+    "numbers are given back by a plain store, and believed": [
+        (
+            "_money/hold_index.pxd",
+            "        hb_cas(index.next, spare.number + 1, spare.number)\n",
+            "        hb_store_relaxed(index.next, spare.number)\n",
+        ),
+        (
+            "_money/hold_index.pxd",
+            "            if hb_load_relaxed(&spare.hold.key[0]) == 0 and hb_load_relaxed(&spare.hold.state) == 0:\n"
+            "                return 0\n",
+            "            return 0\n",
+        ),
+    ],
+    "whoever is granted and settled at once is told of it as of another's": [
+        (
+            "_money/account.pyx",
+            "    return (kind in (SETTLING, SETTLED, RELEASING, RELEASED)\n"
+            "            and hold_generation(state) == (generation + 1) & ((1 << 18) - 1))\n",
+            "    return False\n",
+        ),
+    ],
 }
 
 # What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
@@ -459,4 +499,5 @@ LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
     "absent without another look at the hold": ((3, 0), "find beside a hold that is known by what is missing"),
     "a reader without another look at the hold": ((3, 0), "a reader beside a hold that is known by what is missing"),
     "a child that was refused meanwhile is called damage": ((3, 0), "decide beside a child that is refused"),
+    "a hold that is still being cleared is taken": ((3, 0), "three keys, money for two"),
 }

@@ -341,6 +341,8 @@ ACCOUNTS = {
     ),
     "settle at once after the grant": Money(100, [("reserve", 1, 60), ("settle", 1, 20), ("reserve", 2, 60)]),
     "release at once after the grant": Money(100, [("reserve", 1, 60), ("release", 1), ("reserve", 2, 60)]),
+    "settle at once after another's decision": Money(100, [("reserve", 1, 60), ("decide", 1), ("settle", 1, 20)]),
+    "release at once after another's decision": Money(100, [("reserve", 1, 60), ("decide", 1), ("release", 1)]),
     "a reader beside settle": Money(100, [("settle", 1, 20), ("look", 1), ("reserve", 2, 60)], [("reserve", 1, 60)]),
     "two reserves of the last money and a release": Money(
         100, [("reserve", 2, 60), ("reserve", 3, 60), ("release", 1)], [("reserve", 1, 60)]

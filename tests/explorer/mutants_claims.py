@@ -440,5 +440,6 @@ LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
         (3, 0),
         "a claim and a reclaim of what was being released, beside a release",
     ),
+    "what the dead held is not refunded after the close": ((2, 1), "close, claim and reclaim"),
     "a replacement is begun in the middle of another": ((3, 1), "a slow helper of a replacement"),
 }

@@ -489,6 +489,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    return False\n",
         ),
     ],
+    "a level without an empty word ends the path": [
+        (
+            "_money/hold_index.pxd",
+            "        if answer != PATH_ENDS and answer != CROWDED:\n",
+            "        if answer != PATH_ENDS:\n",
+        ),
+    ],
 }
 
 # What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.

@@ -55,6 +55,8 @@ def test_a_death_at_every_step_breaks_nothing_for_the_living(built: Path) -> Non
         "the free map is cleared when it is too late",
         "reclaiming without looking at the index",
         "a later claim is buried for the dead",
+        "what the dead held is not refunded after the close",
+        "the pin of a release is taken away by everybody who finishes it",
         "space of a living maker is taken over",
         "entries are copied without being frozen",
         "sold out over what others gave back",

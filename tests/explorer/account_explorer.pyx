@@ -11,8 +11,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_began, explore_crowded_at, explore_died, explore_died_at, explore_run,
-    explore_watches_children, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
+    OPERATION_LIMIT, Search, explore_began, explore_died, explore_died_at, explore_run, explore_set_sizes, hb_schedule,
+    may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
 from hbcore._keys.user cimport UserKey
@@ -528,8 +528,8 @@ cdef fill(Operation *operation, request, int process):
     operation.process = process
 
 
-def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False, bint roomy=False,
-                    bint alike=False, bint watching=False, long limit=0):
+def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False,
+                    bint roomy=False, bint alike=False, bint watching=False, long limit=0):
     """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done.
 
     ``crowded``: the paths of all keys are the same. ``roomy``: both words of a line are taken before there is a second
@@ -537,7 +537,7 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global explore_crowded_at, explore_watches_children, operation_count, is_crowded, is_alike, opening_total
+    global operation_count, is_crowded, is_alike, opening_total
     cdef void *arguments[OPERATION_LIMIT]
     cdef Operation earlier[KEY_LIMIT]
     cdef Search search
@@ -548,8 +548,7 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
     opening_total = total
     is_crowded = crowded
     is_alike = alike
-    explore_crowded_at = 2 if roomy else 1
-    explore_watches_children = watching
+    explore_set_sizes(2 if roomy else 1, 4, watching)
     operation_count = len(race)
     for i in range(operation_count):
         fill(&operations[i], race[i], i)

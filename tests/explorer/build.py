@@ -30,18 +30,19 @@ MODULES = (
 )
 EXPLORERS = ("explorer", "maker", "account_explorer")
 INCLUDED = ("common.pxd", "ledger_book.pxd", "schedule.c", "schedule.h")
-# Each scenario says how far its keys may be from their homes.
+# What each scenario chooses: how far its keys may be from their homes,
 CROWDED_AT = """cdef extern from *:
     "extern int explore_crowded_at;"
     int CROWDED_AT "explore_crowded_at"
 
 """
-# ... and how many tombstones crowd an index.
+# how many tombstones crowd an index,
 CROWDED_PARTS = """cdef extern from *:
     "extern int explore_crowded_parts;"
     int CROWDED_PARTS "explore_crowded_parts"
 
 """
+# and whether reading what lies in a child is a step of the scheduler, before which others may run.
 EXTERN_STEP = """cdef extern from *:
     "extern int explore_watches_children; extern void hb_schedule(const char *operation, const void *address);"
     int explore_watches_children
@@ -62,7 +63,6 @@ SMALL = (
     ("_file/directory.pyx", "FIRST_BUCKETS = 512", "FIRST_BUCKETS = 1"),
     ("_claims/index.pyx", "    CROWDED_PARTS = 4 ", "    CROWDED_IN_EARNEST = 4 "),
     ("_claims/index.pyx", "cdef enum:\n    CROWDED_IN", CROWDED_PARTS + "cdef enum:\n    CROWDED_IN"),
-    # What lies in a child is read between two steps of the scheduler, unless a scenario makes it one.
     (
         "_money/account.pyx",
         "    if extent.kind not in (HB_KIND_BUDGET,",

@@ -5,9 +5,8 @@ ctypedef void (*work_function)(void *) noexcept nogil
 
 cdef extern from "schedule.h" nogil:
     uint64_t explore_clock_ms
-    int explore_crowded_at
-    int explore_crowded_parts
-    int explore_watches_children
+    void explore_set_clock(uint64_t ms)
+    void explore_set_sizes(int crowded_at, int crowded_parts, int watches_children)
     void hb_schedule(const char *operation, const void *address)
     void explore_begin(int preemptions, int deaths)
     void explore_watch(

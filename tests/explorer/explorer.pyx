@@ -10,8 +10,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_crowded_parts, explore_died, explore_died_at,
-    explore_ended, explore_run, explore_steps, explore_watch, hb_schedule, may_be_next, search_begin, search_goes_on, search_result,
+    OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_died, explore_died_at,
+    explore_ended, explore_run, explore_set_clock, explore_set_sizes, explore_steps, explore_watch, hb_schedule,
+    may_be_next, search_begin, search_goes_on, search_result,
 )
 from hbcore._claims.claim cimport ledger_claim
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
@@ -47,16 +48,16 @@ cdef enum:
     APPENDING = 4       # ... a part is appended
 
 KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
-         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ,
-         "scan": SCAN}
+         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ, "scan": SCAN}
 DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "appending": APPENDING}
 
 cdef Ledger ledger
 cdef char *memory = NULL
 cdef uint64_t memory_size = 0
-cdef uint64_t shared[8]         # closed, index state, tombstones, next expiry, late refunds, open and cleared count,
-                                # and how many late refunds were told to the budget, and one
-cdef uint64_t told              # so many refunded slots were told to the budget
+# Closed, index state, tombstones, next expiry, late refunds, open and cleared count; and the late refunds that the
+# budget knows of, plus 1.
+cdef uint64_t shared[8]
+cdef uint64_t told              # refunded slots that the budget knows of
 cdef int ends[4]                # where the parts of the slots end
 cdef uint64_t hold_ms
 cdef uint64_t slot_count
@@ -154,7 +155,7 @@ cdef UserKey key_of(int user) noexcept nogil:
 
 
 cdef void operate(void *argument) noexcept nogil:
-    global explore_clock_ms, had_no_reason
+    global had_no_reason
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.user)
     cdef UserKey slot_key
@@ -186,7 +187,7 @@ cdef void operate(void *argument) noexcept nogil:
     elif operation.kind == EXPIRE:
         # The clock moves on at any step of the others.
         hb_schedule("clock", &explore_clock_ms)
-        explore_clock_ms = START_MS + HOLD_MS + 1
+        explore_set_clock(START_MS + HOLD_MS + 1)
         operation.answer = 0
     elif operation.kind == END:
         end()
@@ -484,7 +485,7 @@ cdef void do_before(Operation *operation) noexcept nogil:
 
 
 cdef void reset(const Operation *before, int before_count) noexcept nogil:
-    global explore_clock_ms, appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at
+    global appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at
     cdef Operation operation
     cdef int i, user
     memset(free_at_death, 0, sizeof(free_at_death))
@@ -494,7 +495,7 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     memset(memory, 0, memory_size)
     memset(shared, 0, sizeof(shared))
     shared[5] = shared[6] = ends[0]
-    explore_clock_ms = START_MS
+    explore_set_clock(START_MS)
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
     ledger.free_map.open_count = &shared[5]
     ledger.free_map.cleared_count = &shared[6]
@@ -536,7 +537,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     Returns as ``search_result`` of ``common.pxd`` does.
     """
     global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, hold_ms
-    global explore_crowded_parts, pins_wanted
+    global pins_wanted
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
@@ -556,7 +557,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     is_colliding = colliding
     is_refusing = refusing
     is_growing = growing
-    explore_crowded_parts = 8 if hasty else 4
+    explore_set_sizes(1, 8 if hasty else 4, False)
     pins_wanted = pins
     hold_ms = HOLD_MS if expiring else 0
     operation_count = len(race)

@@ -434,12 +434,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
-# What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
+# What needs a longer search than most, or is found late in one: (preemptions, deaths), and the scenario that sees it.
 LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
     "the pin of a release is taken away by everybody who finishes it": (
         (3, 0),
         "a claim and a reclaim of what was being released, beside a release",
     ),
+    "no second look at the index word": ((2, 1), "release, settle and claim"),
+    "sold out over what others gave back": ((3, 0), "expired, release and two others"),
     "what the dead held is not refunded after the close": ((2, 1), "close, claim and reclaim"),
     "a replacement is begun in the middle of another": ((3, 1), "a slow helper of a replacement"),
 }

@@ -271,7 +271,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
-# What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
+# What needs a longer search than most, or is found late in one: (preemptions, deaths), and the scenario that sees it.
 LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
     "a late helper does not look at the state": ((4, 0), "a slow helper of a replacement but one"),
     "a late helper looks at the state before the word": ((4, 0), "a slow helper of a replacement but one"),

@@ -63,5 +63,5 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
-# What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
+# What needs a longer search than most, or is found late in one: (preemptions, deaths), and the scenario that sees it.
 LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {}

@@ -498,7 +498,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 
-# What needs a longer search than most, and one scenario for it: (preemptions, deaths), scenario.
+# What needs a longer search than most, or is found late in one: (preemptions, deaths), and the scenario that sees it.
 LONG_SEARCHES: dict[str, tuple[tuple[int, int], str]] = {
     "a refusal that the money does not name": ((3, 1), "a refusal beside money that comes back"),
     "insufficient without another look at the hold": ((3, 0), "a key that was refused, asked for twice"),

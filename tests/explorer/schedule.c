@@ -70,6 +70,15 @@ static void resume(int n, int except)
         on_resume(current);
 }
 
+void explore_set_clock(uint64_t ms) { explore_clock_ms = ms; }
+
+void explore_set_sizes(int crowded_at, int crowded_parts, int watches_children)
+{
+    explore_crowded_at = crowded_at;
+    explore_crowded_parts = crowded_parts;
+    explore_watches_children = watches_children;
+}
+
 void explore_watch(void (*resumed)(int fiber), void (*died)(int fiber), void (*stepped)(void))
 {
     on_resume = resumed;

@@ -5,12 +5,13 @@
 
 /* What clock.h reads. */
 extern uint64_t explore_clock_ms;
-/* How far from its home a key must be for its level to be crowded: see build.py. */
-extern int explore_crowded_at;
-/* One in so many words of an index crowds it if it is a tombstone. */
-extern int explore_crowded_parts;
-/* Whether another may run before an account reads what lies in a child: see build.py. */
-extern int explore_watches_children;
+void explore_set_clock(uint64_t ms);
+
+/* Sizes of the miniature that a scenario chooses; build.py puts them into the sources. How far from its home a key must
+ * be for its level to be crowded; in how many parts of an index one of tombstones crowds it; and whether another may run
+ * before an account reads what lies in a child. */
+extern int explore_crowded_at, explore_crowded_parts, explore_watches_children;
+void explore_set_sizes(int crowded_at, int crowded_parts, int watches_children);
 
 void hb_schedule(const char *operation, const void *address);
 

@@ -3,6 +3,7 @@
     python tests/explorer/mutants.py [NAME ...] [--jobs 2]
 
 builds each mutant in a temporary folder and runs the scenarios that should see it. Exits 1 if one goes unseen.
+Weakenings that were tried and break nothing stand in ``harmless.md``.
 """
 
 import argparse

@@ -222,6 +222,7 @@ def make_rain(path: Path, packets: int) -> None:
         engine.envelope("quiet", total=1000, packets=10).claim(1)
 
 
+@pytest.mark.full
 def test_a_file_whose_makers_were_killed(path: Path, workers: Callable[..., Worker]) -> None:
     make_rain(path, 100_000)
     crew = [workers(WORKER, path) for _ in range(3)]
@@ -295,6 +296,7 @@ def test_fifty_looks_under_load(path: Path, workers: Callable[..., Worker], caps
             assert "\nWorkers are alive: what they had under way was left out.\n" in out
 
 
+@pytest.mark.full
 def test_watch_tells_how_many_packets_are_given_a_second(path: Path, workers: Callable[..., Worker]) -> None:
     make_rain(path, 1000)
     worker = workers(WORKER, path)

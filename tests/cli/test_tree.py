@@ -248,6 +248,7 @@ def all_rows(rows: list[Row]) -> Iterator[Row]:
         yield from all_rows(row.rows)
 
 
+@pytest.mark.full
 @given(forests(), st.integers(1, 40), st.booleans())
 def test_a_folded_tree_fits_and_leaves_nothing_out(roots: list[AnyEntry], limit: int, largest: bool) -> None:
     rows = folded(roots, limit, largest)

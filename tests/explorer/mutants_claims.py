@@ -132,7 +132,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    elif answer == NOT_FOUND:\n"
             "        hb_store_relaxed(&ledger.slots[slot].state, slot_state(FREE, state, 0))\n",
         ),
-        ("_claims/transitions.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/transitions.pyx", " hb_cas, hb_fence_full, ", " hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what was released is freed without its tombstone": [
         (
@@ -167,7 +167,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    if hb_cas(&ledger.slots[found.slot].state, found.state, releasing):\n",
             "    hb_store_relaxed(&ledger.slots[found.slot].state, releasing)\n    if True:\n",
         ),
-        ("_claims/transitions.pyx", "    hb_cas, hb_fence_full, ", "    hb_cas, hb_fence_full, hb_store_relaxed, "),
+        ("_claims/transitions.pyx", " hb_cas, hb_fence_full, ", " hb_cas, hb_fence_full, hb_store_relaxed, "),
     ],
     "what has expired is settled": [
         (
@@ -262,7 +262,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a frozen word is taken for buried": [
         (
             "_claims/transitions.pyx",
-            "            return True\n        # frozen, or somebody has buried it\n",
+            "            return True\n        # The word is frozen, or another thread has buried it.\n",
             "            return True\n        return True\n",
         ),
     ],
@@ -337,7 +337,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a claim repeats before the claim is granted": [
         (
             "_claims/claim.pyx",
-            "                make_granted(ledger, found, now_ms)     # before it is answered: see ledger_find\n",
+            "                make_granted(ledger, found, now_ms)     # before it is answered: ledger_find says why\n",
             "",
         ),
     ],

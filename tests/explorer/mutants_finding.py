@@ -65,7 +65,6 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a look with the count of before": [
         (
             "_claims/free_map.pyx",
-            "    # The count comes after the word: that of after a clearing meets the children of after it.\n"
             "    cdef uint64_t children = all_children(open_slots(free_map), level, word_number)\n",
             "    cdef uint64_t children = all_children(hb_load_acquire(free_map.cleared_count), level, word_number)\n",
         ),
@@ -118,7 +117,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "_claims/free_map.pyx",
             "            elif not is_full(free_map, level - 1, child, hb_load_acquire(",
-            "            elif level > free_map.level_count and not is_full(free_map, level - 1, child, hb_load_acquire(",
+            "            elif level > free_map.level_count "
+            "and not is_full(free_map, level - 1, child, hb_load_acquire(",
         ),
     ],
     "bits are cleared from the root": [

@@ -37,13 +37,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "space that a name leads to is taken over": [
-        ("_file/directory.pyx", "\n                and not is_named(region, offset)):", "):"),
+        (
+            "_file/directory.pyx",
+            "region.is_nobodys(state) and not is_named(region, offset):",
+            "region.is_nobodys(state):",
+        ),
     ],
     "space is taken over by a plain store": [
         (
             "_file/directory.pyx",
-            "            if hb_cas(&extent.state, state, taken):\n",
-            "            hb_store_relaxed(&extent.state, taken)\n            if True:\n",
+            "            if hb_cas(&(<hb_extent *>(region.base + offset)).state, state, taken):\n",
+            "            hb_store_relaxed(&(<hb_extent *>(region.base + offset)).state, taken)\n            if True:\n",
         ),
         (
             "_file/directory.pyx",

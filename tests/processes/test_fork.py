@@ -113,6 +113,7 @@ def fork_within_a_claim(envelope: hbcore.Envelope, say: Say, ended: mmap.mmap) -
     say([(user, packet) for user, packet in zip(users, packets, strict=True) if packet >= 0])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("orphans")
 @pytest.mark.parametrize("parent_work", full_but([fork_and_claim, fork_within_a_claim], fork_and_claim))
 def test_an_orphan_keeps_what_it_holds_and_its_dead_parent_does_not(
@@ -212,6 +213,7 @@ BYSTANDERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("orphans")
 @pytest.mark.parametrize("bystander", full_but(BYSTANDERS, "fork", "fork of a thread"))
 def test_a_child_that_never_touches_the_engine_does_not_keep_its_dead_parent_alive(
@@ -258,6 +260,7 @@ def test_what_a_killed_child_held_can_be_claimed_by_its_parent(engine: hbcore.En
 # ---- forks while others claim ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_children_are_forked_while_threads_claim(engine: hbcore.Engine) -> None:
     """Of twelve children every third is killed; the others claim, one by one, in batches and in threads."""
     envelope = engine.envelope("e", PACKETS * 10, PACKETS)

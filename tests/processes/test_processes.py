@@ -67,6 +67,7 @@ def use_multiprocessing(method: str, path: str | None) -> None:
     engine.audit()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "method", full_but(["fork", "fork in memory", "spawn", "forkserver", "forkserver with preload"], "fork", "spawn")
 )

@@ -110,6 +110,7 @@ def check(engine: hbcore.Engine, is_done: bool) -> None:
     engine.audit()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", full_but(OPERATIONS, "reserve"))
 @pytest.mark.parametrize("meanwhile", [everything, same], ids=["others", "the same"])
 def test_a_pause_at_any_instruction_changes_nothing(
@@ -193,6 +194,7 @@ def test_a_pause_while_somebody_dies_who_has_helped(tmp_path: Path, what: str) -
     assert count > DEATH_POINTS
 
 
+@pytest.mark.full
 def test_a_granted_hold_is_answered_as_it_was_granted(tmp_path: Path) -> None:
     """That holds too if it was released before the answer was put together: GRANTED and RELEASED is no answer."""
     fresh, path = tmp_path / "fresh.hb", tmp_path / "b.hb"

@@ -99,6 +99,7 @@ def test_every_user_gets_one_packet_and_the_same_answer_again_until_it_is_sold_o
     engine.audit()
 
 
+@pytest.mark.full
 @given(terms=terms(), requests=st.lists(users, max_size=60))
 def test_a_batch_answers_like_its_users_one_by_one(
     impl: ModuleType, terms: dict[str, Any], requests: list[object]

@@ -119,6 +119,7 @@ def run_bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.full
 def test_marks_that_are_missing_are_told_before_anything_is_measured(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     for text in ("no marks", f"{table.END}\n{table.BEGIN}", f"{table.BEGIN}\nand no end"):
@@ -144,6 +145,7 @@ def test_without_a_command_the_help_names_them_all_and_the_suite_of_pytest() -> 
     assert "python -m pytest bench --benchmark-only" in asked.stdout
 
 
+@pytest.mark.full
 def test_every_command_has_a_quick_form_and_says_what_it_prints() -> None:
     for name in run_bench("--list").stdout.split():
         asked = run_bench(name, "--help")

@@ -276,6 +276,7 @@ def test_a_batch_goes_on_after_what_it_cannot_grant(impl: ModuleType) -> None:
     ]
 
 
+@pytest.mark.full
 @given(count=st.integers(0, 3000), amount=st.integers(1, 5), total=st.integers(1, 9000))
 @example(count=3000, amount=3, total=9000)
 def test_large_batches_hold_what_there_is(impl: ModuleType, count: int, amount: int, total: int) -> None:

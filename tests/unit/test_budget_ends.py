@@ -231,6 +231,7 @@ def test_a_sweep_ends_what_is_due_beside_what_is_damaged(tmp_path: Path) -> None
     assert root.reserve("what came back", 500)
 
 
+@pytest.mark.full
 def test_two_top_ups_at_once_stay_below_the_limit() -> None:
     """Each alone would, and both together would make money that can never come back."""
     for _ in range(50):

@@ -142,6 +142,7 @@ programs = st.lists(
 )
 
 
+@pytest.mark.full
 @settings(max_examples=300)
 @given(total=st.integers(1, 60), program=programs)
 def test_not_one_unit_is_lost_on_any_level_whatever_is_done(
@@ -284,6 +285,7 @@ def test_the_envelope_of_a_budget_is_like_any_other(impl: ModuleType) -> None:
 # ---- refunds --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @given(packets=st.integers(1, 30), claimed=st.integers(0, 30), data=st.data())
 def test_a_closed_envelope_refunds_what_nobody_claimed_exactly_once(
     impl: ModuleType, packets: int, claimed: int, data: st.DataObject
@@ -397,6 +399,7 @@ def test_a_closed_sub_budget_refunds_now_and_later(impl: ModuleType) -> None:
     assert gala.reserve("again", 86).status is Status.GRANTED
 
 
+@pytest.mark.full
 @given(depth=st.integers(1, 6), is_open=st.integers(0, 6), data=st.data())
 @example(depth=6, is_open=6, data=None)
 def test_refunds_climb_a_chain_of_closed_budgets_to_the_first_open_one(

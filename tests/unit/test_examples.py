@@ -233,6 +233,7 @@ def payments(folder: Path) -> list[tuple[str, str, int]]:
         return database.execute("SELECT key, user, amount FROM payments ORDER BY user").fetchall()
 
 
+@pytest.mark.full
 def test_a_payout_over_http_pays_nobody_twice(payouts: Server, tmp_path: Path) -> None:
     import httpx
 

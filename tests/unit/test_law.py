@@ -82,6 +82,7 @@ def extreme(total, packets, low=1, high=None, law="dirichlet", concentration=1):
     }
 
 
+@pytest.mark.full
 @given(case=terms())
 @example(extreme(HUGE, 1))
 @example(extreme(HUGE, 2, HUGE // 2))

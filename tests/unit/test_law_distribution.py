@@ -21,6 +21,8 @@ from scipy.stats import chi2, norm
 from hbcore import law as native
 from hbcore import reference
 
+pytestmark = pytest.mark.full
+
 FALSE_ALARM = 1e-6
 
 

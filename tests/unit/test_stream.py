@@ -226,6 +226,7 @@ def test_native_shuffle_equals_the_reference(seed, count):
 
 
 # 4 and 6: every step in one draw; 7: the six steps of a full group; 8: a group and one step more.
+@pytest.mark.full
 @pytest.mark.parametrize("count", [4, 6, 7, 8])
 def test_every_order_is_equally_likely(count):
     ranks = {order: rank for rank, order in enumerate(permutations(range(count)))}

@@ -231,6 +231,7 @@ INTEGERS = [np.dtype(code) for code in "bhilqBHILQ"] + [
 ]
 
 
+@pytest.mark.full
 @given(dtype=st.sampled_from(INTEGERS), data=st.data())
 def test_integer_arrays_hash_like_their_elements(impl: ModuleType, dtype: np.dtype[Any], data: st.DataObject) -> None:
     limits = np.iinfo(dtype)
@@ -240,6 +241,7 @@ def test_integer_arrays_hash_like_their_elements(impl: ModuleType, dtype: np.dty
         check_batch(impl, view, expected)
 
 
+@pytest.mark.full
 @given(users=st.lists(texts, max_size=40), order=st.sampled_from("<>"))
 def test_arrays_of_str_hash_like_their_elements(impl: ModuleType, users: list[str], order: str) -> None:
     width = max(map(len, users), default=1)

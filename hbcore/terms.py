@@ -365,8 +365,8 @@ def top_up_terms(first: Terms, amount: object, packets: object, seed: object) ->
         raise ValueError(str(error).replace("total must", "amount must", 1)) from None
 
 
-def check_room(name: str, first: Terms, parts: int, total: int, present: int, added: Terms) -> None:
-    """Raise ValueError if an envelope of so many tranches (``parts``), units and packets has no room for more."""
+def check_room(name: str, first: Terms, tranches: int, total: int, present: int, added: Terms) -> None:
+    """Raise ValueError if an envelope of so many ``tranches``, units and packets has no room for more."""
     if present + added.packets > first.max_packets:
         raise ValueError(
             f"packets must be at most {first.max_packets - present}, not {added.packets}: envelope {name!r} has "
@@ -376,7 +376,7 @@ def check_room(name: str, first: Terms, parts: int, total: int, present: int, ad
         raise ValueError(
             f"the total of envelope {name!r} must stay below 2**62: it is {total}, and {added.total} is too much"
         )
-    if parts > TOP_UP_LIMIT:
+    if tranches > TOP_UP_LIMIT:
         raise ValueError(f"envelope {name!r} has been topped up {TOP_UP_LIMIT} times, and cannot be again")
 
 

@@ -91,7 +91,7 @@ class Held:
         self.started_at_ms = started_at_ms
 
 
-class Part:
+class Tranche:
     """A tranche: what an envelope was made with, or what a top-up has added; packets from ``start`` on, and terms."""
 
     __slots__ = ("_rotation", "_strata", "start", "terms")
@@ -127,8 +127,8 @@ class Envelope:
         self.name = name
         self.terms = terms
         self.budget = budget
-        self._parts = [Part(terms, 0)]
-        self._top_ups: dict[bytes | int, Part] = {}
+        self._tranches = [Tranche(terms, 0)]
+        self._top_ups: dict[bytes | int, Tranche] = {}
         self._claims: dict[Claimant, Held] = {}
         self._taken: set[int] = set()  # packets that are not free
         self._taken_in_block: dict[int, int] = {}
@@ -138,15 +138,15 @@ class Envelope:
 
     def amount(self, packet: int) -> int:
         """Return the amount of a packet: a pure function of the terms of its tranche."""
-        return next(part for part in reversed(self._parts) if packet >= part.start).amount(packet)
+        return next(tranche for tranche in reversed(self._tranches) if packet >= tranche.start).amount(packet)
 
     @property
     def _packets(self) -> int:
-        return self._parts[-1].start + self._parts[-1].terms.packets
+        return self._tranches[-1].start + self._tranches[-1].terms.packets
 
     @property
     def _total(self) -> int:
-        return sum(part.terms.total for part in self._parts)
+        return sum(tranche.terms.total for tranche in self._tranches)
 
     def _take(self) -> int | None:
         """Take the first free packet, or return None if there is none.
@@ -381,15 +381,15 @@ class Envelope:
             return Hold(Status.REPEATED, terms.total, 0, State.GRANTED)
         if self._has_ended():
             return Hold(Status.CLOSED, 0, 0, None)
-        check_room(self.name, self.terms, len(self._parts), self._total, self._packets, terms)
+        check_room(self.name, self.terms, len(self._tranches), self._total, self._packets, terms)
         if self.budget is not None:
             status = self.budget._take(terms.total)
             if status != Status.GRANTED:
                 return Hold(status, 0, 0, None)
         if terms.seed is None:
             terms = terms._replace(seed=urandom(SEED_SIZE))
-        self._top_ups[identity] = Part(terms, self._packets)
-        self._parts.append(self._top_ups[identity])
+        self._top_ups[identity] = Tranche(terms, self._packets)
+        self._tranches.append(self._top_ups[identity])
         return Hold(Status.GRANTED, terms.total, 0, State.GRANTED)
 
     def close(self) -> int:
@@ -412,7 +412,7 @@ class Envelope:
         return f"<Envelope {self.name!r}: {self.terms.total} in {self.terms.packets} packets, engine in memory>"
 
     def _audit(self) -> None:
-        for terms in (part.terms for part in self._parts):
+        for terms in (tranche.terms for tranche in self._tranches):
             amounts = [a for s in range(stratum_count(terms.packets)) for a in split_stratum(terms, s)]
             if sum(amounts) != terms.total:
                 raise AuditError(f"the packets of envelope {self.name!r} sum to {sum(amounts)}, not {terms.total}")

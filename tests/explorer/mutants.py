@@ -18,7 +18,6 @@ import mutants_claims
 import mutants_finding
 import mutants_makers
 import mutants_money
-
 from build import HERE, build, build_mutant
 
 # Where the bugs stand, and which scenarios should see them.

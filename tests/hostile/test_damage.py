@@ -21,8 +21,8 @@ from hbcore import Status
 FRONTIER = 256
 CLOSED, INDEX_STATE = FIRST_EXTENT + 192, FIRST_EXTENT + 200
 STRATA = FIRST_EXTENT + 384 + 64
-VACANCY = STRATA + 64
-INDEX = VACANCY + 64
+FREE_MAP = STRATA + 64
+INDEX = FREE_MAP + 64
 
 
 class Damaged:
@@ -100,9 +100,9 @@ def test_a_damaged_frontier_does_not_let_envelopes_overlap(damaged: Damaged, tmp
     assert damaged.engine.audit().granted == 74
 
 
-def test_the_audit_finds_a_packet_that_the_vacancy_tree_hides(damaged: Damaged) -> None:
+def test_the_audit_finds_a_packet_that_the_free_map_hides(damaged: Damaged) -> None:
     damaged.envelope.claim("a")
-    damaged.write(VACANCY, damaged.read(VACANCY) | 1)
+    damaged.write(FREE_MAP, damaged.read(FREE_MAP) | 1)
     with pytest.raises(hbcore.AuditError, match="hides it from claims"):
         damaged.engine.audit()
 

@@ -113,14 +113,14 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     if answer == CROWDED:
         while account.index.levels[next] != 0:
             next += 1
-        if next == HB_LEVELS or not make_tranche(
+        if next == HB_LEVELS or not make_next(
             racer.shared, &account.index.level_offsets[next], 8 * level_size(next)
         ):
             return False
     elif answer == FULL:
         while account.index.segments[next] != 0:
             next += 1
-        if next == HB_SEGMENTS or not make_tranche(
+        if next == HB_SEGMENTS or not make_next(
                 racer.shared, &account.index.segment_offsets[next], segment_size(next) * sizeof(hb_hold)):
             return False
     elif answer != LACKING:
@@ -131,7 +131,7 @@ cdef bint supply(Racer *racer, int answer) noexcept nogil:
     )
 
 
-cdef bint make_tranche(Shared *shared, uint64_t *place, uint64_t size) noexcept nogil:
+cdef bint make_next(Shared *shared, uint64_t *place, uint64_t size) noexcept nogil:
     cdef uint64_t offset
     if hb_load_acquire(place) == 0:
         offset = take_space(shared, size)

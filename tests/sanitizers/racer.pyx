@@ -431,7 +431,7 @@ cdef const char *check_knowledge(Racer *racer, const Racer *first) noexcept nogi
     return racer.wrong
 
 
-cdef const char *check_vacancies(Racer *racer, uint64_t free_count) noexcept nogil:
+cdef const char *check_free_map(Racer *racer, uint64_t free_count) noexcept nogil:
     # Everything that is free can be claimed, to the last slot.
     cdef uint64_t taken = 0
     cdef Found found
@@ -536,7 +536,7 @@ cdef class Race:
             if wrong == NULL:
                 wrong = check_knowledge(&self.racers[i], &self.racers[0])
         if wrong == NULL:
-            wrong = check_vacancies(&self.racers[0], free_count)
+            wrong = check_free_map(&self.racers[0], free_count)
         if wrong != NULL:
             raise AssertionError(wrong.decode())
         return granted, released, deaths, replacements

@@ -3,7 +3,9 @@
 PROVIDER=http://127.0.0.1:9000/payments uvicorn --app-dir docs/examples payout:app
 """
 
+import json
 import os
+import sqlite3
 
 import httpx
 from fastapi import FastAPI, HTTPException
@@ -16,8 +18,16 @@ envelope = engine.envelope("gala-2026/20:00", total=2_000_000, packets=10_000)
 app = FastAPI()
 
 
-def pay(user: str, amount: int, key: str) -> bool:
+def remember(user: str) -> None:
+    """The engine keeps only a hash: write down whose it is, for the worker that pays later."""
+    with sqlite3.connect("users.db", timeout=60) as users:
+        users.execute("CREATE TABLE IF NOT EXISTS users (hash BLOB PRIMARY KEY, user TEXT)")
+        users.execute("INSERT OR IGNORE INTO users VALUES (?, ?)", (engine.user_hash(user), user))
+
+
+def pay(user: str, amount: int, packet: int) -> bool:
     """Pay once for a key. False: declined, for good. An exception: nobody knows."""
+    key = json.dumps([envelope.name, user, packet])
     payment = {"user": user, "amount": amount}
     answer = httpx.post(PROVIDER, json=payment, headers={"Idempotency-Key": key})
     if answer.status_code == 402:
@@ -28,11 +38,12 @@ def pay(user: str, amount: int, key: str) -> bool:
 
 @app.post("/claims/{user}")
 def tap(user: str) -> dict[str, str | int]:
+    remember(user)
     claim = envelope.claim(user)
     if not claim:
         return {"status": claim.status.name}  # SOLD_OUT or CLOSED
-    if not pay(user, claim.amount, f"{envelope.name}/{user}/{claim.packet}"):
-        if claim.status is hbcore.Status.GRANTED:  # only the first request gives back
+    if not pay(user, claim.amount, claim.packet):
+        if claim.status is hbcore.Status.GRANTED:  # a repeated request never gives back
             envelope.release(user)
         raise HTTPException(402, "declined")
     envelope.settle(user)  # final

@@ -1,55 +1,57 @@
-"""Pay whoever is owed: the second half of a payout, in a process of its own.
+"""Pay whoever is owed: the second half of payout.py, in a process of its own. Run one, again and again.
 
-    python docs/examples/payout_worker.py claim USER ...    what a server does: remember the user, then claim
-    python docs/examples/payout_worker.py pay               what this worker does, again and again
+    python docs/examples/payout_worker.py pay               pay every claim that a request has left unpaid
+    python docs/examples/payout_worker.py claim USER ...    for trying it: what a request does that dies before it pays
 
-An engine keeps users as keyed hashes only. So the server writes (hash, user) into a table of its own before it claims,
-and the worker finds there whom a claim belongs to. The table ``payments`` stands for a payment provider that takes an
-idempotency key.
+The engine, the table of users and the provider are those of payout.py, so both halves pay under the same keys.
 """
 
 import sqlite3
 import sys
 import time
 
+import httpx
 import numpy as np
+from payout import envelope, pay, remember
 
 import hbcore
 
 GRACE_MS = 0  # in production longer than any request takes, so that no request is still paying
 
-engine = hbcore.Engine("gala.hb")
-envelope = engine.envelope("gala-2026/20:00", total=20_000, packets=50)
-database = sqlite3.connect("shop.db", isolation_level=None)
-database.execute("CREATE TABLE IF NOT EXISTS users (hash BLOB PRIMARY KEY, user TEXT)")
-database.execute("CREATE TABLE IF NOT EXISTS payments (key TEXT PRIMARY KEY, user TEXT, amount INTEGER)")
+
+def users() -> dict[bytes, str]:
+    """Return whose hash is whose, as the server has written it down before each claim."""
+    with sqlite3.connect("users.db", timeout=60) as database:
+        return dict(database.execute("SELECT hash, user FROM users"))
 
 
-def claim(user: str) -> hbcore.Claim:
-    """Remember who the user is, then claim: in this order, so that every claim has a known user."""
-    database.execute("INSERT OR IGNORE INTO users VALUES (?, ?)", (engine.user_hash(user), user))
-    return envelope.claim(user)
-
-
-def pay(user: str, amount: int, key: str) -> None:
-    """Pay once for a key."""
-    database.execute("INSERT OR IGNORE INTO payments VALUES (?, ?, ?)", (key, user, amount))
-
-
-def pay_all() -> int:
-    """Pay every claim that is granted and not settled; return how many there were."""
+def work_off() -> dict[str, int]:
+    """Pay and settle every claim that is granted and old enough, release what is declined; return how many of each."""
+    counts = {"paid": 0, "declined": 0, "unclear": 0, "unknown": 0}
     claims = envelope.claims()
     is_due = claims["granted_at"] <= np.datetime64(time.time_ns() // 1_000_000 - GRACE_MS, "ms")
-    owed = claims[(claims["state"] == hbcore.State.GRANTED) & is_due]
-    for row in owed:
-        (user,) = database.execute("SELECT user FROM users WHERE hash = ?", (row["user"].tobytes(),)).fetchone()
-        pay(user, int(row["amount"]), f"{envelope.name}/{user}/{row['packet']}")
-        envelope.settle(user)
-    return len(owed)
+    names = users()
+    for row in claims[(claims["state"] == hbcore.State.GRANTED) & is_due]:
+        user = names.get(row["user"].tobytes())
+        if user is None:  # a claim that was made without remember(): a person has to look at it
+            counts["unknown"] += 1
+            continue
+        try:
+            is_paid = pay(user, int(row["amount"]), int(row["packet"]))
+        except httpx.HTTPError:  # nobody knows: the next run tries the same key again
+            counts["unclear"] += 1
+            continue
+        if is_paid:
+            envelope.settle(user)
+        else:
+            envelope.release(user)  # the request that was GRANTED is dead, or it would have done this
+        counts["paid" if is_paid else "declined"] += 1
+    return counts
 
 
 if sys.argv[1] == "claim":
     for name in sys.argv[2:]:
-        print(name, claim(name).status.name)
+        remember(name)
+        print(name, envelope.claim(name).status.name)
 else:
-    print(f"{pay_all()} claims paid; {database.execute('SELECT count(*) FROM payments').fetchone()[0]} payments in all")
+    print(", ".join(f"{count} {what}" for what, count in work_off().items()))

@@ -178,14 +178,6 @@ def test_prizes(run: Run) -> None:
     assert run(EXAMPLES / "prizes.py") == first  # everything was given before, and stays what it was
 
 
-def test_a_payout_worker_pays_what_a_server_left(run: Run) -> None:
-    program = EXAMPLES / "payout_worker.py"
-    assert run(program, "claim", "ann", "bob", "ann") == "ann GRANTED\nbob GRANTED\nann REPEATED\n"
-    assert run(program, "pay") == "2 claims paid; 2 payments in all\n"
-    assert run(program, "claim", "ann", "eve") == "ann REPEATED\neve GRANTED\n"
-    assert run(program, "pay") == "1 claims paid; 3 payments in all\n"
-
-
 # ---- the payout over HTTP -------------------------------------------------------------------------------------------
 
 
@@ -231,6 +223,31 @@ def payouts(tmp_path: Path) -> Iterator[Server]:
 def payments(folder: Path) -> list[tuple[str, str, int]]:
     with sqlite3.connect(folder / "payments.db") as database:
         return database.execute("SELECT key, user, amount FROM payments ORDER BY user").fetchall()
+
+
+def test_a_payout_worker_pays_what_a_server_left(
+    payouts: Server, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    program, provider = EXAMPLES / "payout_worker.py", payouts.environment["PROVIDER"]
+    monkeypatch.setenv("PROVIDER", provider)
+    assert httpx.get(provider, timeout=TIME_LIMIT_S, trust_env=False).status_code == 405  # it has started, and answers
+    assert run(program, "claim", "ann", "bob", "declined-dan", "lost-lea", "ann").splitlines() == [
+        *(f"{user} GRANTED" for user in ("ann", "bob", "declined-dan", "lost-lea")),
+        "ann REPEATED",
+    ]
+    with hbcore.Engine(tmp_path / "gala.hb") as engine:
+        engine.envelope("gala-2026/20:00").claim("somebody else's")
+    assert run(program, "pay") == "2 paid, 1 declined, 1 unclear, 1 unknown\n"
+    assert run(program, "pay") == "1 paid, 0 declined, 0 unclear, 1 unknown\n"  # under the key whose answer was lost
+    assert run(program, "claim", "ann", "eve") == "ann REPEATED\neve GRANTED\n"
+    assert run(program, "pay") == "1 paid, 0 declined, 0 unclear, 1 unknown\n"
+    assert [user for _, user, _ in payments(tmp_path)] == ["ann", "bob", "eve", "lost-lea"]
+    with hbcore.Engine(tmp_path / "gala.hb", readonly=True) as engine:
+        stats = engine.envelope("gala-2026/20:00").stats()
+        assert (stats.granted, stats.settled) == (1, 4)
+        assert stats.amounts.settled == sum(amount for *_, amount in payments(tmp_path))
 
 
 @pytest.mark.full

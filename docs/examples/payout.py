@@ -13,13 +13,13 @@ from fastapi import FastAPI, HTTPException
 import hbcore
 
 PROVIDER = os.environ.get("PROVIDER", "http://127.0.0.1:9000/payments")
-engine = hbcore.Engine("gala.hb")  # every worker of the server opens the same file
+engine = hbcore.Engine("gala.hb")  # every worker opens this file
 envelope = engine.envelope("gala-2026/20:00", total=2_000_000, packets=10_000)
 app = FastAPI()
 
 
 def remember(user: str) -> None:
-    """The engine keeps only a hash: write down whose it is, for the worker that pays later."""
+    """Note whose hash it is: the engine keeps no names."""
     with sqlite3.connect("users.db", timeout=60) as users:
         users.execute("CREATE TABLE IF NOT EXISTS users (hash BLOB PRIMARY KEY, user TEXT)")
         users.execute("INSERT OR IGNORE INTO users VALUES (?, ?)", (engine.user_hash(user), user))
@@ -28,8 +28,7 @@ def remember(user: str) -> None:
 def pay(user: str, amount: int, packet: int) -> bool:
     """Pay once for a key. False: declined, for good. An exception: nobody knows."""
     key = json.dumps([envelope.name, user, packet])
-    payment = {"user": user, "amount": amount}
-    answer = httpx.post(PROVIDER, json=payment, headers={"Idempotency-Key": key})
+    answer = httpx.post(PROVIDER, json={"user": user, "amount": amount}, headers={"Idempotency-Key": key})
     if answer.status_code == 402:
         return False
     answer.raise_for_status()

@@ -21,20 +21,21 @@ if platform.machine() == "x86_64":
     # have to do.
     FLAGS += ["-mcx16", "-mprfchw"]
 
-setup(
-    ext_modules=cythonize(
-        [Extension("*", ["hbcore/**/*.pyx"], extra_compile_args=FLAGS)],
-        build_dir="build/cython",
-        nthreads=os.cpu_count() or 1,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            "freethreading_compatible": True,
-            "autotestdict": False,
-        },
-    ),
-    options={"build_ext": {"parallel": True}},  # a compiler for each core
-)
+if __name__ == "__main__":  # Cython's processes may import this file
+    setup(
+        ext_modules=cythonize(
+            [Extension("*", ["hbcore/**/*.pyx"], extra_compile_args=FLAGS)],
+            build_dir="build/cython",
+            nthreads=len(os.sched_getaffinity(0)),
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": False,
+                "wraparound": False,
+                "cdivision": True,
+                "initializedcheck": False,
+                "freethreading_compatible": True,
+                "autotestdict": False,
+            },
+        ),
+        options={"build_ext": {"parallel": True}},  # a compiler for each core
+    )

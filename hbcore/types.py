@@ -66,7 +66,8 @@ class EnvelopeStats(NamedTuple):
         packets: number of packets, those of top-ups included.
         granted: number of packets given out and not settled.
         settled: number of packets paid out.
-        remaining: number of packets that can still be claimed; 0 once the envelope is closed.
+        remaining: number of packets that can still be claimed; 0 once the envelope is closed. One that has expired
+            counts as before until a claim, a close, a sweep or an audit closes it.
         amounts: the same sums in minor units, as ``Amounts``.
     """
 

@@ -211,6 +211,7 @@ def on_terminal(*arguments: object) -> str:
     return seen.decode()
 
 
+@pytest.mark.full
 def test_display_is_seen_on_a_terminal_only(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("".join(f"user {i}\n" for i in range(5_000)))

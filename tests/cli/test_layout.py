@@ -43,6 +43,7 @@ def test_a_terminal_is_not_overrun(columns: int, path: Path) -> None:
         assert "double_mean" in text
 
 
+@pytest.mark.full
 def test_colours_are_seen_on_a_terminal_only(path: Path) -> None:
     make_gala(path)
     assert "\x1b[32m█" in on_terminal("inspect", path)
@@ -63,6 +64,7 @@ def test_without_unicode_it_is_legible_still(path: Path) -> None:
     assert "# settled  = granted  . left  - refunded" in result.stdout
 
 
+@pytest.mark.full
 def test_watch_redraws_a_terminal_and_puts_it_back(path: Path) -> None:
     with hbcore.Engine(path) as engine:
         for i in range(30):

@@ -34,6 +34,8 @@ from hbcore.cli.snapshot import AnyEntry, BudgetEntry, Money, alike, build_tree,
 from hbcore.cli.tree import Row, folded, in_order
 from hbcore.types import AuditReport
 
+pytestmark = pytest.mark.full
+
 
 def make_campaign(path: Path) -> None:
     """Make a tree of three levels in which money is in every state, beside an envelope of no budget."""
@@ -248,7 +250,6 @@ def all_rows(rows: list[Row]) -> Iterator[Row]:
         yield from all_rows(row.rows)
 
 
-@pytest.mark.full
 @given(forests(), st.integers(1, 40), st.booleans())
 def test_a_folded_tree_fits_and_leaves_nothing_out(roots: list[AnyEntry], limit: int, largest: bool) -> None:
     rows = folded(roots, limit, largest)
@@ -280,7 +281,6 @@ def test_a_folded_tree_fits_and_leaves_nothing_out(roots: list[AnyEntry], limit:
     assert len(seen) == len({id(entry) for entry in seen})
 
 
-@pytest.mark.full
 def test_of_many_children_the_latest_or_the_largest_are_shown_and_a_sum(path: Path) -> None:
     with hbcore.Engine(path) as engine:
         gala = engine.budget("gala", 2_000_000)

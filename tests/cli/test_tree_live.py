@@ -20,6 +20,8 @@ from commands import (
 
 import hbcore
 
+pytestmark = pytest.mark.full
+
 
 def make_rain(path: Path) -> None:
     with hbcore.Engine(path) as engine:
@@ -59,7 +61,6 @@ def spenders(path: Path) -> Iterator[Callable[[int], Worker]]:
         worker.__exit__()
 
 
-@pytest.mark.full
 def test_looks_under_load_and_after_kills(
     path: Path, spenders: Callable[[int], Worker], capsys: pytest.CaptureFixture[str]
 ) -> None:

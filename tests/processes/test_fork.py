@@ -241,6 +241,7 @@ def test_a_child_that_never_touches_the_engine_does_not_keep_its_dead_parent_ali
     engine.audit()
 
 
+@pytest.mark.full
 def test_what_a_killed_child_held_can_be_claimed_by_its_parent(engine: hbcore.Engine) -> None:
     for number in range(8):
         envelope = make_slow_envelope(engine, f"e{number}")

@@ -159,6 +159,23 @@ def test_a_reboot_decides_what_was_half_made(path: Path) -> None:
         engine.audit()
 
 
+def test_after_a_reboot_a_chain_may_end_with_the_disk_space(path: Path) -> None:
+    """A copy may be cut where an extent ends: nothing can be appended to it, and what is there is given out."""
+    with hbcore.Engine(path) as engine:
+        engine.envelope("first", 10, 10)
+        end = engine.info().used
+    units = (path.stat().st_size - end) // 64
+    write_word(path, end, units << 28 | RETIRED)
+    reboot(path)
+    with hbcore.Engine(path) as engine:
+        assert engine.envelope("first").claim("u").status is Status.GRANTED
+    with path.open("r+b") as file:  # where an extent is missing that was there, it is refused
+        file.truncate(1 << 16)
+    reboot(path)
+    with pytest.raises(hbcore.CorruptFileError):
+        hbcore.Engine(path)
+
+
 # ---- for reading only -----------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ def blocks(document: Path) -> list[str]:
 # ---- the documents --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("document", [ROOT / "README.md", *DOCUMENTS], ids=lambda path: path.name)
 def test_the_python_of_a_document_runs(document: Path, run: Run, tmp_path: Path) -> None:
     program = "\n".join(blocks(document))

@@ -114,6 +114,7 @@ def values(thing: object, depth: int = 2) -> Iterator[object]:
                     yield from values(value, depth - 1)
 
 
+@pytest.mark.full
 def test_nothing_that_is_given_back_shows_a_secret(impl: ModuleType) -> None:
     engine = impl.Engine(key=KEY)
     budget = engine.budget("gala", 10_000)

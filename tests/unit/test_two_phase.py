@@ -227,6 +227,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.full
 @reference_only
 @settings(max_examples=400)
 @given(packets=st.integers(1, 4), program=st.lists(steps, max_size=60))

@@ -250,6 +250,7 @@ def test_arrays_of_str_hash_like_their_elements(impl: ModuleType, users: list[st
         check_batch(impl, view, expected)
 
 
+@pytest.mark.full
 @given(users=st.lists(byte_texts.map(lambda user: user.rstrip(b"\0") or b"x"), max_size=40))
 def test_arrays_of_bytes_hash_like_their_elements(impl: ModuleType, users: list[bytes]) -> None:
     width = max(map(len, users), default=1)

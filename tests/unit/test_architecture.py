@@ -148,6 +148,10 @@ def test_what_goes_up_is_registered_and_in_the_table() -> None:
             assert name not in called, f"{name} is registered twice"
             called[name] = module
     assert {name: (defined[name], called[name]) for name in defined | called} == REGISTERED
+    rows = re.findall(
+        r"^\| `(\w+)` \| `([\w/]+)` \| `([\w/]+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.M
+    )
+    assert {name: (low.replace("/", "."), high.replace("/", ".")) for name, low, high in rows} == REGISTERED
     taker, argument, giver, middle = HANDED_OVER
     opening, engine = PACKAGE / f"{taker.replace('.', '/')}.pyx", PACKAGE / f"{middle}.pyx"
     assert re.search(rf"\b{argument}\b", code(opening))

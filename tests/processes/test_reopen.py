@@ -159,20 +159,27 @@ def test_a_reboot_decides_what_was_half_made(path: Path) -> None:
         engine.audit()
 
 
-def test_after_a_reboot_a_chain_may_end_with_the_disk_space(path: Path) -> None:
-    """A copy may be cut where an extent ends: nothing can be appended to it, and what is there is given out."""
+def end_of_the_chain(path: Path) -> int:
+    """Make a file with one envelope, and return where its chain of extents ends."""
     with hbcore.Engine(path) as engine:
         engine.envelope("first", 10, 10)
-        end = engine.info().used
-    units = (path.stat().st_size - end) // 64
-    write_word(path, end, units << 28 | RETIRED)
+        return engine.info().used
+
+
+def test_after_a_reboot_a_chain_may_end_with_the_disk_space(path: Path) -> None:
+    """A copy may be cut where an extent ends: nothing can be appended to it, and what is there is given out."""
+    end = end_of_the_chain(path)
+    write_word(path, end, (path.stat().st_size - end) // 64 << 28 | RETIRED)
     reboot(path)
     with hbcore.Engine(path) as engine:
         assert engine.envelope("first").claim("u").status is Status.GRANTED
-    with path.open("r+b") as file:  # where an extent is missing that was there, it is refused
-        file.truncate(1 << 16)
+
+
+def test_after_a_reboot_a_chain_that_goes_on_beyond_the_disk_space_is_damage(path: Path) -> None:
+    end = end_of_the_chain(path)
+    write_word(path, end, (path.stat().st_size - end) // 64 + 1 << 28 | RETIRED)
     reboot(path)
-    with pytest.raises(hbcore.CorruptFileError):
+    with pytest.raises(hbcore.CorruptFileError, match=r"the chain of extents of .* is damaged at byte"):
         hbcore.Engine(path)
 
 

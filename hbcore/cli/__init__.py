@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 _run: Callable[[Sequence[str] | None], int] | None
 try:
     from hbcore.cli.entry import main as _entry
-except ModuleNotFoundError as missing:
-    if missing.name != "rich":
+except ModuleNotFoundError as error:
+    if error.name != "rich":
         raise
     _run = None
 else:

@@ -50,8 +50,8 @@ def recover(Region region):
                 with nogil:
                     recover_deck(&envelope.deck, region)
         step = region.next_extent(&offset, &state)
-    # A chain that ends with the disk space of the file is whole, though nothing can be appended to it: a copy of the file
-    # may be cut there.
+    # A chain that ends with the disk space of the file is whole, though nothing can be appended to it: a copy of the
+    # file may be cut there.
     if step == CHAIN_BROKEN and (region.contains(offset, sizeof(hb_extent))
                                  or offset < hb_load_relaxed(&region.header.frontier)):
         raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")

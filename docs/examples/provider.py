@@ -18,7 +18,7 @@ with sqlite3.connect("payments.db") as database:
 
 
 class Payment(BaseModel):
-    """Who is to be paid, and how much in minor units."""
+    """Name the user to be paid, and the amount in minor units."""
 
     user: str
     amount: int

@@ -6,7 +6,7 @@ a budget, and back, is in ``funding.pyx``.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from hbcore._file.clock cimport hb_now_ms
@@ -43,7 +43,7 @@ cdef enum:
     ALL_OF_IT = -1              # tells account_finish to spend the whole amount; passed as an unsigned number
 
 cdef struct HoldRow:            # one record of hbcore.HOLD_DTYPE
-    uint8_t status
+    uint64_t status             # one byte of the record, and its padding, which must not be what was there before
     int64_t amount
 
 if sizeof(HoldRow) != HOLD_DTYPE.itemsize:
@@ -770,7 +770,7 @@ cdef int reserve_rows(
                 rows[done[0]].amount = <int64_t>standing.amount
                 if standing.amount != amount:
                     answer = CONFLICT
-            rows[done[0]].status = <uint8_t>answer
+            rows[done[0]].status = <uint64_t>answer
             done[0] += 1
     return 0
 

@@ -19,7 +19,7 @@ from hbcore._claims.tranche cimport Tranche, tranche_join, tranche_prepare, tran
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, extent_name, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
-from hbcore._file.record cimport ENVELOPE_TERMS, TRANCHE_TERMS, record_is_sound
+from hbcore._file.record cimport ENVELOPE_TERMS, TRANCHE_TERMS, record_copy, record_is_sound
 from hbcore._file.region cimport Region, engine_name, extent_size, worker_of
 from hbcore._keys.batch cimport Users, nth_key, users_of
 from hbcore._keys.user cimport UserKey, user_key
@@ -393,7 +393,10 @@ cdef class Envelope:
             if count < 0:
                 self.raise_for(CORRUPT)
         rows = rows[:count]
-        return rows[np.argsort(rows["packet"], kind="stable")]
+        order = np.argsort(rows["packet"], kind="stable")
+        # They are sorted as blocks of bytes. NumPy would sort records field by field, and leave what was in the memory
+        # before between the fields.
+        return rows.view(f"V{rows.itemsize}")[order].view(SNAPSHOT_DTYPE)
 
     cdef int count(self, Counts *counts) except -1:
         cdef int answer
@@ -627,7 +630,7 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     # Racing top-ups may exceed the limit by a few; a chain longer than twice the limit leads round in a circle.
     if shared == NULL or tranche.number > 2 * TOP_UP_LIMIT:
         return CORRUPT
-    memcpy(&copy, shared, sizeof(hb_tranche))
+    record_copy(&copy.extent, &shared.extent, TRANCHE_TERMS)
     if (not record_is_sound(envelope.region, &copy.extent, TRANCHE_TERMS, NULL, 0)
             or copy.extent.parent != envelope.offset
             or copy.packets > envelope.deck.first.terms.max_packets - tranche.start - tranche.terms.packets):
@@ -666,7 +669,7 @@ cdef const char *envelope_read(
     if shared == NULL:
         return "is damaged"
     size = extent_size(hb_load_acquire(&shared.extent.state))
-    memcpy(copy, shared, sizeof(hb_envelope))
+    record_copy(&copy.extent, &shared.extent, ENVELOPE_TERMS)
     if (copy.extent.name_offset != sizeof(hb_envelope) or copy.extent.name_length > NAME_LIMIT
             or size < memory_offset(copy.extent.name_length)):
         return "has an impossible size"

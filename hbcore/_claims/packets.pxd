@@ -40,7 +40,7 @@ cdef enum:
 
 
 cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
-    uint8_t status
+    uint64_t status         # one byte of the record, and its padding: written as one word, it costs nothing to be zero
     int64_t amount
     int64_t packet
 

@@ -141,7 +141,7 @@ cdef int deck_claim_many(
                     return CORRUPT
             elif status < 0:
                 return status
-            rows[base + i].status = <uint8_t>status
+            rows[base + i].status = <uint64_t>status
         base += size
     return 0
 

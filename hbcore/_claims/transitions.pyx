@@ -39,6 +39,8 @@ cdef inline void refund_if_closed(Ledger *ledger, uint64_t slot) noexcept nogil:
     hb_fence_full()
     if hb_load_acquire(ledger.closed) != 0:
         ledger_refund(ledger, slot)
+        # Relaxed suffices only because of the fence above: a closer that has read this count sees the slot as it was at
+        # the fence, free, or later. So the closer refunds the slot, or sees it refunded (envelope.pyx: Envelope.end).
         hb_fetch_add_relaxed(ledger.late_refunds, 1)
 
 

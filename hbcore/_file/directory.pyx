@@ -14,10 +14,11 @@ from hbcore._file.format cimport (
     HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
 )
 from hbcore._file.region cimport (
-    CHAIN_BROKEN, CHAIN_EXTENT, DIRECTORY_OFFSET, SPACE_DISK, SPACE_FULL, Region, extent_phase, extent_size, worker_of,
+    CHAIN_BROKEN, CHAIN_EXTENT, DIRECTORY_OFFSET, SPACE_DISK, SPACE_FULL, Heading, Region, extent_phase, extent_size,
+    heading_of, worker_of,
 )
 from hbcore._keys.user cimport UserKey, siphash128
-from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_relaxed, hb_prefetch_read
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_read
 from hbcore._lib.limits cimport NAME_LIMIT
 from hbcore._lib.wide cimport hb_multiply
 
@@ -110,7 +111,7 @@ cdef int retire_extent(Region region, uint64_t offset) except -1 nogil:
 cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
     # Return an extent of at least `size` bytes in phase MAKING: new space, or, when there is no more, space that nobody
     # needs.
-    cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
+    cdef uint64_t worker = hb_load_private(&region.presence.worker)
     cdef int64_t offset
     cdef hb_extent *extent
     if worker == 0:
@@ -152,10 +153,10 @@ cdef int64_t reuse(Region region, uint64_t worker, uint64_t size) except -2:
 
 
 cdef const unsigned char *extent_text(Region region, uint64_t offset, uint64_t *length) noexcept nogil:
-    # Return the name of the object at `offset`, or NULL if this name cannot have been given. Each field is read once.
-    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint64_t begin = offset + extent.name_offset
-    length[0] = extent.name_length
+    # Return the name of the object at `offset`, or NULL if this name cannot have been given.
+    cdef Heading heading = heading_of(<hb_extent *>(region.base + offset))
+    cdef uint64_t begin = offset + heading.name_offset
+    length[0] = heading.name_length
     if length[0] > NAME_LIMIT or not region.contains(begin, length[0]):
         return NULL
     return <const unsigned char *>(region.base + begin)
@@ -171,33 +172,33 @@ cdef bytes extent_name(Region region, uint64_t offset):
 cdef bint is_named(Region region, uint64_t offset) except -1:
     # Return whether something leads to the extent. If nothing leads to a MAKING extent whose maker is dead, nothing
     # ever will.
-    cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef Heading heading = heading_of(<hb_extent *>(region.base + offset))
     cdef hb_budget *budget
     cdef Name name
     cdef int level
-    if extent.kind == HB_KIND_DIRECTORY:
+    if heading.kind == HB_KIND_DIRECTORY:
         for level in range(1, HB_DIRECTORY_LEVELS):
             if hb_load_acquire(&region.header.directory[level]) == offset:
                 return True
         return False
-    if extent.kind == HB_KIND_LEVEL:
-        budget = <hb_budget *>region.extent(extent.parent, HB_KIND_BUDGET, sizeof(hb_budget))
+    if heading.kind == HB_KIND_LEVEL:
+        budget = <hb_budget *>region.extent(heading.parent, HB_KIND_BUDGET, sizeof(hb_budget))
         for level in range(1, HB_SEGMENTS):
             if budget != NULL and (level < HB_LEVELS and hb_load_acquire(&budget.levels[level]) == offset
                                    or hb_load_acquire(&budget.segments[level]) == offset):
                 return True
         return False
-    if extent.kind == HB_KIND_TOP_UP:
+    if heading.kind == HB_KIND_TOP_UP:
         return is_funded(region, offset)
-    if extent.kind == HB_KIND_TRANCHE:
+    if heading.kind == HB_KIND_TRANCHE:
         return is_appended(region, offset) or is_funded(region, offset)
     encoded = extent_name(region, offset)
     if encoded is None:
         return False        # the object is half made
-    name_set(region, extent.kind, extent.parent, encoded, <uint64_t>len(encoded), &name)
+    name_set(region, heading.kind, heading.parent, encoded, <uint64_t>len(encoded), &name)
     if <uint64_t>name_find(region, &name) == offset:
         return True
-    return extent.parent != 0 and is_funded(region, offset)
+    return heading.parent != 0 and is_funded(region, offset)
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
@@ -257,18 +258,18 @@ cdef int names(Region region, uint64_t word, const Name *name) noexcept nogil:
     cdef uint64_t offset = offset_of(word)
     cdef uint64_t length
     cdef const unsigned char *text
-    cdef hb_extent *extent
+    cdef Heading heading
     cdef Name found
     if not region.contains(offset, sizeof(hb_extent)):
         return NO_OBJECT
-    extent = <hb_extent *>(region.base + offset)
+    heading = heading_of(<hb_extent *>(region.base + offset))
     text = extent_text(region, offset, &length)
-    if text == NULL or region.extent(offset, extent.kind, sizeof(hb_extent)) == NULL:
+    if text == NULL or region.extent(offset, heading.kind, sizeof(hb_extent)) == NULL:
         return NO_OBJECT
-    if (extent.kind == name.kind and extent.parent == name.parent and length == name.length
+    if (heading.kind == name.kind and heading.parent == name.parent and length == name.length
             and memcmp(text, name.text, length) == 0):
         return 1
-    name_set(region, extent.kind, extent.parent, text, length, &found)
+    name_set(region, heading.kind, heading.parent, text, length, &found)
     if found.key.high << OFFSET_BITS == word >> OFFSET_BITS << OFFSET_BITS:
         return 0
     return NO_OBJECT

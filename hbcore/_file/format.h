@@ -18,6 +18,8 @@
 
 #include "../_split/terms.h"
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "hbcore runs on little-endian machines only");
+
 #define HB_MAGIC "hbcore\r\n" /* the line end shows a transfer in text mode */
 #define HB_VERSION 2
 #define HB_BYTE_ORDER UINT64_C(0x0102030405060708)
@@ -198,6 +200,9 @@ static_assert(offsetof(struct hb_header, frontier) == 256, "frontier");
 static_assert(offsetof(struct hb_header, directory) == 384, "directory");
 static_assert(sizeof(struct hb_worker) == 64, "worker size");
 static_assert(sizeof(struct hb_extent) == 64, "extent size");
+static_assert(offsetof(struct hb_extent, kind) == 8 && offsetof(struct hb_extent, name_length) == 12
+                  && offsetof(struct hb_extent, name_offset) == 14,
+              "heading_of reads these three as one word");
 static_assert(offsetof(struct hb_extent, refund) == 32, "refund");
 static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
 static_assert(offsetof(struct hb_envelope, terms) == 64, "total of an envelope");

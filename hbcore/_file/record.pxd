@@ -21,6 +21,7 @@ cdef enum:
 cdef size_t record_message(
     const hb_extent *record, size_t size, const unsigned char *name, size_t name_length, unsigned char *message
 ) noexcept nogil
+cdef void record_copy(hb_extent *copy, const hb_extent *record, size_t size) noexcept nogil
 cdef void record_seal(
     Region region, hb_extent *record, size_t size, const unsigned char *name, size_t name_length
 ) noexcept nogil

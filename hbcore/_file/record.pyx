@@ -26,6 +26,14 @@ cdef void check_of(
     )
 
 
+cdef void record_copy(hb_extent *copy, const hb_extent *record, size_t size) noexcept nogil:
+    # Copy what was written once: the heading, the fields that never change, and their check. The rest of the copy is
+    # left as it was, because other threads change these fields meanwhile. What stands in the copy is checked, and used,
+    # without a look at the record again.
+    memcpy(&copy.kind, &record.kind, 16)
+    memcpy(<char *>copy + sizeof(hb_extent), <const char *>record + sizeof(hb_extent), size + 16)
+
+
 cdef void record_seal(
     Region region, hb_extent *record, size_t size, const unsigned char *name, size_t name_length
 ) noexcept nogil:

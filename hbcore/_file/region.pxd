@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from hbcore._file.format cimport HB_GRAIN, hb_extent, hb_header
 from hbcore._file.process cimport hb_file, hb_presence
 from hbcore._keys.user cimport HashKey, UserKey
-from hbcore._lib.atomics cimport hb_load_relaxed
+from hbcore._lib.atomics cimport hb_load_once, hb_load_private
 
 cdef enum:
     WORKERS_OFFSET = 4096
@@ -67,11 +67,11 @@ cdef inline uint64_t whole_grains(uint64_t size) noexcept nogil:
 
 cdef inline uint64_t worker_of(Region region) except 0:
     # Return this process as a worker. A call asks once, right before it changes the mapping. The presence's worker is 0
-    # after a close and in a forked child that has not registered yet.
-    cdef uint64_t worker = hb_load_relaxed(&region.presence.worker)
+    # after a close and in a forked child that has not registered yet. The load pairs with the store of take_entry.
+    cdef uint64_t worker = hb_load_private(&region.presence.worker)
     while worker == 0:      # a close ends this loop with an error, and so does a Region that is only read
         region.check_writable()
-        worker = hb_load_relaxed(&region.presence.worker)
+        worker = hb_load_private(&region.presence.worker)
     return worker
 
 
@@ -82,3 +82,23 @@ cdef inline uint64_t extent_size(uint64_t state) noexcept nogil:
 
 cdef inline int extent_phase(uint64_t state) noexcept nogil:
     return <int>(state & 15)
+
+
+cdef struct Heading:        # the part of an extent's header that its maker writes
+    uint32_t kind
+    uint64_t name_length
+    uint64_t name_offset
+    uint64_t parent
+
+
+cdef inline Heading heading_of(const hb_extent *extent) noexcept nogil:
+    # Read the heading of an extent, each word of it once. The extent may be one that nothing leads to, and that another
+    # process takes over at this moment: then the two words need not belong together, and the caller must find out by
+    # the extent's state, or by what leads to it, before anything comes of them.
+    cdef uint64_t word = hb_load_once(<const uint64_t *>&extent.kind)
+    cdef Heading heading
+    heading.kind = <uint32_t>word
+    heading.name_length = word >> 32 & 0xFFFF
+    heading.name_offset = word >> 48
+    heading.parent = hb_load_once(&extent.parent)
+    return heading

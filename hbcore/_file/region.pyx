@@ -82,7 +82,7 @@ cdef class Region:
     cdef int check_open(self) except -1:
         # Register a forked child, and raise if the engine is closed. This is the slow half of the check that every call
         # makes: presence.worker is 0 after a close and in a forked child.
-        if not hb_load_private(&self.closed) and not self.is_readonly and hb_load_relaxed(&self.presence.worker) == 0:
+        if not hb_load_private(&self.closed) and not self.is_readonly and hb_load_private(&self.presence.worker) == 0:
             self.register()
         if hb_load_private(&self.closed):
             raise EngineClosedError("the engine is closed; open it anew with hbcore.Engine(...)")
@@ -107,7 +107,7 @@ cdef class Region:
         with nogil:
             hb_presence_lock()
             hb_store_private(&self.closed, 1)
-            hb_store_relaxed(&self.presence.worker, 0)
+            hb_store_private(&self.presence.worker, 0)
             hb_presence_unlock()
 
     @property
@@ -150,7 +150,7 @@ cdef class Region:
         cdef uint64_t epoch
         cdef uint64_t number = 0
         cdef int fd, code, _turn
-        if hb_load_private(&self.closed) or hb_load_relaxed(&self.presence.worker) != 0:
+        if hb_load_private(&self.closed) or hb_load_private(&self.presence.worker) != 0:
             return 0        # a close, or another thread, was faster; check_open looks again
         # The locks need a description of our own: one that a parent shares with its children cannot tell them apart.
         fd = hb_reopen(&self.file)
@@ -177,7 +177,9 @@ cdef class Region:
         entry.pid = <uint64_t>getpid()
         entry.registered_at_ms = hb_now_ms()
         self.presence.lock_fd = fd
-        hb_store_relaxed(&self.presence.worker, number | epoch << 12)
+        # Release: a thread that reads the worker here and changes a slot with it passes the epoch on to the thread of
+        # another process that reads the slot, and would call a worker beyond that epoch damage (hb_worker_never_was).
+        hb_store_private(&self.presence.worker, number | epoch << 12)
         return 0
 
     cdef bint contains(self, uint64_t offset, uint64_t size) noexcept nogil:
@@ -211,9 +213,9 @@ cdef class Region:
         state = hb_load_acquire(&extent.state)
         if extent_phase(state) != HB_PHASE_LIVE and extent_phase(state) != HB_PHASE_MAKING:
             return NULL
-        if extent.kind != kind or extent_size(state) < size or not self.contains(offset, extent_size(state)):
+        if heading_of(extent).kind != kind or extent_size(state) < size:
             return NULL
-        return extent
+        return extent if self.contains(offset, extent_size(state)) else NULL
 
     cdef int next_extent(self, uint64_t *offset, uint64_t *state) noexcept nogil:
         # Walk the chain of extents: from the extent at *offset, whose state was *state, to the next; from an offset of

@@ -51,6 +51,11 @@ static inline void hb_store_relaxed(uint64_t *p, uint64_t value)
 static inline uint64_t hb_load_private(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void hb_store_private(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
 
+/* Load a word that is written once, before another thread can find it; this is no step of the protocol. A thread that
+ * comes late may read it in space that is being taken over for something else, and throws away what it has read: the
+ * load is atomic for the sake of that one. */
+static inline uint64_t hb_load_once(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
 /* The acquire load pairs with the release half of the hb_cas, or with the hb_store_release, that wrote the value. */
 static inline uint64_t hb_load_acquire(const uint64_t *p)
 {

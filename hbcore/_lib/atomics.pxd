@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 
 cdef extern from "atomics.h" nogil:
     uint64_t hb_load_relaxed(const uint64_t *p) noexcept
+    uint64_t hb_load_once(const uint64_t *p) noexcept
     void hb_store_relaxed(uint64_t *p, uint64_t value) noexcept
     uint64_t hb_load_private(const uint64_t *p) noexcept
     void hb_store_private(uint64_t *p, uint64_t value) noexcept

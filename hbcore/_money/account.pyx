@@ -30,13 +30,14 @@ from libc.string cimport memset
 from hbcore._file.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_budget, hb_extent, hb_hold, hb_top_up,
 )
+from hbcore._file.region cimport heading_of
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport (
     AGAIN, ALREADY_HELD, CLOSED, CORRUPT, CROWDED, EXCESSIVE, GRANTED_NOW, HAPPENED, INSUFFICIENT, LACKING, NOT_FOUND,
     REPEATED, UNSEEN,
 )
 from hbcore._lib.atomics cimport (
-    hb_cas_pair, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
+    hb_cas_pair, hb_load_acquire, hb_load_once, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
 )
 from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.hold cimport (
@@ -118,14 +119,15 @@ cdef inline int shortage(const Account *account, uint64_t amount) noexcept nogil
 
 cdef inline int child_total(const Account *account, uint64_t offset, uint64_t *total) noexcept nogil:
     # Read what a child asks for: its total, which stands at the same place in every kind. Return 0, UNSEEN or CORRUPT.
+    # A child that was refused has been retired, and its space may be taken over while this call reads it: fulfil.
     cdef const hb_extent *extent = <const hb_extent *>(account.base + offset)
     if offset % 64 != 0 or offset == 0 or offset >= <uint64_t>1 << 42:
         return CORRUPT
     if offset + sizeof(hb_top_up) > hb_load_private(account.known_size):      # a top-up is the smallest of them
         return UNSEEN
-    if extent.kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE):
+    if heading_of(extent).kind not in (HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE):
         return CORRUPT
-    total[0] = (<const hb_budget *>extent).total
+    total[0] = hb_load_once(&(<const hb_budget *>extent).total)
     return 0 if 0 < total[0] < <uint64_t>TOTAL_LIMIT else CORRUPT
 
 
@@ -628,7 +630,9 @@ cdef int account_read(Account *account, uint64_t number, UserKey *key, Standing 
         if hb_load_acquire(&standing.hold.state) == 0:
             key.low = key.high = 0
             return NOT_FOUND
-        key.low = hb_load_relaxed(&standing.hold.key[0])
+        # Acquire: the loads below must not be ahead of this one, or the state could be the next key's and the key
+        # still the one before, seen twice. It pairs with the store of occupy.
+        key.low = hb_load_acquire(&standing.hold.key[0])
         key.high = hb_load_relaxed(&standing.hold.key[1])
         answer = settle_down(account, key, standing)
         if answer != REPEATED and answer != CORRUPT:

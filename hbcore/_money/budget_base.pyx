@@ -13,7 +13,7 @@ from hbcore._file.directory cimport directory_allocate, name_hash, publish_exten
 from hbcore._file.format cimport (
     HB_GRAIN, HB_KIND_BUDGET, HB_KIND_LEVEL, HB_LEVELS, HB_SEGMENTS, hb_budget, hb_extent, hb_hold, whole_units,
 )
-from hbcore._file.record cimport BUDGET_TERMS, record_is_sound
+from hbcore._file.record cimport BUDGET_TERMS, record_copy, record_is_sound
 from hbcore._file.region cimport Region, engine_name, extent_size
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport CROWDED, FULL, LACKING, NOT_FOUND, REPEATED, UNSEEN
@@ -281,7 +281,7 @@ cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int 
     if shared == NULL:
         raise CorruptFileError(f"{where} is damaged")
     size = extent_size(hb_load_acquire(&shared.extent.state))
-    memcpy(&copy, shared, sizeof(hb_budget))
+    record_copy(&copy.extent, &shared.extent, BUDGET_TERMS)
     length = copy.extent.name_length
     if copy.extent.name_offset != sizeof(hb_budget) or not 1 <= length <= NAME_LIMIT or size < budget_size(length):
         raise CorruptFileError(f"{where} has an impossible size")

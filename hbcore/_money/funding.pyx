@@ -16,8 +16,8 @@ from hbcore._file.directory cimport (
 from hbcore._file.format cimport (
     HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_extent, hb_top_up, hb_tranche,
 )
-from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_is_sound, record_seal
-from hbcore._file.region cimport Region
+from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_copy, record_is_sound, record_seal
+from hbcore._file.region cimport Heading, Region, heading_of
 from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
@@ -122,11 +122,13 @@ cdef int child_supply(
 
 cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     # Return for the directory whether the object at `offset`, which nothing names, was funded. Where it may write, this
-    # call decides a request that is still undecided.
+    # call decides a request that is still undecided. Another process may take the space over at any moment, so all is
+    # copied first and checked then; the caller's compare-and-swap of the extent's state fails in that case.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
-    cdef uint32_t kind = extent.kind
-    cdef hb_top_up *record
-    cdef hb_tranche *tranche
+    cdef Heading heading = heading_of(extent)
+    cdef uint32_t kind = heading.kind
+    cdef hb_top_up record
+    cdef hb_tranche tranche
     cdef BudgetBase parent
     cdef UserKey key
     cdef Standing standing
@@ -135,8 +137,10 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef int answer
     cdef bytes name
     if kind == HB_KIND_TOP_UP:
-        record = <hb_top_up *>region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up))
-        if record == NULL or not record_is_sound(region, &record.extent, TOP_UP_TERMS, NULL, 0):
+        if region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up)) == NULL:
+            return False
+        record_copy(&record.extent, extent, TOP_UP_TERMS)
+        if not record_is_sound(region, &record.extent, TOP_UP_TERMS, NULL, 0):
             return False        # half made, or damaged
         parent = budget_base_at(region, record.extent.parent).parent
         if parent is None:
@@ -144,8 +148,10 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         key.low = record.key[0]
         key.high = record.key[1]
     elif kind == HB_KIND_TRANCHE:
-        tranche = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
-        if tranche == NULL or not record_is_sound(region, &tranche.extent, TRANCHE_TERMS, NULL, 0):
+        if region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche)) == NULL:
+            return False
+        record_copy(&tranche.extent, extent, TRANCHE_TERMS)
+        if not record_is_sound(region, &tranche.extent, TRANCHE_TERMS, NULL, 0):
             return False
         extent = region.extent(tranche.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_extent))
         if extent == NULL or extent.parent == 0:
@@ -155,7 +161,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
         key.high = tranche.key[1]
     elif kind == HB_KIND_BUDGET or kind == HB_KIND_ENVELOPE:
         name = extent_name(region, offset)
-        parent = None if extent.parent == 0 else budget_base_at(region, extent.parent)
+        parent = None if heading.parent == 0 else budget_base_at(region, heading.parent)
         if name is None or parent is None:
             return False
         name_set(region, kind, parent.offset, name, <uint64_t>len(name), &place)

@@ -73,6 +73,7 @@ cdef inline bint is_undecided(int kind) noexcept nogil:
 cdef inline bint read_pair(const uint64_t *pair, uint64_t *first, uint64_t *second) noexcept nogil:
     # Read two words that change together, of which the first never comes back. Return False if the first changed at
     # every look: in a hold only damage can do that; in the money of an account, other threads are very busy.
+    # Both loads acquire: the second word must not be read before the first, nor the first again before the second.
     cdef uint64_t before, _turn
     for _turn in range(READ_LIMIT):
         before = hb_load_acquire(&pair[0])

@@ -200,7 +200,8 @@ cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
     cdef uint64_t _attempt
     cdef int status
     for _attempt in range(TAKE_LIMIT):
-        spare.number = hb_load_relaxed(index.next)
+        # Acquire: the number is the first of a segment only after the segment before was made (is_next_segment).
+        spare.number = hb_load_acquire(index.next)
         status = hold_at(index, spare.number, &spare.hold)
         if status != 0:
             if status == FULL and not is_next_segment(index, spare.number):
@@ -243,10 +244,11 @@ cdef inline int occupy(
         if status != 0:
             return status
         # The request is whole before any thread can be led to it. A thread that reads the hold by its number may see it
-        # already; no money ever names it while no word does. Release: a state that is seen goes with this key and this
-        # value.
+        # already (account_read); no money ever names it while no word does. Release: a state that is seen goes with
+        # this key and this value; and a key that is seen comes after what was in the hold before it, so that a thread
+        # that reads the same key before and after has read nothing else in between.
         hb_store_relaxed(&spare.hold.key[1], key.high)
-        hb_store_relaxed(&spare.hold.key[0], key.low)
+        hb_store_release(&spare.hold.key[0], key.low)
         hb_store_release(&spare.hold.value, value)
         spare.state = hold_state(kind, 1, now_ms)
         hb_store_release(&spare.hold.state, spare.state)

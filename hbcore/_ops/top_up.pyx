@@ -22,7 +22,7 @@ from hbcore._claims.tranche cimport Tranche, tranche_step
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport directory_allocate, directory_set_appended, publish_extent, retire_extent
 from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_envelope, hb_top_up, hb_tranche
-from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_is_sound, record_seal
+from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_copy, record_is_sound, record_seal
 from hbcore._file.region cimport Region
 from hbcore._keys.user cimport UserKey, siphash128, user_key
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, INSUFFICIENT, NOT_FOUND, REPEATED
@@ -324,13 +324,18 @@ cdef int finish_top_ups(BudgetBase budget) except -1:
 
 cdef bint is_appended(Region region, uint64_t offset) except -1:
     # Return whether the tranche at `offset` is in the chain of its envelope. The directory asks this.
+    # Another process may take its space over at any moment, so it is copied first and checked then.
     cdef hb_tranche *record = <hb_tranche *>region.extent(offset, HB_KIND_TRANCHE, sizeof(hb_tranche))
+    cdef hb_tranche copy
     cdef hb_envelope *envelope
     cdef uint64_t *place
     cdef uint64_t following, _turn
-    if record == NULL or not record_is_sound(region, &record.extent, TRANCHE_TERMS, NULL, 0):
+    if record == NULL:
+        return False
+    record_copy(&copy.extent, &record.extent, TRANCHE_TERMS)
+    if not record_is_sound(region, &copy.extent, TRANCHE_TERMS, NULL, 0):
         return False        # the record is half made, or damaged
-    envelope = <hb_envelope *>region.extent(record.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    envelope = <hb_envelope *>region.extent(copy.extent.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
     if envelope == NULL:
         return False
     place = &envelope.following

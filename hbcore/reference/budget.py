@@ -250,7 +250,7 @@ class Budget:
         """
         self._engine._check_open()
         identities = user_list(keys, "key")
-        answers = np.empty(len(identities), HOLD_DTYPE)
+        answers = np.zeros(len(identities), HOLD_DTYPE)
         for i, pair in enumerate(zip(identities, amount_list(amounts, len(identities)), strict=True)):
             hold = self._reserve(*pair)
             answers[i] = (hold.status, hold.amount)
@@ -326,7 +326,9 @@ class Budget:
             )
             for identity, slot in self._holds.items()
         ]
-        return np.array(rows, HOLD_SNAPSHOT_DTYPE)
+        answers = np.zeros(len(rows), HOLD_SNAPSHOT_DTYPE)  # np.array would leave old memory between the fields
+        answers[:] = rows
+        return answers
 
     def stats(self) -> BudgetStats:
         """Sum up the money of the budget and of all that is below it. See ``BudgetStats``."""

@@ -281,7 +281,7 @@ class Envelope:
         self._engine._check_open()
         number = self._nth(nth)
         identities = user_list(users)
-        answers = np.empty(len(identities), CLAIM_DTYPE)
+        answers = np.zeros(len(identities), CLAIM_DTYPE)
         for i, identity in enumerate(identities):
             claim = self._claim((identity, number))
             answers[i] = (claim.status, claim.amount, claim.packet)
@@ -344,7 +344,9 @@ class Envelope:
             for claimant, held in self._claims.items()
             if not self._is_gone(held)
         ]
-        return np.array(sorted(rows, key=lambda row: row[0]), SNAPSHOT_DTYPE)
+        answers = np.zeros(len(rows), SNAPSHOT_DTYPE)  # np.array would leave old memory between the fields
+        answers[:] = sorted(rows, key=lambda row: row[0])
+        return answers
 
     def stats(self) -> EnvelopeStats:
         """Count packets and sum amounts."""

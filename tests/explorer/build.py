@@ -65,8 +65,8 @@ SMALL = (
     ("_claims/index.pyx", "cdef enum:\n    CROWDED_IN", CROWDED_PARTS + "cdef enum:\n    CROWDED_IN"),
     (
         "_money/account.pyx",
-        "    if extent.kind not in (HB_KIND_BUDGET,",
-        CHILD_STEP + "    if extent.kind not in (HB_KIND_BUDGET,",
+        "    if heading_of(extent).kind not in (HB_KIND_BUDGET,",
+        CHILD_STEP + "    if heading_of(extent).kind not in (HB_KIND_BUDGET,",
     ),
     ("_money/account.pyx", "cdef enum:\n    RETRY_LIMIT", EXTERN_STEP + "cdef enum:\n    RETRY_LIMIT"),
     ("_money/hold_index.pxd", "FIRST_LEVEL = 64 ", "FIRST_LEVEL = 2 "),

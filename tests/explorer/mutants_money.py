@@ -62,7 +62,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "_money/hold_index.pxd",
             "        hb_store_relaxed(&spare.hold.key[1], key.high)\n"
-            "        hb_store_relaxed(&spare.hold.key[0], key.low)\n",
+            "        hb_store_release(&spare.hold.key[0], key.low)\n",
             "",
         ),
         (

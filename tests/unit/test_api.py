@@ -587,3 +587,28 @@ def test_the_name_of_its_law_is_among_the_terms_of_an_envelope(impl: ModuleType)
         assert engine.envelope(law, 100, 10, law).terms.law == law
         engine.create_many([f"{law} too"], 100, 10, law=law)
         assert engine.envelope(f"{law} too").terms.law == law
+
+
+@pytest.mark.parametrize("count", [1, 30, 1000])
+def test_records_show_nothing_of_the_memory_that_they_stand_in(impl: ModuleType, count: int) -> None:
+    """Records are aligned, and what lies between their fields is zero: other objects may have been there before."""
+    engine = impl.Engine()
+    envelope, budget = engine.envelope("20:00", total=60_000, packets=600), engine.budget("gala", total=10_000)
+    calls = (
+        lambda: envelope.claim_many(np.arange(count)),
+        envelope.claims,
+        lambda: budget.reserve_many(np.arange(count), np.ones(count, np.int64)),
+        budget.holds,
+    )
+    for call in calls:
+        for _ in range(10):
+            rows = call()
+            for size in {rows.nbytes, count * rows.itemsize}:  # the allocator likes to hand out what was just freed
+                leftover = [np.full(size, 0xAB, np.uint8) for _ in range(3)]
+                del leftover
+            rows = call()
+            between = np.ones(rows.itemsize, bool)
+            for field, offset in (rows.dtype.fields[name][:2] for name in rows.dtype.names):
+                between[offset : offset + field.itemsize] = False
+            assert between.any()
+            assert not np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)[:, between].any()

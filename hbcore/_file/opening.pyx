@@ -11,12 +11,13 @@ from hbcore._file.format cimport (
     HB_BYTE_ORDER, HB_GRAIN, HB_HEADER_SIZE, HB_MAGIC, HB_UNIT, HB_VERSION, hb_extent, hb_header, hb_worker,
 )
 from hbcore._file.process cimport hb_anybody_alive, hb_identify, hb_lock_recovery, hb_presence, hb_reopen
-from hbcore._file.region cimport FIRST_EXTENT, WORKERS_OFFSET, Region, presence_add, presence_remove, whole_grains
+from hbcore._file.region cimport (
+    FIRST_EXTENT, WORKERS_OFFSET, Region, no_space, presence_add, presence_remove, whole_grains,
+)
 from hbcore._keys.user cimport HashKey, UserKey, bytes_from_user_key, hash_key_from_bytes, siphash128
 from hbcore._lib.atomics cimport hb_fence_acquire, hb_fence_full, hb_store_private
 
 import errno as _errno
-import fcntl
 import os
 import stat
 import weakref
@@ -28,13 +29,23 @@ from hbcore.terms import KEY_SIZE, MAX_CAPACITY, MIN_CAPACITY, exact_bytes, file
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
     int madvise(void *address, size_t length, int advice)
+    int munmap(void *address, size_t length)
+    int memfd_create(const char *name, unsigned int flags)
+    unsigned int MFD_CLOEXEC, MFD_ALLOW_SEALING
     void *MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE, MADV_HUGEPAGE, MADV_RANDOM
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
+    int c_fcntl "fcntl"(int fd, int command, int argument)
+    int F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL
+
+cdef extern from "<unistd.h>" nogil:
+    int ftruncate(int fd, int64_t length)
 
 DEFAULT_CAPACITY = 1 << 38
+
+cdef str CREATION_ADVICE = "a smaller capacity may help, or a higher limit of address space (ulimit -v)"
 
 cdef enum:
     HEADER_BOOT = 56            # offset of boot_id in the header
@@ -63,9 +74,9 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True,
         if readonly:
             raise ValueError("readonly needs a path: nobody could ever write to an engine in memory")
         region.in_memory = True
-        region.fd = os.memfd_create("hbcore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        region.fd = memory_file()
         size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
-        attach(region, size, key, None, huge_pages)
+        attach(region, size, key, None, huge_pages, CREATION_ADVICE)
         return region
     path = file_path(path)
     region.path = path if os.path.islink(path) else os.path.realpath(path)
@@ -84,7 +95,10 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True,
     if not stat.S_ISREG(os.fstat(region.fd).st_mode):
         raise CorruptFileError(f"{region.path!r} is not a regular file")
     check_header(region, wanted_capacity)
-    attach(region, os.fstat(region.fd).st_size, key, recover, huge_pages)
+    attach(
+        region, os.fstat(region.fd).st_size, key, recover, huge_pages,
+        "the file was made with this capacity, so a limit of address space (ulimit -v) must be raised",
+    )
     return region
 
 
@@ -98,7 +112,9 @@ def create_file(path, capacity, mode, key):
         raise
     try:
         new_file(fd, capacity, key, False)
-        os.link(temporary, path)
+        # A file that this process cannot map would be of no use, and could not be made again with a smaller capacity.
+        munmap(map_file(fd, capacity, PROT_READ | PROT_WRITE, CREATION_ADVICE), capacity)
+        link(temporary, path)
         return fd
     except FileExistsError:
         os.close(fd)
@@ -108,6 +124,20 @@ def create_file(path, capacity, mode, key):
         raise
     finally:
         os.unlink(temporary)
+
+
+def link(temporary, path):
+    # Give the whole file its name.
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (_errno.EPERM, _errno.EOPNOTSUPP, _errno.ENOSYS):
+            raise
+        raise OSError(
+            error.errno,
+            f"a new file gets its name by a hard link, and this file system makes none ({error.strerror})",
+            path,
+        ) from None
 
 
 cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
@@ -148,20 +178,55 @@ cdef new_file(int fd, uint64_t capacity, key, bint in_memory):
     memcpy(header.check, <const char *>checksum, 16)
     if in_memory:
         # The memory has its whole size at once; pages are taken as they are touched.
-        os.ftruncate(fd, capacity)
+        if ftruncate(fd, <int64_t>capacity) != 0:
+            code = errno
+            if code == EFBIG:
+                raise EngineFullError(
+                    f"no engine in memory can have a capacity of {capacity} bytes here: {no_space(code)}; a smaller "
+                    "capacity may help"
+                )
+            raise OSError(code, f"cannot make memory of {capacity} bytes: {os.strerror(code)}")
         seal(fd)
     elif fallocate(fd, 0, 0, INITIAL_SIZE) != 0:
         code = errno
         if code in (ENOSPC, EDQUOT, EFBIG):
-            raise EngineFullError(f"no disk space for a new engine: {os.strerror(code)}")
+            raise EngineFullError(f"no disk space for a new engine: {no_space(code)}")
         raise OSError(code, f"the file system cannot allocate space in advance (fallocate): {os.strerror(code)}")
     os.pwrite(fd, (<char *>&header)[:sizeof(hb_header)], 0)
     return capacity if in_memory else INITIAL_SIZE
 
 
+cdef int memory_file() except -1:
+    # Return a descriptor of memory that looks like a file. These are the C functions, because a Python that was built
+    # for an old C library does not have them.
+    cdef int fd = memfd_create("hbcore", MFD_CLOEXEC | MFD_ALLOW_SEALING)
+    if fd < 0:
+        code = errno
+        raise OSError(
+            code,
+            f"an engine in memory needs memfd_create (Linux 3.17): {os.strerror(code)}; a path in a tmpfs, such as "
+            "/dev/shm, does the same",
+        )
+    return fd
+
+
 cdef seal(int fd):
     # Seal the memory, so that nobody can shrink it under the mapping: there is no SIGBUS for memory engines.
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    if c_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0:
+        code = errno
+        raise OSError(
+            code,
+            f"an engine in memory needs file seals (fcntl F_ADD_SEALS, Linux 3.17): {os.strerror(code)}; a path in a "
+            "tmpfs, such as /dev/shm, needs none",
+        )
+
+
+cdef void *map_file(int fd, uint64_t capacity, int protection, str advice) except NULL:
+    cdef void *address = mmap(NULL, capacity, protection, MAP_SHARED | MAP_NORESERVE, fd, 0)
+    if address == MAP_FAILED:
+        code = errno
+        raise OSError(code, f"cannot map {capacity} bytes of address space: {os.strerror(code)}; {advice}")
+    return address
 
 
 cdef bytes key_check(const HashKey *key, bytes engine_id):
@@ -193,8 +258,13 @@ cdef uint64_t clock_check(const hb_header *header, uint64_t offset, bytes boot) 
 
 def boot_id():
     """Return the 16 bytes by which the kernel tells one boot from the next."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return bytes.fromhex(file.read().strip().replace("-", ""))
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return bytes.fromhex(file.read().strip().replace("-", ""))
+    except OSError as error:
+        raise HbcoreError(
+            f"hbcore needs /proc, which tells one boot from the next: {error}; mount it (mount -t proc proc /proc)"
+        ) from None
 
 
 cdef check_header(Region region, wanted_capacity):
@@ -229,7 +299,7 @@ cdef check_header(Region region, wanted_capacity):
         raise ConflictError(f"{path!r} has a capacity of {header.capacity} bytes, not {wanted_capacity}")
 
 
-cdef attach(Region region, uint64_t size, key, recover, bint huge_pages):
+cdef attach(Region region, uint64_t size, key, recover, bint huge_pages, str advice):
     # Map the file, take the key, put it right after a reboot and register this process.
     cdef void *address
     cdef bytes kept, check
@@ -255,16 +325,9 @@ cdef attach(Region region, uint64_t size, key, recover, bint huge_pages):
     region.capacity = header.capacity
     if not region.in_memory and not region.is_readonly:
         fill_holes(region)
-    address = mmap(
-        NULL, header.capacity, PROT_READ if region.is_readonly else PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-        region.fd, 0,
+    address = map_file(
+        region.fd, header.capacity, PROT_READ if region.is_readonly else PROT_READ | PROT_WRITE, advice
     )
-    if address == MAP_FAILED:
-        code = errno
-        raise OSError(
-            code,
-            f"cannot map {header.capacity} bytes of address space: {os.strerror(code)}; a smaller capacity may help",
-        )
     region.known_size = whole_grains(min(size, region.capacity))
     # The kernel must not read ahead. A cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that
     # walks the data of an index would make the next hole data by looking at the page before it, and would read on to
@@ -318,7 +381,7 @@ cdef fill_holes(Region region):
     while fallocate(region.fd, 0, 0, size) != 0:
         code = errno
         if code in (ENOSPC, EDQUOT, EFBIG):
-            raise EngineFullError(f"no disk space for the holes of {region.path!r}: {os.strerror(code)}")
+            raise EngineFullError(f"no disk space for the holes of {region.path!r}: {no_space(code)}")
         if code != EINTR:
             raise OSError(code, f"cannot allocate the holes of the file: {os.strerror(code)}", region.path)
 

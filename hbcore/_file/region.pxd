@@ -58,6 +58,7 @@ cdef class Region:
 
 cdef void presence_add(hb_presence *presence) noexcept
 cdef void presence_remove(hb_presence *presence) noexcept
+cdef str no_space(int code)
 cdef str engine_name(Region region)
 
 

@@ -6,7 +6,7 @@ pages as they are touched. A mapping stays until its Region is deallocated, so n
 ever see the mapping vanish; ``close`` only makes further calls fail.
 """
 cimport cython
-from libc.errno cimport EACCES, EAGAIN, EBADF, EDQUOT, EFBIG, EINTR, EIO, ENOSPC, ENXIO, EPERM, errno
+from libc.errno cimport EACCES, EAGAIN, EBADF, EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOENT, ENOSPC, ENXIO, EPERM, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from posix.stat cimport fstat, struct_stat
@@ -26,6 +26,7 @@ from hbcore._lib.atomics cimport (
 )
 
 import os
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
 
 from hbcore.errors import (
     AuditError, CorruptFileError, EngineClosedError, EngineFullError, HbcoreError, ReadOnlyError,
@@ -130,6 +131,13 @@ cdef class Region:
         if code == EAGAIN:
             raise EngineFullError(
                 f"all {HB_WORKER_LIMIT} entries of the engine's worker table are held by living processes; close some"
+            )
+        if code == ENOENT:
+            raise HbcoreError("hbcore needs /proc/self/fd to become a worker of an engine: mount /proc")
+        if code == EINVAL:
+            raise HbcoreError(
+                "hbcore needs locks of open file descriptions (fcntl F_OFD_SETLK, Linux 3.15), which this kernel or "
+                "file system does not have"
             )
         if code in (EACCES, EPERM):
             raise PermissionError(
@@ -330,7 +338,7 @@ cdef class Region:
             )
         if status == SPACE_DISK:
             if code in (ENOSPC, EDQUOT, EFBIG):
-                raise EngineFullError(f"no disk space for {size} more bytes of the engine {where}: {os.strerror(code)}")
+                raise EngineFullError(f"no disk space for {size} more bytes of the engine {where}: {no_space(code)}")
             raise OSError(code, f"cannot extend the engine {where}: {os.strerror(code)}")
         if status == SPACE_CLOSED:
             raise HbcoreError(CLOSED_DESCRIPTOR)
@@ -426,6 +434,15 @@ cdef void presence_add(hb_presence *presence) noexcept:
 
 cdef void presence_remove(hb_presence *presence) noexcept:
     hb_presence_remove(presence)
+
+
+cdef str no_space(int code):
+    # Return why there is no space, by the errno.
+    if code == EFBIG:
+        limit = getrlimit(RLIMIT_FSIZE)[0]
+        if limit != RLIM_INFINITY:
+            return f"{os.strerror(code)}: this process may not make files beyond {limit} bytes (ulimit -f)"
+    return os.strerror(code)
 
 
 cdef str engine_name(Region region):

@@ -1,8 +1,8 @@
 """How the extensions are compiled; everything else about the package is in pyproject.toml."""
 
 import os
-import platform
 import sys
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -15,7 +15,7 @@ if not sys.platform.startswith("linux"):
 
 # Without debug information, which takes a quarter of the compiler's time; for a debugger, take -g0 out.
 FLAGS = ["-O3", "-g0", "-fno-strict-aliasing"]
-if platform.machine() == "x86_64":
+if sysconfig.get_platform().endswith("-x86_64"):  # the target, which is another than this machine in a cross build
     # Every x86-64 processor but the first ones has these two instructions: a compare-and-swap of 16 bytes, and a
     # prefetch that takes a cache line away from other cores, which the compare-and-swap that follows would otherwise
     # have to do.

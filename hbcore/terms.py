@@ -32,6 +32,7 @@ OWNER_MODE = 0o600
 
 HIDING_LENGTH = 32
 MAYBE_SECRET = (str, bytes, bytearray, memoryview, list, tuple, set, frozenset, dict, np.ndarray, np.void)
+BOOLS = (bool, np.bool_)  # both have __index__, NumPy's below 2.3
 
 LawName: TypeAlias = Literal["equal", "double_mean", "dirichlet"]
 """The name of a law: ``"equal"``, ``"double_mean"`` or ``"dirichlet"``."""
@@ -134,7 +135,7 @@ class Terms(NamedTuple):
 
 def index(value: object) -> int | None:
     """Return ``value`` as an int, or None if it is no integer. A bool is none, and an array of one integer is none."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, BOOLS) or not hasattr(value, "__index__"):
         return None
     try:
         return operator.index(value)

@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from hbcore.terms import USER_LIMIT as _USER_LIMIT, described, shown
+from hbcore.terms import BOOLS as _BOOLS, USER_LIMIT as _USER_LIMIT, described, shown
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -15,6 +15,7 @@ cdef extern from "Python.h":
     bint PyIndex_Check(object value)
     object PyNumber_Index(object value)
 
+cdef tuple BOOLS = _BOOLS
 cdef Py_ssize_t USER_LIMIT = _USER_LIMIT
 
 
@@ -72,7 +73,7 @@ cdef int user_key(const HashKey *key, object user, UserKey *out) except -1:
         return text_key(key, text, size, out)
     if isinstance(user, bytes):
         return text_key(key, PyBytes_AS_STRING(user), PyBytes_GET_SIZE(user), out)
-    if isinstance(user, bool) or not PyIndex_Check(user):
+    if isinstance(user, BOOLS) or not PyIndex_Check(user):
         raise TypeError(f"user must be a str, bytes or int, not {described(user)}")
     try:
         whole = PyNumber_Index(user)

@@ -13,6 +13,7 @@ from refusals import WholeOrNothing
 from test_input import BAD_BATCHES, BAD_USERS, HUGE, HUGE_WORDS, NOT_INTEGERS, tag
 
 import hbcore
+from hbcore.terms import described
 
 LIMIT = 2**62 - 1
 SEED = bytes(range(32))
@@ -240,6 +241,7 @@ NOT_AMOUNTS: list[tuple[Any, type[Exception], str]] = [
     (np.array([2**63, 1], "u8"), ValueError, f"amounts[0] must be within 1 .. {LIMIT}, not {2**63}"),
     (np.array([1, None], object), TypeError, "amounts[1] must be an integer, not None (NoneType)"),
     (np.array([True, 1], object), TypeError, "amounts[0] must be an integer, not True (bool)"),
+    ([np.True_, 1], TypeError, f"amounts[0] must be an integer, not {described(np.True_)}"),
 ]
 
 

@@ -18,6 +18,7 @@ from refusals import WholeOrNothing
 
 import hbcore
 import hbcore.reference
+from hbcore.terms import described
 
 SEED = bytes(range(32))
 HUGE = 10**5000  # more digits than Python prints
@@ -222,6 +223,7 @@ BAD_BATCHES: list[tuple[Any, type[Exception], str]] = [
     (BEYOND_UNICODE.astype("U2000"), ValueError, "users[2]: user is not valid Unicode: beyond U+10FFFF"),
     (np.array([7, None], object), TypeError, "users[1]: user must be a str, bytes or int, not None (NoneType)"),
     (np.array(["u", True], object), TypeError, "users[1]: user must be a str, bytes or int, not True (bool)"),
+    ([7, np.True_], TypeError, f"users[1]: user must be a str, bytes or int, not {described(np.True_)}"),
     ({"u": 1, 2.5: 2}, TypeError, "users[1]: user must be a str, bytes or int, not 2.5 (float)"),
     ([["u"]], TypeError, "users[0]: user must be a str, bytes or int, not ['u'] (list)"),
     ([range(3)], TypeError, "users[0]: user must be a str, bytes or int, not range(0, 3) (range)"),

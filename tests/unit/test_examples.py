@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,7 @@ def payouts(tmp_path: Path) -> Iterator[Server]:
 
 
 def payments(folder: Path) -> list[tuple[str, str, int]]:
-    with sqlite3.connect(folder / "payments.db") as database:
+    with closing(sqlite3.connect(folder / "payments.db")) as database:  # alone, it would not close itself
         return database.execute("SELECT key, user, amount FROM payments ORDER BY user").fetchall()
 
 

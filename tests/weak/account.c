@@ -3,8 +3,8 @@
  * A request is written into its hold before the money changes. The money names every operation in turn, and no thread
  * changes it before the operation that it names was completed in its hold. So when a hold is still undecided after the
  * money was read and its last operation completed, this operation is none of those that led to that money; and the CAS
- * succeeds on that very pair only. What complete writes beside the state is the same whichever thread writes it, and the
- * CAS that makes the hold granted releases it.
+ * succeeds on that very pair only. What complete writes beside the state is the same whichever thread writes it, and
+ * the CAS that makes the hold granted releases it.
  *
  * A pair is one word here, because GenMC knows no CAS of 16 bytes: the state or the operation above, the value or the
  * available money below. So both loads of a pair are looks at one word; read_pair.c shows that each of them is needed.
@@ -13,8 +13,8 @@
  *   hbcore/_money/account.pyx: reserve, fulfil, complete, grant, read_hold, settle_down
  *   hbcore/_money/hold_index.pxd: occupy
  *   hbcore/_money/hold.pxd: read_pair
- * Asserts: of two requests of 3 exactly one is granted if there are 5, and both if there are 6, and the money agrees; who
- *   finds a granted hold reads its amount and check; a hold that is not granted has taken nothing.
+ * Asserts: of two requests of 3 exactly one is granted if there are 5, and both if there are 6, and the money agrees;
+ *   who finds a granted hold reads its amount and check; a hold that is not granted has taken nothing.
  * Configurations:
  *   PLAIN: two requests, 5 available, and a thread of another process that settles the first hold down
  *   ENOUGH: the same, 6 available

@@ -1,10 +1,10 @@
 /* Reading a hold by its number, while its number is given back and taken for another key.
  *
  * A hold that no word names yet may be given back, and then be another key's. The key of what was granted stays; so a
- * reader reads the key, then the hold, then the key again, and the same key before and after means that what was read in
- * between is that key's. The order stands on two things: the reader acquires the first word of the key before it reads the
- * hold; and the writer releases it after the second word, so a reader that sees the new key sees the hold without the old
- * request.
+ * reader reads the key, then the hold, then the key again, and the same key before and after means that what was read
+ * in between is that key's. The order stands on two things: the reader acquires the first word of the key before it
+ * reads the hold; and the writer releases it after the second word, so a reader that sees the new key sees the hold
+ * without the old request.
  *
  * Both requests fall into one millisecond, so the state that they write is the same. Pairs are two words here, as these
  * stores are of 8 bytes each.

@@ -1,8 +1,8 @@
 /* Closing against what becomes free, and against what is appended, at the same moment.
  *
- * The closer closes, passes a full fence and looks at the slots and at the chain of tranches. A thread that frees a slot
- * frees it, passes a full fence and looks whether the ledger is closed; one that appends a tranche does likewise. This
- * is Dekker's pattern: with a fence between the write and the look on both sides, at least one of the two sees the
+ * The closer closes, passes a full fence and looks at the slots and at the chain of tranches. A thread that frees a
+ * slot frees it, passes a full fence and looks whether the ledger is closed; one that appends a tranche does likewise.
+ * This is Dekker's pattern: with a fence between the write and the look on both sides, at least one of the two sees the
  * other, and whichever it is refunds the slot.
  *
  * Transcribes:

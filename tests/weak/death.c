@@ -1,10 +1,10 @@
 /* What a worker wrote in its last moment is read by those who reclaim its slots.
  *
- * A worker writes its key with relaxed stores and is killed. Its end is told by the kernel alone: the locks that it held
- * go with it. A thread that reclaims asks the kernel for the lock, and reads the key only when the answer is that the
- * worker is dead. The kernel drops the last reference of the open file with a full barrier, and takes the lock off its list
- * under a spin lock, under which it also looks for it; where it looks without the lock, it acquires the emptiness of the
- * list. So everything that the dead wrote is there. The kernel's side is modelled, not transcribed.
+ * A worker writes its key with relaxed stores and is killed. Its end is told by the kernel alone: the locks that it
+ * held go with it. A thread that reclaims asks the kernel for the lock, and reads the key only when the answer is that
+ * the worker is dead. The kernel drops the last reference of the open file with a full barrier, and takes the lock off
+ * its list under a spin lock, under which it also looks for it; where it looks without the lock, it acquires the
+ * emptiness of the list. So everything that the dead wrote is there. The kernel's side is modelled, not transcribed.
  *
  * Transcribes:
  *   hbcore/_claims/transitions.pyx: ledger_reclaim, locate

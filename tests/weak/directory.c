@@ -1,15 +1,17 @@
 /* The directory: an object is made by the one CAS that names it, and who finds it finds it whole.
  *
- * A maker writes its extent whole, and then puts it into the first empty word of the path of its name. Two makers of one
- * name meet at one word; the loser reads the winner's object and retires its own. Anybody who finds an object calls it
- * LIVE. A level of the directory is made in the same way.
+ * A maker writes its extent whole, and then puts it into the first empty word of the path of its name. Two makers of
+ * one name meet at one word; the loser reads the winner's object and retires its own. Anybody who finds an object calls
+ * it LIVE. A level of the directory is made in the same way.
  *
- * The extents and the header of the level are plain memory here, as they are in hbcore, so a lack of order is a data race.
+ * The extents and the header of the level are plain memory here, as they are in hbcore, so a lack of order is a data
+ * race.
  *
  * Transcribes:
  *   hbcore/_file/directory.pyx: walk, names, level_buckets, make_level, publish_extent, retire_extent, directory_insert
  *   hbcore/_file/directory.pyx: directory_find
- * Asserts: who comes by a word reads the object of that name; in the end one of the two objects is live, the other retired.
+ * Asserts: who comes by a word reads the object of that name; in the end one of the two objects is live, the other
+ *   retired.
  * Configurations:
  *   PLAIN: two make one object in a level that one of them has made, one finds it
  * Plants:

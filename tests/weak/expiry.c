@@ -1,8 +1,8 @@
 /* The hint of the next expiry: no claim is told SOLD_OUT over a slot that another thread has given back.
  *
- * A thread that finds nothing free gives back what has lapsed, and then raises the hint to the time of the next expiry. A
- * search loads the hint before its look. If the hint says that nothing has lapsed, the search believes it; then its look
- * must have seen what was given back before the hint was raised.
+ * A thread that finds nothing free gives back what has lapsed, and then raises the hint to the time of the next expiry.
+ * A search loads the hint before its look. If the hint says that nothing has lapsed, the search believes it; then its
+ * look must have seen what was given back before the hint was raised.
  *
  * Transcribes:
  *   hbcore/_claims/claim.pyx: search, take_in

@@ -1,9 +1,9 @@
 /* The chain of extents: a frontier that is beyond an extent means that the extent is there.
  *
- * An extent exists from the CAS on that makes its state nonzero. The frontier in the header is raised after that, so it is
- * never beyond the end of the chain. A walker that meets a zero state before the frontier looks at the state again: an extent
- * was added meanwhile, and must be seen now, or the file is damaged. A maker that has passed others' extents may raise the
- * frontier over them: it has acquired their states.
+ * An extent exists from the CAS on that makes its state nonzero. The frontier in the header is raised after that, so it
+ * is never beyond the end of the chain. A walker that meets a zero state before the frontier looks at the state again:
+ * an extent was added meanwhile, and must be seen now, or the file is damaged. A maker that has passed others' extents
+ * may raise the frontier over them: it has acquired their states.
  *
  * Transcribes:
  *   hbcore/_file/region.pyx: allocate, next_extent

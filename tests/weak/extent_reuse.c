@@ -3,10 +3,10 @@
  * A child is written whole, and then its parent is asked to fund it. If the parent refuses, the extent is retired, and
  * another process may take it over, clear it and write another object there. A helper that stood still since before the
  * refusal then reads anything as what the child asks for. What it reads of that is never taken: the refusal changed the
- * money, so the helper's CAS on the money fails. And if what it has read is impossible, it looks at the hold once more before
- * it speaks of damage: the refusal stands in the hold since before the extent was retired. That look must come after the
- * reading, and who clears an extent must do so after taking it over: an acquire fence here, a release fence there, as in
- * every sequence lock.
+ * money, so the helper's CAS on the money fails. And if what it has read is impossible, it looks at the hold once more
+ * before it speaks of damage: the refusal stands in the hold since before the extent was retired. That look must come
+ * after the reading, and who clears an extent must do so after taking it over: an acquire fence here, a release fence
+ * there, as in every sequence lock.
  *
  * Pairs are one word here.
  *

@@ -1,10 +1,10 @@
 /* The free map: a free slot never lies under a set bit, whichever process dies, and whenever.
  *
  * A releaser first pins the word over the slot and clears the bit and raises the version of every word up to the root,
- * and only then makes the slot RELEASING. A marker reads the word before it looks at the slot, and sets the bit by a CAS
- * from what it has read. If its look is older than RELEASING, its CAS fails on the version, or the clearing undoes it;
- * if its look is newer, it finds the pin or a slot that is not final. (Its load of the slot may be relaxed: that the look
- * is newer is known by the word, which it acquires.)
+ * and only then makes the slot RELEASING. A marker reads the word before it looks at the slot, and sets the bit by a
+ * CAS from what it has read. If its look is older than RELEASING, its CAS fails on the version, or the clearing undoes
+ * it; if its look is newer, it finds the pin or a slot that is not final. (Its load of the slot may be relaxed: that
+ * the look is newer is known by the word, which it acquires.)
  *
  * Blocks have one slot here, and each level has one child.
  *

@@ -1,11 +1,11 @@
 /* Replacement of the index table, against an insertion in flight and against a release with reuse of the slot.
  *
  * Helpers freeze every entry of the old table, copy it to the first empty word of its path in the new one, and call it
- * moved. A helper reads the key in the slot, looks for the first empty word, and looks again whether the old word is still
- * frozen. If it is, no helper had finished the copy, so nothing of the claim was released, so the key is the claim's own,
- * and a copy by another helper would have been seen on the path before that word. So the CAS on that word decides, once.
- * (The second look may be relaxed, because the load of the new word before it acquires; and the CAS that copies, because
- * nobody goes by the new table before the CAS that calls the old word moved.)
+ * moved. A helper reads the key in the slot, looks for the first empty word, and looks again whether the old word is
+ * still frozen. If it is, no helper had finished the copy, so nothing of the claim was released, so the key is the
+ * claim's own, and a copy by another helper would have been seen on the path before that word. So the CAS on that word
+ * decides, once. (The second look may be relaxed, because the load of the new word before it acquires; and the CAS that
+ * copies, because nobody goes by the new table before the CAS that calls the old word moved.)
  *
  * Tables have two words here. Slot 0 is Ann's, whose entry stands in word 0 of the table of generation 0.
  *
@@ -15,7 +15,8 @@
  *   hbcore/_claims/index.pxd: entry_prefix, empty_word, tombstone_word, moved_word
  *   hbcore/_claims/transitions.pyx: give_back, finish_release, locate, bury
  *   hbcore/_claims/claim.pyx: hold, ledger_claim
- * Asserts: each entry stands in the new table exactly once; the old table is all moved; what was released is a tombstone.
+ * Asserts: each entry stands in the new table exactly once; the old table is all moved; what was released is a
+ *   tombstone.
  * Configurations:
  *   PLAIN: two helpers
  *   INSERT: and a claim whose publishing CAS is in flight

@@ -1,12 +1,13 @@
 /* Replacement of an index table by one that was used before: it is made empty first, by every thread that helps.
  *
- * A word of the other table becomes empty only from what the generation before left there, by a CAS from that very word; so
- * a helper that comes late overwrites nothing. The phase goes on to the copying by a CAS of a thread that has seen every
- * word empty, and who reads the new phase sees them empty as well. Otherwise an entry would be copied behind a word that
- * only seems to be taken, where no path finds it. (The helper's first load of the state may be relaxed, because it looks at
- * the state again, with acquire, before it copies.)
+ * A word of the other table becomes empty only from what the generation before left there, by a CAS from that very
+ * word; so a helper that comes late overwrites nothing. The phase goes on to the copying by a CAS of a thread that has
+ * seen every word empty, and who reads the new phase sees them empty as well. Otherwise an entry would be copied behind
+ * a word that only seems to be taken, where no path finds it. (The helper's first load of the state may be relaxed,
+ * because it looks at the state again, with acquire, before it copies.)
  *
- * Tables have two words here. Generation 1 has one entry, at its home, word 0; the other table is all moved, of generation 0.
+ * Tables have two words here. Generation 1 has one entry, at its home, word 0; the other table is all moved, of
+ * generation 0.
  *
  * Transcribes:
  *   hbcore/_claims/index.pyx: index_help, reset_table, move_table, copy_entry

@@ -92,6 +92,9 @@ static inline void run(const thread_function *functions, int count)
         pthread_join(threads[i], 0);
 }
 #define RUN(...) \
-    run((const thread_function[]){__VA_ARGS__}, (int)(sizeof((thread_function[]){__VA_ARGS__}) / sizeof(thread_function)))
+    do { \
+        const thread_function functions[] = {__VA_ARGS__}; \
+        run(functions, (int)(sizeof functions / sizeof functions[0])); \
+    } while (0)
 
 #endif

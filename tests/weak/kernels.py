@@ -59,7 +59,7 @@ class NoVerdictError(Exception):
 
 
 def sections(path: Path) -> dict[str, list[str]]:
-    """Return the sections of a kernel's comment by their titles. A line that is indented goes on with the one before."""
+    """Return the sections of a kernel's comment by their titles. An indented line goes on with the one before it."""
     comment = path.read_text().split("*/", 1)[0]
     found: dict[str, list[str]] = {}
     title = ""

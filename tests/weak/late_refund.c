@@ -1,11 +1,11 @@
 /* Late refunds: what a release gives back after the close reaches the budget.
  *
- * A thread that frees a slot of a closed envelope makes it REFUNDED and adds 1 to late_refunds. A thread that credits the
- * budget reads late_refunds, counts what is refunded, and stores in passed_on how far it has come. Whoever finds that
- * passed_on is behind counts again. The add is relaxed, and comes after the CAS to FREE, a full fence, and the CAS to
- * REFUNDED. It is right only because of that fence: who acquires the number sees the slot free at least, and refunds it
- * itself before it counts. (The load of late_refunds before the count may be relaxed, because the closer's full fence
- * comes after it; and so may the store of passed_on, which only says that nothing is to be done.)
+ * A thread that frees a slot of a closed envelope makes it REFUNDED and adds 1 to late_refunds. A thread that credits
+ * the budget reads late_refunds, counts what is refunded, and stores in passed_on how far it has come. Whoever finds
+ * that passed_on is behind counts again. The add is relaxed, and comes after the CAS to FREE, a full fence, and the CAS
+ * to REFUNDED. It is right only because of that fence: who acquires the number sees the slot free at least, and refunds
+ * it itself before it counts. (The load of late_refunds before the count may be relaxed, because the closer's full
+ * fence comes after it; and so may the store of passed_on, which only says that nothing is to be done.)
  *
  * Transcribes:
  *   hbcore/_claims/transitions.pyx: finish_release, refund_if_closed, ledger_refund

@@ -2,8 +2,8 @@
  *
  * A level is made, written whole, and named by one CAS. Only a thread that has seen it named closes a path in the level
  * before. So who meets a closed path finds the next level named; if it did not, it would call the file damaged. Each
- * process attaches a level once, after it has checked it, by storing its address for its other threads with release. The
- * same is true of the segments of the holds.
+ * process attaches a level once, after it has checked it, by storing its address for its other threads with release.
+ * The same is true of the segments of the holds.
  *
  * The extent of the level is plain memory here, as it is in hbcore, so a lack of order is a data race.
  *
@@ -25,8 +25,8 @@
 
 enum { PATH_CLOSED = 1, KIND_LEVEL = 4, OFFSET = 4096 };
 static uint64_t level_kind, level_offset, word; /* in the mapping */
-static uint64_t address, checked_kind;          /* of the process; checked_kind stands for what attaching has found out */
-static uint64_t attaching;                      /* the GIL, or a thread that is faster */
+static uint64_t address, checked_kind;          /* of the process: checked_kind is what attaching has found out */
+static uint64_t attaching;                      /* of the process: one thread attaches, as under the GIL */
 
 static void *make_level(void *unused)
 {

@@ -1,9 +1,9 @@
 /* A line of the hold index: its words are taken in turn, so where the first empty one stands says where a path ends.
  *
- * A word that is seen taken behind one that was seen empty means only that the empty one was taken meanwhile, since words
- * are read from the first on. Read again, the empty one must be seen taken, because whoever took the word behind it had
- * seen that. If it is not, a word is lost, and the file is damaged. (That taker's own load may be relaxed, by coherence: it
- * comes before the CAS that the reader acquires.)
+ * A word that is seen taken behind one that was seen empty means only that the empty one was taken meanwhile, since
+ * words are read from the first on. Read again, the empty one must be seen taken, because whoever took the word behind
+ * it had seen that. If it is not, a word is lost, and the file is damaged. (That taker's own load may be relaxed, by
+ * coherence: it comes before the CAS that the reader acquires.)
  *
  * Transcribes:
  *   hbcore/_lib/atomics.h: hb_set_words

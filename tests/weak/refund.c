@@ -2,15 +2,15 @@
  *
  * Each refund says what all refunds of the child come to; beside the child stands the pair of the last one that has
  * reached the budget: its generation and its sum. A helper reads that pair, and then looks whether the hold is still in
- * the state that it has read. If it is, the pair was that of the refund before, so the CAS from it succeeds only once; a
- * helper that comes late changes nothing.
+ * the state that it has read. If it is, the pair was that of the refund before, so the CAS from it succeeds only once;
+ * a helper that comes late changes nothing.
  *
  * A pair is one word here, and the money is a sum with the generation of the last operation.
  *
  * Transcribes:
  *   hbcore/_money/account.pyx: account_refund, fulfil, complete, decide
- * Asserts: in the end the hold, the pair beside the child and the money all say 8; and nobody meets a sum that is less than
- *   what has been given back before.
+ * Asserts: in the end the hold, the pair beside the child and the money all say 8; and nobody meets a sum that is less
+ *   than what has been given back before.
  * Configurations:
  *   PLAIN: one thread refunds 5 and then 8 in all, another helps with whatever it finds
  *   LATE: and a third comes late, to complete the first refund

@@ -1,8 +1,9 @@
 /* INSUFFICIENT is never told of a key that was granted.
  *
- * A request whose key has no hold yet first looks at the money. If there is not enough, it looks at the empty index word
- * once more: another request of the same key may have taken the money, and that one's word was written before the money
- * changed. So the money brings the word along, also if a third thread has changed the money on behalf of one that died.
+ * A request whose key has no hold yet first looks at the money. If there is not enough, it looks at the empty index
+ * word once more: another request of the same key may have taken the money, and that one's word was written before the
+ * money changed. So the money brings the word along, also if a third thread has changed the money on behalf of one that
+ * died.
  *
  * Transcribes:
  *   hbcore/_money/account.pyx: reserve, shortage, account_available, fulfil

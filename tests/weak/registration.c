@@ -1,10 +1,10 @@
 /* Registration: a worker number that is seen anywhere in the mapping goes with its epoch.
  *
- * The process that registers stores the epoch of its entry and then its worker number, which other threads of the process
- * load before each change of the mapping. A thread of another process that meets HELD(worker) asks whether such a worker
- * can ever have been, and looks at the epoch; if it read an older one, it would call the file damaged. The epoch stands
- * in the mapping and the number in the memory of one process, so the number must carry the epoch along: a release store
- * of the number and acquire loads.
+ * The process that registers stores the epoch of its entry and then its worker number, which other threads of the
+ * process load before each change of the mapping. A thread of another process that meets HELD(worker) asks whether such
+ * a worker can ever have been, and looks at the epoch; if it read an older one, it would call the file damaged. The
+ * epoch stands in the mapping and the number in the memory of one process, so the number must carry the epoch along: a
+ * release store of the number and acquire loads.
  *
  * Transcribes:
  *   hbcore/_file/region.pyx: take_entry, check_open

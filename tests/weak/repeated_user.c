@@ -1,10 +1,10 @@
 /* A user who has a claim is never told SOLD_OUT.
  *
- * The last free slot goes to the first request of the user. Another request of the same user has seen an empty index word,
- * and then that nothing is free: it looks at the word once more before it says SOLD_OUT. Nothing was free because the slot
- * had been granted, and it is granted only after the word was written; each step between is a CAS or an acquire load, also
- * that of a third thread that has set the bit over the slot. (The CAS that publishes need not release for this: the CAS that
- * makes the slot granted comes after it.)
+ * The last free slot goes to the first request of the user. Another request of the same user has seen an empty index
+ * word, and then that nothing is free: it looks at the word once more before it says SOLD_OUT. Nothing was free because
+ * the slot had been granted, and it is granted only after the word was written; each step between is a CAS or an
+ * acquire load, also that of a third thread that has set the bit over the slot. (The CAS that publishes need not
+ * release for this: the CAS that makes the slot granted comes after it.)
  *
  * Transcribes:
  *   hbcore/_claims/claim.pyx: ledger_claim, hold, take, take_in, search

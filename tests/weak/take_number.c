@@ -1,9 +1,9 @@
 /* Taking the number of a hold: a number of a segment that is not there yet means a segment to make, or damage.
  *
- * Segments are made in turn, and numbers are taken in turn. A thread that finds `next` at the first hold of a segment that
- * no thread has made looks whether the segment before it is there. It must be, because somebody has taken its last number;
- * if it is not seen, the file is called damaged. So `next` is loaded with acquire: which segment is looked at depends on
- * the number, and such a dependency orders the two loads on every processor, but no language promises it.
+ * Segments are made in turn, and numbers are taken in turn. A thread that finds `next` at the first hold of a segment
+ * that no thread has made looks whether the segment before it is there. It must be, because somebody has taken its last
+ * number; if it is not seen, the file is called damaged. So `next` is loaded with acquire: which segment is looked at
+ * depends on the number, and such a dependency orders the two loads on every processor, but no language promises it.
  *
  * Each segment has one number here.
  *

@@ -1,10 +1,10 @@
 /* Tranches: what a top-up has added is found whole by whoever gets one of its packets.
  *
- * A tranche is written whole, then appended to the chain of its envelope by one CAS, and only then are its slots opened by
- * raising open_count; any thread that finds it in the chain may do so. So a thread that takes one of the new slots finds
- * the chain as long as it must be; if it did not, it would call the file damaged. Each handle keeps a chain of private
- * copies: a thread makes a copy of a tranche whole and appends it by a CAS, and the word for the last copy that is known
- * is a release store, with acquire loads.
+ * A tranche is written whole, then appended to the chain of its envelope by one CAS, and only then are its slots opened
+ * by raising open_count; any thread that finds it in the chain may do so. So a thread that takes one of the new slots
+ * finds the chain as long as it must be; if it did not, it would call the file damaged. Each handle keeps a chain of
+ * private copies: a thread makes a copy of a tranche whole and appends it by a CAS, and the word for the last copy that
+ * is known is a release store, with acquire loads.
  *
  * Transcribes:
  *   hbcore/_ops/top_up.pyx: write_tranche, append, finish_tranches

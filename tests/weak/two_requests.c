@@ -1,8 +1,8 @@
 /* Two requests of one user while the index table is replaced: one claim, and both answer with its slot.
  *
- * A claim goes to the first empty word of its user's path, and by one CAS, so two requests of one user meet at one word.
- * A replacement calls every empty word moved first, so a request whose table is being replaced fails there and goes on in
- * the next table. It reads the generation from the index state and every word by an acquire load.
+ * A claim goes to the first empty word of its user's path, and by one CAS, so two requests of one user meet at one
+ * word. A replacement calls every empty word moved first, so a request whose table is being replaced fails there and
+ * goes on in the next table. It reads the generation from the index state and every word by an acquire load.
  *
  * Tables have two words here. The first word of the table of generation 0 is a tombstone, so the path has two words.
  *

@@ -1,9 +1,9 @@
 /* Putting a file right after a reboot: who reads the new boot id sees all that was put right.
  *
- * One process, under a lock of the kernel, puts the file right, passes a full fence and writes the boot id. Others that open
- * the file read the boot id without the lock, pass an acquire fence, and go on. The boot id has 16 bytes, which are copied
- * in whichever pieces and order; here they are two words. All of the new id must be there, and one word of it is enough
- * for the fences.
+ * One process, under a lock of the kernel, puts the file right, passes a full fence and writes the boot id. Others that
+ * open the file read the boot id without the lock, pass an acquire fence, and go on. The boot id has 16 bytes, which
+ * are copied in whichever pieces and order; here they are two words. All of the new id must be there, and one word of
+ * it is enough for the fences.
  *
  * Transcribes:
  *   hbcore/_file/opening.pyx: is_awake, wake, take_clock

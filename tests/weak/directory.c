@@ -8,6 +8,8 @@
  * race.
  *
  * Transcribes:
+ *   hbcore/_file/region.pxd: heading_of
+ *   hbcore/_file/region.pyx: extent
  *   hbcore/_file/directory.pyx: walk, names, level_buckets, make_level, publish_extent, retire_extent, directory_insert
  *   hbcore/_file/directory.pyx: directory_find
  * Asserts: who comes by a word reads the object of that name; in the end one of the two objects is live, the other
@@ -32,7 +34,7 @@ static int has_level(void)
 {
     if (planted_load(4, &level_offset) == 0)
         return 0;
-    assert(level_kind == KIND_DIRECTORY);
+    assert(hb_load_once(&level_kind) == KIND_DIRECTORY);
     return 1;
 }
 
@@ -54,7 +56,7 @@ static uint64_t walk(uint64_t offset)
             return offset;
         found = planted_load(2, &word);
     }
-    assert(extents[found - 1].kind == KIND && extents[found - 1].name == NAME);
+    assert(hb_load_once(&extents[found - 1].kind) == KIND && extents[found - 1].name == NAME);
     return found;
 }
 

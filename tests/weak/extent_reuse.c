@@ -11,6 +11,7 @@
  * Pairs are one word here.
  *
  * Transcribes:
+ *   hbcore/_file/region.pxd: heading_of
  *   hbcore/_money/account.pyx: fulfil, complete, child_total
  *   hbcore/_money/funding.pyx: child_insert
  *   hbcore/_file/directory.pyx: retire_extent, reuse, directory_allocate
@@ -64,8 +65,8 @@ static void *help_late(void *unused)
     uint64_t state = hb_load_acquire(&hold);
     if (state != FUNDING)
         return unused;
-    uint64_t kind = hb_load_relaxed(&extent.kind);
-    uint64_t total = kind == KIND || kind == OTHER_KIND ? hb_load_relaxed(&extent.total) : 0;
+    uint64_t kind = hb_load_once(&extent.kind);
+    uint64_t total = kind == KIND || kind == OTHER_KIND ? hb_load_once(&extent.total) : 0;
     if (total == 0) {
         planted_fence_acquire(1);
         assert(!is_planted(3) && hb_load_acquire(&hold) != state); /* or else: CORRUPT */

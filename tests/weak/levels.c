@@ -8,6 +8,8 @@
  * The extent of the level is plain memory here, as it is in hbcore, so a lack of order is a data race.
  *
  * Transcribes:
+ *   hbcore/_file/region.pxd: heading_of
+ *   hbcore/_file/region.pyx: extent
  *   hbcore/_money/budget_base.pyx: make_next, attach
  *   hbcore/_money/hold_index.pxd: occupy, locate_in, hold_index_locate, words_of, hold_at
  * Asserts: who meets the closed path finds the level; who has its address finds it checked.
@@ -50,7 +52,7 @@ static void *go_along(void *unused)
         uint64_t offset = planted_load(2, &level_offset);
         assert(offset == OFFSET); /* or else: CORRUPT */
         assume(hb_cas(&attaching, 0, 1));
-        assert(level_kind == KIND_LEVEL);
+        assert(hb_load_once(&level_kind) == KIND_LEVEL);
         checked_kind = level_kind;
         planted_store(5, &address, offset);
     }

@@ -7,6 +7,8 @@
  * is known is a release store, with acquire loads.
  *
  * Transcribes:
+ *   hbcore/envelope.pyx: attach_tranche
+ *   hbcore/_file/record.pyx: record_copy
  *   hbcore/_ops/top_up.pyx: write_tranche, append, finish_tranches
  *   hbcore/_claims/packets.pyx: deck_open, prepare_packet
  *   hbcore/_claims/packets.pxd: later_tranche_of

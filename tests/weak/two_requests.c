@@ -11,7 +11,8 @@
  *   hbcore/_claims/ledger.pxd: probe
  *   hbcore/_claims/ledger.pyx: help_on
  *   hbcore/_claims/index.pyx: index_start_replacement, index_help, reset_table, move_table, copy_entry
- * Asserts: both requests are answered with the same slot, and the new table has one entry.
+ * Asserts: both requests are answered with the same slot, and the new table has one entry; who meets a word that is
+ *   frozen or moved sees that the index state has changed.
  * Configurations:
  *   PLAIN: two requests, and a thread that replaces the table
  * Plants:
@@ -124,6 +125,8 @@ static int claim(int mine)
             }
             if (found >= 0)
                 return found;
+            if (is_moving)
+                assert(hb_load_acquire(&index_state) != state); /* or else: CORRUPT */
             if (is_moving || at == WORDS)
                 break;
             if (!is_holding) {

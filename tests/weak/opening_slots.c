@@ -22,6 +22,8 @@
  *   2 (PLAIN, DIES): the CAS that clears orders nothing
  *   3 (PLAIN, DIES): the bits are not cleared
  *   4 (PLAIN, DIES): the version is not raised
+ *   5 (PLAIN): the loads of cleared_count are relaxed
+ *   6 (PLAIN): the CAS that raises cleared_count orders nothing
  */
 #include "kernel.h"
 
@@ -55,12 +57,12 @@ static void uncover(void)
 
 static uint64_t finish_opening(void)
 {
-    uint64_t cleared = hb_load_acquire(&cleared_count), count = hb_load_acquire(&open_count);
+    uint64_t cleared = planted_load(5, &cleared_count), count = hb_load_acquire(&open_count);
     while (cleared != count) {
         if (!is_planted(3))
             uncover();
-        hb_cas(&cleared_count, cleared, count);
-        cleared = hb_load_acquire(&cleared_count);
+        planted_cas(6, &cleared_count, cleared, count);
+        cleared = planted_load(5, &cleared_count);
         count = hb_load_acquire(&open_count);
     }
     return count;

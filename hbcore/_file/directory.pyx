@@ -18,7 +18,9 @@ from hbcore._file.region cimport (
     heading_of, worker_of,
 )
 from hbcore._keys.user cimport UserKey, siphash128
-from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_read
+from hbcore._lib.atomics cimport (
+    hb_cas, hb_fence_release, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_prefetch_read,
+)
 from hbcore._lib.limits cimport NAME_LIMIT
 from hbcore._lib.wide cimport hb_multiply
 
@@ -121,6 +123,9 @@ cdef int64_t directory_allocate(Region region, uint64_t size) except -1 nogil:
     if offset < 0:
         offset = space_elsewhere(region, worker, size, offset, errno)
     # Whatever was there before, what a maker does not write is zero. The rest was never written, or is damage.
+    # Release: a thread that comes late and reads some of this in place of the object that was there sees also that this
+    # object was refused (fulfil, in account.pyx).
+    hb_fence_release()
     extent = <hb_extent *>(region.base + offset)
     memset(<char *>extent + sizeof(extent.state), 0, min(size, <uint64_t>HB_PREFACE) - sizeof(extent.state))
     return offset

@@ -37,7 +37,8 @@ from hbcore._lib.answers cimport (
     REPEATED, UNSEEN,
 )
 from hbcore._lib.atomics cimport (
-    hb_cas_pair, hb_load_acquire, hb_load_once, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
+    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_once, hb_load_private, hb_load_relaxed, hb_store_private,
+    hb_store_relaxed,
 )
 from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.hold cimport (
@@ -239,7 +240,9 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
                 if status != 0:
                     # A child that was refused meanwhile has been retired, and its space may be anything by now. (What
                     # is read of it then is never taken: the child was refused by a change of the money, so the CAS
-                    # fails.)
+                    # fails.) The fence keeps the look at the hold behind the reading of the child. It pairs with the
+                    # fence of directory_allocate: a thread that has read what was written there sees the refusal.
+                    hb_fence_acquire()
                     return 0 if hb_load_acquire(&hold.state) != state else status
             # A closed account has the highest bit in what is available; nothing is taken from it.
             if available & MONEY_CLOSED or available < amount:

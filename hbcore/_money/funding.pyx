@@ -20,7 +20,7 @@ from hbcore._file.record cimport TOP_UP_TERMS, TRANCHE_TERMS, record_copy, recor
 from hbcore._file.region cimport Heading, Region, heading_of
 from hbcore._keys.user cimport UserKey, siphash128
 from hbcore._lib.answers cimport CLOSED, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
-from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
+from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire
 from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.account cimport account_available, account_decide, account_find, account_refund, account_reserve
 from hbcore._money.budget_base cimport BudgetBase, Supply, budget_base_at
@@ -125,6 +125,7 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     # call decides a request that is still undecided. Another process may take the space over at any moment, so all is
     # copied first and checked then; the caller's compare-and-swap of the extent's state fails in that case.
     cdef hb_extent *extent = <hb_extent *>(region.base + offset)
+    cdef uint64_t state = hb_load_acquire(&extent.state)
     cdef Heading heading = heading_of(extent)
     cdef uint32_t kind = heading.kind
     cdef hb_top_up record
@@ -136,6 +137,9 @@ cdef bint child_is_funded(Region region, uint64_t offset) except -1:
     cdef Supply ask
     cdef int answer
     cdef bytes name
+    hb_fence_acquire()
+    if hb_load_acquire(&extent.state) != state:
+        return False        # the two words of the heading may be of two objects
     if kind == HB_KIND_TOP_UP:
         if region.extent(offset, HB_KIND_TOP_UP, sizeof(hb_top_up)) == NULL:
             return False

@@ -18,8 +18,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             "_file/directory.pyx",
-            "import hb_cas, hb_load_acquire, ",
-            "import hb_cas, hb_load_acquire, hb_store_relaxed, ",
+            "    hb_cas, hb_fence_release, hb_load_acquire, ",
+            "    hb_cas, hb_fence_release, hb_store_relaxed, hb_load_acquire, ",
         ),
     ],
     "the loser of a name goes on with its own object": [
@@ -51,8 +51,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             "_file/directory.pyx",
-            "import hb_cas, hb_load_acquire, ",
-            "import hb_cas, hb_load_acquire, hb_store_relaxed, ",
+            "    hb_cas, hb_fence_release, hb_load_acquire, ",
+            "    hb_cas, hb_fence_release, hb_store_relaxed, hb_load_acquire, ",
         ),
     ],
     "half-made space is never taken over": [

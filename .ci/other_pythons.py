@@ -2,7 +2,7 @@
 
     python .ci/other_pythons.py --find --lowest    # each CPython of this machine, and the lowest versions: as CI does
     python .ci/other_pythons.py PYTHON ...         # these, free-threaded ones for example
-    python .ci/other_pythons.py --aarch64 -- -k "not reference" tests/unit/test_api.py
+    python .ci/other_pythons.py --aarch64 --mirror ADDRESS -- -k "not reference" tests/unit/test_api.py
 
 Every run has a copy of HEAD, a virtual environment and `pip install '.[test]'`. What stands after `--` goes to pytest.
 
@@ -232,10 +232,12 @@ def main() -> int:
     parser.add_argument("--find", action="store_true", help="every CPython of this machine but the one that runs this")
     parser.add_argument("--lowest", action="store_true", help="CPython 3.11 with the lowest versions that are allowed")
     parser.add_argument("--aarch64", action="store_true", help="64-bit Arm under emulation")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian", help="where --aarch64 finds Debian")
+    parser.add_argument("--mirror", help="where --aarch64 finds Debian: the address of a mirror")
     parser.add_argument("--suite", default="bookworm", help="which Debian, %(default)s if absent: it has CPython 3.11")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, %(default)s if absent")
     options = parser.parse_args(given)
+    if options.aarch64 and options.mirror is None:
+        parser.error("--aarch64 needs --mirror")
     found = find()
     itself = probe(sys.executable)
     chosen = [(program, probe(program)) for program in options.pythons]

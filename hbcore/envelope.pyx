@@ -9,10 +9,11 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from hbcore._claims.group cimport ClaimRow
 from hbcore._claims.ledger cimport Found
 from hbcore._claims.packets cimport (
-    COUNT_SOUND, ClaimRow, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
-    deck_count, deck_expire, deck_find, deck_look, deck_prefetch, deck_release, deck_scan, deck_settle, deck_snapshot,
+    COUNT_SOUND, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
+    deck_expire, deck_find, deck_look, deck_prefetch, deck_release, deck_scan, deck_settle, deck_snapshot,
     envelope_size, memory_offset,
 )
 from hbcore._claims.tranche cimport Tranche, tranche_join, tranche_prepare, tranches_free
@@ -650,7 +651,7 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     if not terms_valid(&next.terms.given):
         free(next)
         return CORRUPT
-    tranche_prepare(next)
+    tranche_prepare(next, first.seed)
     if extent_size(hb_load_acquire(&shared.extent.state)) < sizeof(hb_tranche) + 8 * next.terms.stratum_count:
         free(next)
         return CORRUPT
@@ -712,7 +713,7 @@ cdef Envelope envelope_from(
     # Return the handle of an envelope whose terms are known: they were read and checked, or the envelope was just made.
     cdef Envelope envelope = Envelope.__new__(Envelope)
     envelope.deck.first.terms.given = terms[0]
-    tranche_prepare(&envelope.deck.first)
+    tranche_prepare(&envelope.deck.first, envelope.deck.first.terms.seed)
     envelope.deck.clock_offset_ms = region.clock_offset_ms
     envelope.region = region
     envelope.budget = budget

@@ -23,11 +23,6 @@ from hbcore._lib.atomics cimport (
 from hbcore._lib.wide cimport hb_multiply
 
 cdef extern from "threads.h" nogil:
-    struct hb_cursor:
-        uint64_t handle
-        uint64_t worker
-        uint64_t slot
-        uint64_t late_at
     hb_cursor *hb_cursor_of(uint64_t handle)
     uint64_t hb_this_thread()
 
@@ -206,6 +201,11 @@ cdef uint64_t number_view(Ledger *ledger) noexcept nogil:
     return handle
 
 
+cdef hb_cursor *ledger_cursor(const Ledger *ledger) noexcept nogil:
+    # Return this thread's cursor for the ledger, or for another ledger or another worker: the caller looks.
+    return hb_cursor_of(hb_load_relaxed(&ledger.handle))
+
+
 cdef inline int64_t take(Ledger *ledger, uint64_t worker) noexcept nogil:
     # Take a free slot for this worker and return it, or return -1: sold out. Each thread walks blocks of its own
     # choosing, so that two of them seldom want the same cache line. A view is numbered when it first takes a slot:
@@ -312,6 +312,8 @@ cdef int ledger_claim(
                     outcome = PROBE_MOVING      # damage
                     break
                 make_granted(ledger, found, now_ms)     # before it is answered: ledger_find says why
+                if ledger.hold_ms != 0:
+                    continue        # another thread may have made it so, and have stood still before that
             elif ledger_is_expired(ledger, found.state):
                 if give_back(ledger, worker, key, found) == CORRUPT:
                     outcome = PROBE_MOVING

@@ -1,7 +1,9 @@
 # The deck of an envelope: its packets, as pointers and counts, without Python.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from hbcore._claims.amount cimport amount_read
 from hbcore._claims.claim cimport ledger_claim
+from hbcore._claims.group cimport ClaimRow
 from hbcore._claims.ledger cimport Found, Ledger, ledger_find, ledger_prefetch, ledger_scan, ledger_size
 from hbcore._claims.tranche cimport Tranche, attach_function, tranche_with
 from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
@@ -10,7 +12,7 @@ from hbcore._file.process cimport hb_file
 from hbcore._keys.batch cimport Batch
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport GRANTED_NOW
-from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private
+from hbcore._lib.atomics cimport hb_load_acquire, hb_load_private, hb_store_private
 
 cdef struct Deck:
     Ledger ledger
@@ -20,7 +22,6 @@ cdef struct Deck:
     void *owner             # what attach is called with
     hb_envelope *shared
     uint64_t clock_offset_ms
-    uint64_t seal[2]        # key of the checks in the words of amounts
 
 
 cdef struct Counts:
@@ -37,12 +38,6 @@ cdef struct Counts:
 cdef enum:
     COUNT_SOUND = 0             # what deck_count returns
     COUNT_DAMAGED = -1          # damage, or no memory, which cannot be told apart; deck_snapshot returns it too
-
-
-cdef struct ClaimRow:       # hbcore.CLAIM_DTYPE
-    uint64_t status         # one byte of the record, and its padding: written as one word, it costs nothing to be zero
-    int64_t amount
-    int64_t packet
 
 
 cdef struct SnapshotRow:    # hbcore.SNAPSHOT_DTYPE
@@ -122,32 +117,10 @@ cdef inline Tranche *later_tranche_of(Deck *deck, uint64_t packet) noexcept nogi
     return tranche
 
 
-cdef inline uint64_t sealed_amount(
-    const Deck *deck, const Tranche *tranche, uint64_t packet, uint64_t amount
-) noexcept nogil:
-    # Return the word of an amount. Below stands the amount, in as many bits as the largest may need; above stands a
-    # check of packet and amount, so that an amount that was damaged is never handed out. The check is a check sum under
-    # the envelope's seed, no more: a process that can write to the file can read the seed.
-    cdef uint64_t hash = (amount ^ deck.seal[0]) * <uint64_t>0x9E3779B97F4A7C15
-    hash = ((hash ^ hash >> 32) + (packet ^ deck.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
-    hash = (hash ^ hash >> 32) * <uint64_t>0x9E3779B97F4A7C15
-    return (hash & ~tranche.amount_mask) | amount
-
-
-cdef inline bint tranche_amount(
-    const Deck *deck, const Tranche *tranche, uint64_t packet, int64_t *amount
-) noexcept nogil:
-    # Read the amount of a packet of the tranche. Return False for damage.
-    cdef uint64_t word = hb_load_relaxed(&deck.ledger.slots[packet].amount)
-    cdef uint64_t value = word & tranche.amount_mask
-    amount[0] = <int64_t>value
-    return tranche.terms.min <= value <= tranche.terms.max and word == sealed_amount(deck, tranche, packet, value)
-
-
 cdef inline bint deck_amount(Deck *deck, uint64_t packet, int64_t *amount) noexcept nogil:
     # Read the amount of a packet. Return False for damage.
     cdef Tranche *tranche = tranche_of(deck, packet)
-    return tranche != NULL and tranche_amount(deck, tranche, packet, amount)
+    return tranche != NULL and amount_read(&tranche.amounts, deck.ledger.slots, packet, amount)
 
 
 cdef inline bint claim_amount(Deck *deck, int status, const Found *found, int64_t *amount) noexcept nogil:

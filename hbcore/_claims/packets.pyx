@@ -5,10 +5,12 @@ most 1,024 packets) are written at its first claim, by whichever thread comes fi
 terms, so writing them twice is harmless. Every function is safe in any thread of any process; ``ledger.pyx`` says why.
 """
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
+from hbcore._claims.amount cimport amount_read, amount_word
 from hbcore._claims.free_map cimport free_map_open
-from hbcore._claims.ledger cimport Found, ledger_attach, ledger_prefetch, ledger_read
+from hbcore._claims.group cimport Plain, ledger_claim_plain, ledger_prefetch_group
+from hbcore._claims.ledger cimport Found, ledger_attach, ledger_read
 from hbcore._claims.slot cimport GRANTED, REFUNDED, SETTLED, slot_kind, slot_payload
 from hbcore._claims.tranche cimport (
     STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Tranche, packet_in, place_in, tranche_step,
@@ -17,8 +19,8 @@ from hbcore._claims.transitions cimport ledger_expire, ledger_reclaim, ledger_re
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.format cimport hb_envelope, whole_units
 from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was
-from hbcore._keys.batch cimport GROUP, Batch, batch_group
-from hbcore._keys.user cimport UserKey
+from hbcore._keys.batch cimport Batch, batch_group
+from hbcore._keys.user cimport GROUP, UserKey
 from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, NO_MEMORY, REPEATED
 from hbcore._lib.atomics cimport (
     hb_cas, hb_fence_full, hb_load_acquire, hb_load_private, hb_load_relaxed, hb_store_private, hb_store_relaxed,
@@ -54,7 +56,6 @@ cdef void deck_attach(
     deck.ledger.file = file
     deck.ledger.is_readonly = is_readonly
     deck.ledger.is_stale = is_stale
-    memcpy(deck.seal, deck.first.terms.seed, 16)
 
 
 cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcept nogil:
@@ -70,7 +71,7 @@ cdef int prepare_packet(void *context, uint64_t packet, int64_t *amount) noexcep
         if answer != 0:
             return answer
     # An amount that the law cannot have given is damage, and is never handed out.
-    return 0 if tranche_amount(deck, tranche, packet, amount) else CORRUPT
+    return 0 if amount_read(&tranche.amounts, deck.ledger.slots, packet, amount) else CORRUPT
 
 
 cdef int deck_open(Deck *deck, Tranche *tranche) noexcept nogil:
@@ -110,7 +111,7 @@ cdef int open_stratum(Deck *deck, const Tranche *tranche, uint64_t stratum) noex
     start = stratum_start(&tranche.terms, stratum)
     for i in range(count):
         packet = packet_in(tranche, start + <uint64_t>i)
-        hb_store_relaxed(&deck.ledger.slots[packet].amount, sealed_amount(deck, tranche, packet, amounts[i]))
+        hb_store_relaxed(&deck.ledger.slots[packet].amount, amount_word(&tranche.amounts, packet, amounts[i]))
     return 0
 
 
@@ -121,17 +122,26 @@ cdef int deck_claim_many(
     cdef UserKey group[GROUP]
     cdef const UserKey *keys
     cdef Found found
+    cdef Plain plain
     cdef Py_ssize_t base = 0
     cdef Py_ssize_t i, size
     cdef uint64_t now_ms
     cdef int status
+    cdef bint is_plain
+    plain.amounts = deck.first.amounts
+    plain.end = deck.first.terms.packets
     while base < count:
         size = min(count - base, <Py_ssize_t>GROUP)
         keys = batch_group(batch, base, size, group)
-        for i in range(size):
-            ledger_prefetch(&deck.ledger, &keys[i])
+        ledger_prefetch_group(&deck.ledger, keys, size)
         now_ms = hb_now_ms()
-        for i in range(size):
+        is_plain = not is_closed(deck, now_ms)
+        i = 0
+        while True:
+            if is_plain:
+                i += ledger_claim_plain(&deck.ledger, &plain, worker, keys + i, size - i, now_ms, rows + base + i)
+            if i == size:
+                break
             status = deck_claim(deck, worker, &keys[i], now_ms, &found)
             rows[base + i].amount = 0
             rows[base + i].packet = -1
@@ -142,6 +152,10 @@ cdef int deck_claim_many(
             elif status < 0:
                 return status
             rows[base + i].status = <uint64_t>status
+            # Once a slot was taken the long way, the next of its block is as plain as can be. After SOLD_OUT or CLOSED,
+            # the next user most likely hears that too; and an envelope that is over by its expiry alone is not plain.
+            is_plain = is_plain and status == REPEATED or status == GRANTED_NOW
+            i += 1
         base += size
     return 0
 
@@ -184,7 +198,7 @@ cdef bint count_stratum(
             counts.refunded += 1
             counts.amount_refunded += <uint64_t>amount
         elif kind == GRANTED or kind == SETTLED:
-            if not tranche_amount(deck, tranche, packet, &amount):
+            if not amount_read(&tranche.amounts, deck.ledger.slots, packet, &amount):
                 return False
             if kind == GRANTED:
                 counts.granted += 1
@@ -203,7 +217,7 @@ cdef bint refunded_amount(
     # now. Return False for damage, or no memory.
     cdef uint64_t amounts[STRATUM_SIZE]
     if hb_load_relaxed(&deck.ledger.slots[packet].amount) != 0:
-        return tranche_amount(deck, tranche, packet, amount)
+        return amount_read(&tranche.amounts, deck.ledger.slots, packet, amount)
     if split_stratum(&tranche.terms, stratum, amounts) < 0:
         return False
     amount[0] = <int64_t>amounts[place_in(tranche, packet) - stratum_start(&tranche.terms, stratum)]
@@ -241,7 +255,7 @@ cdef bint snapshot_stratum(
         if count[0] == limit:
             return True
         row = &rows[count[0]]
-        if not tranche_amount(deck, tranche, packet, &row.amount):
+        if not amount_read(&tranche.amounts, deck.ledger.slots, packet, &row.amount):
             return False
         row.packet = <int64_t>packet
         row.user = key

@@ -1,6 +1,7 @@
 # The tranches of an envelope: what it was made with, and what each top-up has added.
 from libc.stdint cimport int64_t, uint64_t
 
+from hbcore._claims.amount cimport AmountRule
 from hbcore._keys.user cimport UserKey
 from hbcore._split.law cimport Terms, packet_at, position_of
 
@@ -18,7 +19,7 @@ cdef struct Tranche:
     uint64_t number         # number of the top-up, from 1; 0: what the envelope was made with
     uint64_t *strata        # [shared] a word for each stratum
     uint64_t *following     # [shared] offset of the next tranche; 0: none yet
-    uint64_t amount_mask    # bits of an amount in its word; the other bits are its check
+    AmountRule amounts
     uint64_t next           # [atomic] address of the next Tranche of this handle; 0: not met yet
     Tranche *previous       # the tranche before it; the first tranche itself
     Tranche *jump           # a tranche before it, so chosen that the way back to any is short
@@ -28,7 +29,7 @@ cdef struct Tranche:
 ctypedef int (*attach_function)(void *owner, Tranche *tranche) noexcept nogil
 
 
-cdef void tranche_prepare(Tranche *tranche) noexcept nogil
+cdef void tranche_prepare(Tranche *tranche, const unsigned char *seed) noexcept nogil
 cdef bint tranche_join(Tranche *tranche, Tranche *next) noexcept nogil
 cdef void tranches_free(Tranche *first) noexcept nogil
 cdef int tranche_step(attach_function attach, void *owner, Tranche **tranche) noexcept nogil

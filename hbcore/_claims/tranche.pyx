@@ -6,18 +6,23 @@ first meets a packet of a tranche beyond it. All of this is safe in any thread o
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy
 
 from hbcore._lib.atomics cimport hb_cas, hb_load_acquire
 from hbcore._split.law cimport terms_prepare
 
-cdef void tranche_prepare(Tranche *tranche) noexcept nogil:
-    # Derive everything else from the terms.
+cdef void tranche_prepare(Tranche *tranche, const unsigned char *seed) noexcept nogil:
+    # Derive everything else from the terms. seed: that of the envelope, whose first half seals the amounts of all its
+    # tranches.
     terms_prepare(&tranche.terms)
     tranche.next = 0
     tranche.previous = tranche.jump = tranche
-    tranche.amount_mask = 1
-    while tranche.amount_mask < tranche.terms.max:
-        tranche.amount_mask = tranche.amount_mask << 1 | 1
+    memcpy(tranche.amounts.seal, seed, sizeof(tranche.amounts.seal))
+    tranche.amounts.min = tranche.terms.min
+    tranche.amounts.max = tranche.terms.max
+    tranche.amounts.mask = 1
+    while tranche.amounts.mask < tranche.terms.max:
+        tranche.amounts.mask = tranche.amounts.mask << 1 | 1
 
 
 cdef bint tranche_join(Tranche *tranche, Tranche *next) noexcept nogil:

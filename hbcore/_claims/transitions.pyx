@@ -121,7 +121,15 @@ cdef bint ledger_expire(Ledger *ledger, uint64_t worker, uint64_t slot, uint64_t
     # lower *next_expiry to the time at which it will.
     cdef Found found
     cdef UserKey key
-    if not read_slot(&ledger.slots[slot], &key, &found.state) or slot_kind(found.state) != GRANTED:
+    cdef int answer
+    if not read_slot(&ledger.slots[slot], &key, &found.state):
+        return False
+    if slot_kind(found.state) == HELD:
+        # If it is published, its time begins now: its thread may stand still before it makes its group GRANTED.
+        answer = ledger_find(ledger, &key, &found)
+        if answer != REPEATED and answer != EXPIRED or found.slot != slot:
+            return False
+    if slot_kind(found.state) != GRANTED:
         return False
     if not ledger_is_expired(ledger, found.state):
         next_expiry[0] = min(next_expiry[0], slot_payload(found.state) + ledger.hold_ms + 1)

@@ -4,7 +4,6 @@ from libc.stdint cimport uint64_t
 from hbcore._keys.user cimport HashKey, UserKey
 
 cdef enum:
-    GROUP = 16      # users in a group: all are hashed, and what they lead to is fetched, before the first is looked at
     MESSAGE_LIMIT = 384
 
 cdef struct Message:

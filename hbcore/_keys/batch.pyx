@@ -8,7 +8,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strchr
 
-from hbcore._keys.user cimport HashKey, UserKey, siphash128, user_keys_from_sequence, user_keys_from_text_array
+from hbcore._keys.user cimport GROUP, HashKey, UserKey, siphash128, user_keys_from_sequence, user_keys_from_text_array
 
 from collections.abc import Iterable
 from sys import modules as _modules
@@ -109,6 +109,11 @@ cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t 
         return batch.keys + base
     if batch.keys != NULL:
         memcpy(group, batch.keys + base, <size_t>size * sizeof(UserKey))
+    elif size == GROUP and batch.size == 8 and batch.stride == 8:
+        memcpy(numbers, batch.integers + base * 8, sizeof(numbers))
+        for i in range(GROUP):
+            negatives[i] = numbers[i] >> 63 & batch.is_signed
+        hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, GROUP)
     else:
         memset(numbers, 0, sizeof(numbers))
         memset(negatives, 0, sizeof(negatives))

@@ -4,6 +4,10 @@ from libc.stdint cimport int64_t, uint64_t
 from hbcore._lib.integers cimport hb_read_integer
 
 
+cdef enum:
+    GROUP = 32      # users in a group: all are hashed, and what they lead to is fetched, before the first is looked at
+
+
 cdef struct HashKey:
     uint64_t text[2]        # the key for bytes, and for str as UTF-8
     uint64_t number[2]      # the key for integers

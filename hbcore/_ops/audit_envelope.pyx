@@ -15,7 +15,8 @@ from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
 )
 from hbcore._claims.ledger cimport Found, ledger_find, ledger_read
-from hbcore._claims.packets cimport Deck, deck_expire, sealed_amount, tranche_of
+from hbcore._claims.amount cimport amount_word
+from hbcore._claims.packets cimport Deck, deck_expire, tranche_of
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
 from hbcore._claims.tranche cimport (
     STRATUM_OPEN, STRATUM_REFUNDED, STRATUM_UNTOUCHED, Tranche, packet_in, place_in, tranche_step,
@@ -87,9 +88,9 @@ cdef int audit_packet(
     sums.digest = (sums.digest ^ state) * <uint64_t>0x9E3779B97F4A7C15
     finding.packet = packet
     finding.expected = amount
-    finding.present = present & tranche.amount_mask
+    finding.present = present & tranche.amounts.mask
     # While a stratum is being opened, an amount may not be there yet; a claim has its amount before it is published.
-    if (present != sealed_amount(deck, tranche, packet, amount)
+    if (present != amount_word(&tranche.amounts, packet, amount)
             and not (present == 0 and (kind == FREE or kind == REFUNDED))):
         return BAD_AMOUNT
     if kind == GRANTED or kind == SETTLED:

@@ -16,8 +16,8 @@ from hbcore._file.directory cimport Name, directory_allocate, directory_prefetch
 from hbcore._file.format cimport HB_KIND_ENVELOPE, hb_envelope
 from hbcore._file.record cimport ENVELOPE_TERMS, record_message, record_seal
 from hbcore._file.region cimport Region
-from hbcore._keys.batch cimport GROUP, Message, siphash128_group
-from hbcore._keys.user cimport UserKey
+from hbcore._keys.batch cimport Message, siphash128_group
+from hbcore._keys.user cimport GROUP, UserKey
 from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, REPEATED
 from hbcore._lib.limits cimport NAME_LIMIT, SEED_SIZE
 from hbcore._money.account cimport account_prefetch

@@ -25,6 +25,7 @@ MODULES = (
     "_claims/ledger",
     "_claims/transitions",
     "_claims/claim",
+    "_claims/group",
     "_money/account",
     "_money/account_scan",
 )

@@ -12,10 +12,11 @@ from libc.string cimport memset
 from common cimport (
     OPERATION_LIMIT, Search, explore_alone, explore_began, explore_clock_ms, explore_died, explore_died_at,
     explore_ended, explore_run, explore_set_clock, explore_set_sizes, explore_steps, explore_watch, hb_schedule,
-    may_be_next, search_begin, search_goes_on, search_result,
+    search_begin, search_goes_on, search_result,
 )
-from hbcore._claims.claim cimport ledger_claim
+from hbcore._claims.claim cimport hb_cursor, ledger_claim, ledger_cursor
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
+from hbcore._claims.group cimport ClaimRow, Plain, ledger_claim_plain
 from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
 from hbcore._claims.ledger cimport (
     Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_read, ledger_scan, ledger_size,
@@ -47,8 +48,9 @@ cdef enum:
     LEAVING = 3         # ... its slot is RELEASING
     APPENDING = 4       # ... a part is appended
 
-KINDS = {"claim": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND, "close": CLOSE, "reclaim": RECLAIM,
-         "expire": EXPIRE, "open": OPEN, "end": END, "read": READ, "scan": SCAN}
+# "claims" is a batch of two claims, of the user and of the next; "plain" a batch of one.
+KINDS = {"claim": CLAIM, "claims": CLAIM, "plain": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND,
+         "close": CLOSE, "reclaim": RECLAIM, "expire": EXPIRE, "open": OPEN, "end": END, "read": READ, "scan": SCAN}
 DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "appending": APPENDING}
 
 cdef Ledger ledger
@@ -65,8 +67,10 @@ cdef bint is_colliding
 cdef bint is_refusing
 cdef bint is_growing
 cdef uint64_t appended          # in a growing ledger, so many of the further parts are there
-cdef Operation operations[OPERATION_LIMIT]
-cdef int operation_count
+cdef Operation operations[2 * OPERATION_LIMIT]     # the first of each fiber, and then the second claims of batches
+cdef int operation_count        # with them
+cdef int fiber_count
+cdef uint64_t view              # handles are numbered anew for each schedule
 cdef Book opening
 cdef uint64_t opening_pins[SLOT_LIMIT]      # of each word of blocks, those that nobody will take away
 cdef int opening_deaths
@@ -76,6 +80,9 @@ cdef uint64_t free_at_death[SLOT_LIMIT]     # the slots that were FREE when an o
 cdef bint had_refund_at_death
 cdef bint had_no_reason                     # a claim was told SOLD_OUT while something was free all the time
 cdef long nothing_free_at                   # the last step at which no slot was free; 0: none yet
+# Where claims lapse: the state in which each slot was HELD and named by an index word, and the time then.
+cdef uint64_t named_state[SLOT_LIMIT]
+cdef uint64_t named_ms[SLOT_LIMIT]
 
 
 cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
@@ -84,8 +91,8 @@ cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
 
 
 cdef bint is_dead(const hb_file *file, uint64_t worker) noexcept nogil:
-    # The worker of operation i is i + 1; others did what was before, or look afterwards.
-    return worker == NOBODY or 1 <= worker <= <uint64_t>operation_count and explore_died(<int>worker - 1)
+    # The worker of fiber i is i + 1; others did what was before, or look afterwards.
+    return worker == NOBODY or 1 <= worker <= <uint64_t>fiber_count and explore_died(<int>worker - 1)
 
 
 cdef void died(int fiber) noexcept nogil:
@@ -104,6 +111,8 @@ cdef void stepped() noexcept nogil:
     global nothing_free_at
     cdef uint64_t i, state
     cdef int kind
+    if hold_ms:
+        note_names()
     for i in range(shared[5]):
         state = ledger.slots[i].state
         kind = slot_kind(state)
@@ -111,6 +120,25 @@ cdef void stepped() noexcept nogil:
                 or hold_ms and kind == GRANTED and explore_clock_ms > slot_payload(state) + hold_ms):
             return
     nothing_free_at = explore_steps()
+
+
+cdef void note_names() noexcept nogil:
+    # Note each slot that is HELD and named by now. It is a claim, and its time must not begin before this.
+    cdef uint64_t i, slot, word
+    for i in range(ledger.index.word_count):
+        word = ledger.index.tables[shared[1] >> PHASE_BITS & 1][i]
+        slot = word & slot_mask(&ledger.index)
+        if (word_kind(word) == ENTRY and slot_kind(ledger.slots[slot].state) == HELD
+                and ledger.slots[slot].state != named_state[slot]):
+            named_state[slot] = ledger.slots[slot].state
+            named_ms[slot] = explore_clock_ms
+
+
+cdef bint is_cut_short(uint64_t slot) noexcept nogil:
+    # Whether the claim of the slot was granted with a time before it was published.
+    cdef uint64_t state = ledger.slots[slot].state
+    return (slot_kind(state) == GRANTED and named_state[slot] >> 42 << 45 == state >> 42 << 45
+            and slot_payload(state) < named_ms[slot])
 
 
 cdef uint64_t pins_of(uint64_t word) noexcept nogil:
@@ -155,13 +183,15 @@ cdef UserKey key_of(int user) noexcept nogil:
 
 
 cdef void operate(void *argument) noexcept nogil:
-    global had_no_reason
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.user)
     cdef UserKey slot_key
     cdef Found found
     cdef uint64_t i
     found.slot = <uint64_t>-1
+    if operation.kind == CLAIM and operation.is_plain:
+        claim_batch(operation)
+        return
     if operation.kind == CLAIM:
         operation.answer = ledger_claim(&ledger, operation.worker, &key, 5, shared[0] != 0, &found)
     elif operation.kind == RELEASE:
@@ -206,10 +236,62 @@ cdef void operate(void *argument) noexcept nogil:
             ledger_reclaim(&ledger, i)
             ledger_refund(&ledger, i)
         operation.answer = 0
-    operation.slot = <int64_t>found.slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
-    if operation.answer == SOLD_OUT and 1 <= operation.worker <= <uint64_t>operation_count:
+    answer_is(operation, found.slot)
+
+
+cdef void answer_is(Operation *operation, uint64_t slot) noexcept nogil:
+    global had_no_reason
+    operation.slot = <int64_t>slot if operation.answer in (GRANTED_NOW, REPEATED) else -1
+    if operation.answer == SOLD_OUT and 1 <= operation.worker <= <uint64_t>fiber_count:
         stepped()
         had_no_reason = had_no_reason or nothing_free_at < explore_began(<int>operation.worker - 1)
+
+
+cdef void claim_batch(Operation *operation) noexcept nogil:
+    # Do what deck_claim_many does with a batch of one or two. The thread's cursor stands at a slot that was free a
+    # moment ago, if any was.
+    cdef Operation *second = &operations[operation.follower] if operation.follower else NULL
+    cdef Operation *one
+    cdef UserKey keys[2]
+    cdef ClaimRow rows[2]
+    cdef Plain plain
+    cdef Found found
+    cdef hb_cursor *cursor = ledger_cursor(&ledger)
+    cdef Py_ssize_t count = 2 if operation.follower else 1
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t count_plain
+    cdef bint is_plain = shared[0] == 0
+    memset(&plain, 0, sizeof(plain))
+    plain.amounts.mask = <uint64_t>-1       # all amounts are 0, and nothing of their words is a check
+    plain.end = slot_count
+    keys[0] = key_of(operation.user)
+    keys[1] = key_of(operation.user + 1)
+    cursor.handle = ledger.handle
+    cursor.worker = operation.worker
+    cursor.late_at = cursor.slot = 0
+    while cursor.slot < slot_count - 1 and slot_kind(ledger.slots[cursor.slot].state) != FREE:
+        cursor.slot += 1
+    while True:
+        if is_plain:
+            count_plain = ledger_claim_plain(
+                &ledger, &plain, operation.worker, &keys[i], count - i, 5, &rows[i]
+            )
+            while count_plain:
+                one = second if i else operation
+                one.answer = <int>rows[i].status
+                answer_is(one, <uint64_t>rows[i].packet)
+                count_plain -= 1
+                i += 1
+        if i == count:
+            return
+        one = second if i else operation
+        found.slot = <uint64_t>-1
+        one.answer = ledger_claim(&ledger, operation.worker, &keys[i], 5, shared[0] != 0, &found)
+        answer_is(one, found.slot)
+        is_plain = one.answer == GRANTED_NOW
+        i += 1
+        if i == count:
+            return
 
 
 cdef void grow(void *context) noexcept nogil:
@@ -244,19 +326,34 @@ cdef bint overlaps(int i, int j) noexcept nogil:
     # Whether operation j overlaps operation i. One that is dead has ended: what it leaves in hand must not be missed by
     # anybody who comes later.
     cdef long end
-    if i == j or explore_began(j) < 0:
+    cdef int mine = operations[i].fiber
+    cdef int other = operations[j].fiber
+    if i == j or explore_began(other) < 0:
         return False
-    end = explore_died_at(j) if explore_died(j) else explore_ended(j)
-    return not (0 <= end < explore_began(i)) and explore_began(j) < explore_ended(i)
+    end = explore_died_at(other) if explore_died(other) else explore_ended(other)
+    return not (0 <= end < explore_began(mine)) and explore_began(other) < explore_ended(mine)
+
+
+cdef bint may_come_next(int i, int placed) noexcept nogil:
+    # Whether operation i can be the next in an order: none of those that are not placed yet ended before i began. The
+    # two claims of a batch may come in either order.
+    cdef int j
+    cdef long ended
+    for j in range(operation_count):
+        ended = explore_ended(operations[j].fiber)
+        if (operations[j].fiber != operations[i].fiber and not placed >> j & 1 and ended >= 0
+                and ended < explore_began(operations[i].fiber)):
+            return False
+    return True
 
 
 cdef bint is_holding(int j, bint is_placed) noexcept nogil:
     # Whether operation j may have had a packet in hand that the book calls free. is_placed: its effect is in the book.
     cdef int kind = operations[j].kind
     if kind == CLAIM:
-        if is_placed and (explore_died(j) or operations[j].answer == GRANTED_NOW):
+        if is_placed and (explore_died(operations[j].fiber) or operations[j].answer == GRANTED_NOW):
             return False        # its packet is not free
-        return is_refusing or explore_died(j) or operations[j].answer != SOLD_OUT
+        return is_refusing or explore_died(operations[j].fiber) or operations[j].answer != SOLD_OUT
     if kind == RELEASE and is_placed:
         return True
     return hold_ms != 0 and kind in (RELEASE, SETTLE)       # they give back what has expired
@@ -289,9 +386,9 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
     for i in range(operation_count):
         if placed >> i & 1:
             continue
-        if explore_died(i) or explore_began(i) < 0:
+        if explore_died(operations[i].fiber) or explore_began(operations[i].fiber) < 0:
             # Dead: it took effect at some point, or never.
-            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count):
+            if explore_began(operations[i].fiber) >= 0 and may_come_next(i, placed):
                 for slot in range(<int64_t>slot_count):
                     next = book[0]
                     apply_dead(&next, &operations[i], slot)
@@ -301,7 +398,7 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
                         break
             continue
         is_done = False
-        if may_be_next(i, placed, operation_count):
+        if may_come_next(i, placed):
             next = book[0]
             if (apply(&next, &operations[i], holders(i, placed), is_beside_close(i))
                     and explained(&next, placed | 1 << i, final)):
@@ -377,9 +474,10 @@ cdef const char *check() noexcept nogil:
     cdef int deaths = opening_deaths
     cdef int named[SLOT_LIMIT]      # index words that name each slot
     memset(named, 0, sizeof(named))
-    for i in range(<uint64_t>operation_count):
+    for i in range(<uint64_t>fiber_count):
         deaths += explore_died(<int>i)
-        if not explore_died(<int>i) and operations[i].answer == CORRUPT:
+    for i in range(<uint64_t>operation_count):
+        if not explore_died(operations[i].fiber) and operations[i].answer == CORRUPT:
             return b"an operation calls the ledger damaged"
     if had_no_reason:
         return b"a claim was told SOLD_OUT, and at every moment a slot was free"
@@ -397,6 +495,8 @@ cdef const char *check() noexcept nogil:
     final.is_closed = shared[0] != 0
     for i in range(all_slots()):
         kind = slot_kind(ledger.slots[i].state)
+        if hold_ms and is_cut_short(i):
+            return b"the time of a claim was cut short"
         if kind == FREE:
             if final.is_closed:
                 return b"a free slot was left when the ledger closed"
@@ -430,6 +530,7 @@ cdef const char *check() noexcept nogil:
         return b"no order of the operations explains the answers and the state"
     # Everything that is free can be claimed, to the last slot; and no user's claim moves.
     probe.kind = CLAIM
+    probe.is_plain = False
     probe.worker = 77
     taken = 0
     for user in range(100, 100 + <int>slot_count + 1):
@@ -485,10 +586,11 @@ cdef void do_before(Operation *operation) noexcept nogil:
 
 
 cdef void reset(const Operation *before, int before_count) noexcept nogil:
-    global appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at
+    global appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at, view
     cdef Operation operation
     cdef int i, user
     memset(free_at_death, 0, sizeof(free_at_death))
+    memset(named_state, 0, sizeof(named_state))
     had_refund_at_death = had_no_reason = False
     nothing_free_at = 0
     appended = told = opening_deaths = 0
@@ -497,6 +599,10 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     shared[5] = shared[6] = ends[0]
     explore_set_clock(START_MS)
     ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
+    for i in range(fiber_count):
+        if operations[i].is_plain:
+            view += 1
+            ledger.handle = <uint64_t>1 << 40 | view
     ledger.free_map.open_count = &shared[5]
     ledger.free_map.cleared_count = &shared[6]
     ledger.prepare = prepare
@@ -536,8 +642,8 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, hold_ms
-    global pins_wanted
+    global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, fiber_count
+    global hold_ms, pins_wanted
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
@@ -549,6 +655,7 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     for i, operation in enumerate(before):
         earlier[i].kind = KINDS[operation[0]]
         earlier[i].user = operation[1]
+        earlier[i].is_plain = False
         earlier[i].death = DEATHS[operation[2]] if len(operation) > 2 else LIVES
     slot_count = slots
     ends[0] = slots - sum(parts)
@@ -560,16 +667,24 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     explore_set_sizes(1, 8 if hasty else 4, False)
     pins_wanted = pins
     hold_ms = HOLD_MS if expiring else 0
-    operation_count = len(race)
+    operation_count = fiber_count = len(race)
     memory_size = ledger_size(slot_count)
     free(memory)
     memory = <char *>calloc(memory_size, 1)
     search_begin(&search, preemptions, deaths, limit)
-    for i in range(operation_count):
+    for i in range(fiber_count):
         operations[i].kind = KINDS[race[i][0]]
         operations[i].user = race[i][1]
         operations[i].worker = i + 1
+        operations[i].fiber = i
+        operations[i].follower = 0
+        operations[i].is_plain = race[i][0] in ("claims", "plain")
         arguments[i] = &operations[i]
+        if race[i][0] == "claims":
+            operations[operation_count] = operations[i]
+            operations[operation_count].user += 1
+            operations[i].follower = operation_count
+            operation_count += 1
     explore_watch(NULL, died, stepped)
     with nogil:
         while True:
@@ -578,12 +693,13 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
                 operations[i].slot = -1
             reset(earlier, before_count)
             wrong = b"livelock"
-            if explore_run(operation_count, operate, arguments) == 0:
+            if explore_run(fiber_count, operate, arguments) == 0:
                 wrong = check()
             if not search_goes_on(&search, wrong):
                 break
     explore_watch(NULL, NULL, NULL)
     answers = [
-        (race[i], operations[i].answer, operations[i].slot, bool(explore_died(i))) for i in range(operation_count)
+        (race[operations[i].fiber], operations[i].answer, operations[i].slot, bool(explore_died(operations[i].fiber)))
+        for i in range(operation_count)
     ]
     return search_result(&search, answers)

@@ -25,6 +25,9 @@ cdef struct Operation:
     int death           # of an operation of before
     int answer          # of "read": the kind of the slot's state
     int64_t slot        # of "read": the user whose claim it is
+    int fiber           # which does it
+    int follower        # of a batch: number of the operation that is its second claim; 0: none
+    bint is_plain       # a claim of a batch
 
 cdef struct Holding:
     int state           # 0 none, 1 granted, 2 settled

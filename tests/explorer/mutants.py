@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import mutants_batch
 import mutants_claims
 import mutants_finding
 import mutants_makers
@@ -23,6 +24,7 @@ from build import HERE, build, build_mutant
 # Where the bugs stand, and which scenarios should see them.
 ROOMS = (
     (mutants_claims, "ledger"),
+    (mutants_batch, "ledger"),
     (mutants_finding, "ledger"),
     (mutants_makers, "makers"),
     (mutants_money, "accounts"),

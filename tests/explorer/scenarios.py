@@ -229,6 +229,51 @@ SCENARIOS = {
     ),
 }
 
+# The claims of a batch: "plain" is a batch of one user, "claims" of two, the user and the next.
+SCENARIOS |= {
+    "a batch of two": Scenario(3, [("claims", 1), ("claims", 1)]),
+    "a batch of two beside a claim of each": Scenario(3, [("claims", 1), ("claim", 2), ("claim", 1)]),
+    "two batches that share a user": Scenario(4, [("claims", 1), ("claims", 2)]),
+    "two batches that share a user, two packets": Scenario(2, [("claims", 1), ("claims", 2)]),
+    "two batches, one packet": Scenario(1, [("claims", 1), ("claims", 3)]),
+    "two batches on one path": Scenario(4, [("claims", 1), ("claims", 2)], colliding=True),
+    "a batch of one beside a claim": Scenario(2, [("plain", 1), ("claim", 1)]),
+    "two batches of one on one path": Scenario(3, [("plain", 1), ("plain", 2), ("claim", 1)], colliding=True),
+    "a batch beside a close": Scenario(3, [("claims", 1), ("close", 0)]),
+    "a batch beside an end": Scenario(3, [("claims", 1), ("end", 0), ("end", 0)]),
+    "a batch beside a release": Scenario(3, [("claims", 1), ("release", 1)], [("claim", 1)]),
+    "a batch beside a release, another's claim": Scenario(
+        2, [("claims", 1), ("release", 1), ("claim", 4)], [("claim", 1), ("claim", 3)]
+    ),
+    "a batch beside settle and release": Scenario(3, [("claims", 1), ("settle", 1), ("release", 1)]),
+    "a batch beside a find and a scan": Scenario(3, [("claims", 1), ("find", 2), ("scan", 1)]),
+    "a batch beside a reclaim": Scenario(3, [("claims", 1), ("reclaim", 0), ("claim", 2)]),
+    "a batch beside a replacement": Scenario(3, [("release", 1), ("claims", 2)], [*churn(3, 1), ("claim", 1)]),
+    "a batch beside a second replacement": Scenario(3, [("release", 1), ("claims", 2)], [*churn(3, 3), ("claim", 1)]),
+    "a batch while the index is hastily replaced": Scenario(
+        3, [("release", 1), ("claims", 1), ("claim", 2)], [("claim", 1)], hasty=True
+    ),
+    "a batch beside an opening": Scenario(4, [("open", 1), ("claims", 1), ("claims", 3)], parts=(2,)),
+    "a batch whose claims may lapse": Scenario(3, [("claims", 1), ("claim", 1), ("claim", 3)], expiring=True),
+    "a batch whose claims may lapse beside a find and a settle": Scenario(
+        3, [("claims", 1), ("find", 1), ("settle", 2)], expiring=True
+    ),
+    "a batch whose claims may lapse beside a release": Scenario(
+        3, [("claims", 1), ("release", 2), ("claim", 4)], expiring=True
+    ),
+    "a batch after its user's claim and another have lapsed": Scenario(
+        3, [("claims", 1), ("claim", 5)], [("claim", 1), ("claim", 4), ("expire", 0)], expiring=True
+    ),
+    "a batch beside another after all have lapsed": Scenario(
+        2, [("claims", 1), ("claims", 2)], [("claim", 1), ("claim", 2), ("expire", 0)], expiring=True
+    ),
+    "a batch while the clock moves": Scenario(3, [("claims", 1), ("expire", 0)], expiring=True),
+    "a batch while the clock moves beside another claim": Scenario(
+        4, [("claims", 1), ("expire", 0), ("claim", 2)], expiring=True
+    ),
+    "a batch beside a reclaim, which may lapse": Scenario(2, [("claims", 1), ("reclaim", 0)], expiring=True),
+}
+
 
 class Makers(NamedTuple):
     """Makers of envelopes that race, each a name, after others were made; with so many bytes left (0: enough)."""

@@ -222,3 +222,39 @@ def test_a_granted_hold_is_answered_as_it_was_granted(tmp_path: Path) -> None:
 
         pause(path, reserve, point, release)
     assert released > 0, "no pause was after the grant"
+
+
+@pytest.mark.full
+def test_the_time_of_a_batch_whose_thread_stands_still_begins_for_others(tmp_path: Path) -> None:
+    """What was published lapses, though the thread has stopped before it could make its group GRANTED."""
+    fresh, path = tmp_path / "fresh.hb", tmp_path / "e.hb"
+    with hbcore.Engine(fresh, capacity=1 << 20) as engine:
+        engine.envelope("e", 600, 6, "equal", hold_seconds=0.001)
+    shutil.copyfile(fresh, path)
+
+    def work(engine: hbcore.Engine) -> Callable[[], object]:
+        envelope = engine.envelope("e")
+        envelope.claim("first")  # the thread knows its place from here on
+        return lambda: envelope.claim_many(range(4))
+
+    instructions = instructions_of(path, work, "group")
+    assert len(instructions) > 100
+    points = instructions[:: max(1, len(instructions) // POINTS)]
+    held = set()
+    for point in points:
+        shutil.copyfile(fresh, path)
+
+        def others() -> None:
+            with hbcore.Engine(path) as engine:
+                envelope = engine.envelope("e")
+                for late in range(6):
+                    if not any(envelope.claim(f"late {late}") for _ in range(100_000)):
+                        break
+                    envelope.settle(f"late {late}")
+                held.add(6 - envelope.stats().settled)
+
+        pause(path, work, point, others)
+        with hbcore.Engine(path) as engine:
+            engine.audit()
+    # One at most: the slot that the thread had in hand, and not published yet.
+    assert held == {0, 1}

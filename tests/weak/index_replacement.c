@@ -15,6 +15,7 @@
  *   hbcore/_claims/index.pxd: entry_prefix, empty_word, tombstone_word, moved_word
  *   hbcore/_claims/transitions.pyx: give_back, finish_release, locate, bury
  *   hbcore/_claims/claim.pyx: hold, ledger_claim
+ *   hbcore/_claims/group.pyx: ledger_claim_plain
  * Asserts: each entry stands in the new table exactly once; the old table is all moved; what was released is a
  *   tombstone.
  * Configurations:

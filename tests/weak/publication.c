@@ -4,11 +4,13 @@
  * relaxed load. It is not the claimer's own writing that it publishes then, and no operation of the claimer has
  * acquired it. Readers see it all the same: the claimer's load comes before its publishing CAS, so by coherence nobody
  * who acquires that CAS can read an older word. An amount is never changed once it is there, so it is the right one.
+ * (ledger_claim_plain reads the amount even before it takes the slot, which is no difference to any of this.)
  *
  * Transcribes:
  *   hbcore/_claims/packets.pyx: prepare_packet, open_stratum
- *   hbcore/_claims/packets.pxd: tranche_amount
+ *   hbcore/_claims/amount.pxd: amount_read
  *   hbcore/_claims/claim.pyx: hold, ledger_claim
+ *   hbcore/_claims/group.pyx: ledger_claim_plain
  *   hbcore/_claims/ledger.pxd: probe, make_granted
  *   hbcore/_claims/ledger.pyx: ledger_find, ledger_read
  * Asserts: whoever reads the index word, or a granted state, reads key and amount.

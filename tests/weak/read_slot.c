@@ -11,6 +11,7 @@
  * Transcribes:
  *   hbcore/_claims/ledger.pxd: read_slot, probe, make_granted
  *   hbcore/_claims/claim.pyx: take_in, hold, ledger_claim
+ *   hbcore/_claims/group.pyx: ledger_claim_plain, repeated
  *   hbcore/_claims/transitions.pyx: give_back, finish_release, bury
  * Asserts: the key that goes with a granted or released state is the key of that claim; what a thread finds by an index
  *   word is the claim that was published there.

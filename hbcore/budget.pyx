@@ -14,8 +14,8 @@ from hbcore._file.directory cimport Name, directory_allocate, name_set
 from hbcore._file.format cimport HB_KIND_BUDGET, HB_KIND_TOP_UP, HB_KIND_TRANCHE, hb_budget, hb_extent
 from hbcore._file.record cimport BUDGET_TERMS, record_seal
 from hbcore._file.region cimport Region, engine_name, worker_of
-from hbcore._keys.batch cimport GROUP, Batch, Users, batch_group, users_of
-from hbcore._keys.user cimport UserKey, user_key, usual_integer_key
+from hbcore._keys.batch cimport Batch, Users, batch_group, users_of
+from hbcore._keys.user cimport GROUP, UserKey, user_key, usual_integer_key
 from hbcore._lib.answers cimport CLOSED, CONFLICT, GRANTED_NOW, INSUFFICIENT, LACKING, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_fetch_add_relaxed
 from hbcore._lib.integers cimport hb_read_integer

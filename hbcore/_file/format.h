@@ -178,7 +178,9 @@ struct hb_budget {
     uint64_t money[2];     /* [atomic pair] the operation that changed it last; the amount that is available */
     uint64_t next;         /* [atomic] hint: number of the next hold to be used; only damage makes it too low */
     uint64_t pledged;      /* [atomic] hint, without a parent only: no less than all that was added to the budget */
-    unsigned char reserved2[96];
+    uint64_t completed;    /* [atomic] the last operation of the money that is known to be written into its hold; */
+                           /*   0: none is */
+    unsigned char reserved2[88];
 };
 
 /* Money that its parent has added to a budget, as a hold in the parent: an object without a name. */

@@ -91,6 +91,7 @@ cdef extern from "format.h" nogil:
         uint64_t money[2]
         uint64_t next
         uint64_t pledged
+        uint64_t completed
 
     struct hb_top_up:
         hb_extent extent

@@ -18,14 +18,15 @@ cdef struct Account:
     HoldIndex index
     char *base                  # start of the mapping, in which the children are
     const uint64_t *known_size  # bytes of the mapping that this process knows to lie inside the file
-    uint64_t granted            # [private] the last grant that this process knows to be written into its hold
+    uint64_t *completed         # [shared] the last operation that is known to be written into its hold; 0: none is
     uint64_t seal[2]            # key of the check sums of amounts
     bint is_readonly
 
 
 cdef void account_attach(
-    Account *account, uint64_t *money, uint64_t *next, uint64_t *level_offsets, uint64_t *segment_offsets, char *level,
-    char *segment, char *base, const uint64_t *known_size, const uint64_t *secret, bint is_readonly
+    Account *account, uint64_t *money, uint64_t *completed, uint64_t *next, uint64_t *level_offsets,
+    uint64_t *segment_offsets, char *level, char *segment, char *base, const uint64_t *known_size,
+    const uint64_t *secret, bint is_readonly
 ) noexcept nogil
 cdef void account_prefetch(const Account *account, const UserKey *key) noexcept nogil
 cdef int account_reserve(

@@ -37,8 +37,8 @@ from hbcore._lib.answers cimport (
     REPEATED, UNSEEN,
 )
 from hbcore._lib.atomics cimport (
-    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_once, hb_load_private, hb_load_relaxed, hb_store_private,
-    hb_store_relaxed,
+    hb_cas_pair, hb_fence_acquire, hb_load_acquire, hb_load_once, hb_load_private, hb_load_relaxed, hb_store_relaxed,
+    hb_store_release,
 )
 from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.hold cimport (
@@ -59,11 +59,13 @@ cdef uint64_t FAIL = <uint64_t>1 << 59
 
 
 cdef void account_attach(
-    Account *account, uint64_t *money, uint64_t *next, uint64_t *level_offsets, uint64_t *segment_offsets, char *level,
-    char *segment, char *base, const uint64_t *known_size, const uint64_t *secret, bint is_readonly
+    Account *account, uint64_t *money, uint64_t *completed, uint64_t *next, uint64_t *level_offsets,
+    uint64_t *segment_offsets, char *level, char *segment, char *base, const uint64_t *known_size,
+    const uint64_t *secret, bint is_readonly
 ) noexcept nogil:
     memset(account, 0, sizeof(Account))
     account.money = money
+    account.completed = completed
     account.index.next = next
     account.index.level_offsets = level_offsets
     account.index.segment_offsets = segment_offsets
@@ -161,7 +163,9 @@ cdef int complete(Account *account, uint64_t operation) noexcept nogil:
     cdef hb_hold *hold
     cdef uint64_t *refund
     cdef int kind, status
-    if operation == 0 or operation == hb_load_private(&account.granted):
+    # The word beside the money spares a thread the look at a hold that lies in the cache of another processor. Acquire:
+    # it pairs with the store of `fulfil`, so the hold is seen as it was written.
+    if operation == 0 or operation == hb_load_acquire(account.completed):
         return 0
     status = hold_at(&account.index, number, &hold)
     if status != 0:
@@ -254,8 +258,9 @@ cdef int fulfil(Account *account, const Standing *standing) noexcept nogil:
                 # This is what complete would do, without reading the hold again: it was undecided when the money
                 # changed.
                 grant(account, hold, state, value)
-                # No operation like this one comes back, because a hold is granted once.
-                hb_store_private(&account.granted, own)
+                # No operation like this one comes back, because a hold is granted once: a thread that stands still
+                # here and stores this late says nothing of the operation that the money names by then.
+                hb_store_release(account.completed, own)
                 return HAPPENED
             continue
         if kind == REFUNDING:

@@ -301,8 +301,8 @@ cdef BudgetBase budget_base_from(type kind, Region region, uint64_t offset, int 
         base.funding_key = name_hash(region, HB_KIND_BUDGET, copy.extent.parent, encoded)
     level = <char *>shared + sizeof(hb_budget) + whole_units(length)
     account_attach(
-        &base.account, shared.money, &shared.next, shared.levels, shared.segments, level, level + 8 * level_size(0),
-        region.base, &region.known_size, region.header.directory_key, region.is_readonly,
+        &base.account, shared.money, &shared.completed, &shared.next, shared.levels, shared.segments, level,
+        level + 8 * level_size(0), region.base, &region.known_size, region.header.directory_key, region.is_readonly,
     )
     return base
 

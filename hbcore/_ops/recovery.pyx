@@ -13,7 +13,9 @@ from hbcore._claims.tranche cimport STRATUM_OPEN, Tranche, place_in
 from hbcore._claims.transitions cimport ledger_reclaim
 from hbcore._file.clock cimport hb_boot_ms
 from hbcore._file.directory cimport is_named
-from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_extent, hb_slot
+from hbcore._file.format cimport (
+    HB_KIND_BUDGET, HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, hb_budget, hb_extent, hb_slot,
+)
 from hbcore._file.region cimport CHAIN_BROKEN, CHAIN_EXTENT, Region, extent_phase
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.atomics cimport hb_cas, hb_load_relaxed, hb_store_relaxed
@@ -35,7 +37,9 @@ def recover(Region region):
     cdef uint64_t state
     cdef hb_extent *extent
     cdef Envelope envelope
-    cdef int step = region.next_extent(&offset, &state)
+    cdef int step
+    forget_completed(region)
+    step = region.next_extent(&offset, &state)
     while step == CHAIN_EXTENT:
         extent = <hb_extent *>(region.base + offset)
         if extent_phase(state) == HB_PHASE_MAKING:
@@ -55,6 +59,16 @@ def recover(Region region):
     if step == CHAIN_BROKEN and (region.contains(offset, sizeof(hb_extent))
                                  or offset < hb_load_relaxed(&region.header.frontier)):
         raise CorruptFileError(f"the chain of extents of {region.path!r} is damaged at byte {offset}")
+
+
+cdef void forget_completed(Region region) noexcept nogil:
+    # Take back what budgets say of operations that are written into their holds. A file that went through a crash of
+    # the machine can have that word, and the hold as it was before.
+    cdef uint64_t offset = 0
+    cdef uint64_t state
+    while region.next_extent(&offset, &state) == CHAIN_EXTENT:
+        if region.extent(offset, HB_KIND_BUDGET, sizeof(hb_budget)) != NULL:
+            hb_store_relaxed(&(<hb_budget *>(region.base + offset)).completed, 0)
 
 
 cdef void recover_deck(Deck *deck, Region region) noexcept nogil:

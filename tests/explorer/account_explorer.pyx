@@ -506,7 +506,8 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     memset(block, 0, BLOCK_SIZE)
     for i in range(MAKER_LIMIT):
         account_attach(
-            &accounts[i], <uint64_t *>(<char *>block + MONEY), <uint64_t *>(<char *>block + MONEY + 16),
+            &accounts[i], <uint64_t *>(<char *>block + MONEY), <uint64_t *>(<char *>block + MONEY + 24),
+            <uint64_t *>(<char *>block + MONEY + 16),
             <uint64_t *>(<char *>block + LEVEL_OFFSETS), <uint64_t *>(<char *>block + SEGMENT_OFFSETS),
             <char *>block + FIRST_WORDS, <char *>block + FIRST_HOLDS, block, &block_size, secret, False,
         )

@@ -105,7 +105,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "_money/account.pyx",
             "                grant(account, hold, state, value)\n",
-            "                hb_store_private(&account.granted, own)\n                return HAPPENED\n",
+            "                hb_store_release(account.completed, own)\n                return HAPPENED\n",
         ),
     ],
     "a path goes on without being closed": [

@@ -419,7 +419,8 @@ cdef class AccountRace:
             if not self.racers[i].own:
                 raise MemoryError
             account_attach(
-                &self.racers[i].account, <uint64_t *>(shared.block + MONEY), <uint64_t *>(shared.block + MONEY + 16),
+                &self.racers[i].account, <uint64_t *>(shared.block + MONEY), <uint64_t *>(shared.block + MONEY + 24),
+                <uint64_t *>(shared.block + MONEY + 16),
                 <uint64_t *>(shared.block + LEVEL_OFFSETS), <uint64_t *>(shared.block + SEGMENT_OFFSETS),
                 shared.block + FIRST_WORDS, shared.block + FIRST_HOLDS, shared.block, &shared.block_size, secret, False
             )

@@ -160,6 +160,46 @@ def test_a_kill_of_who_puts_right_what_a_kill_has_left(tmp_path: Path, name: str
     print(f"{name}, then a close: {count} states of the file")
 
 
+BATCH = ("ann", "eve", "cyd", "ann", "dan")
+
+
+@pytest.mark.parametrize("hold_seconds", [None, 3600])
+def test_a_kill_at_any_instruction_of_a_batch_leaves_its_first_claims(tmp_path: Path, hold_seconds: int | None) -> None:
+    path, copy = tmp_path / "e.hb", tmp_path / "copy.hb"
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        engine.envelope("e", TOTAL, 8, hold_seconds=hold_seconds).claim("bob")
+
+    def work(engine: hbcore.Engine) -> Callable[[], object]:
+        envelope = engine.envelope("e")
+        assert envelope.claim("eve")  # the thread knows its place from here on, and the batch has a user who has one
+        return lambda: envelope.claim_many(list(BATCH))
+
+    seen = list(states(path, work))
+    print(f"a batch, hold_seconds={hold_seconds}: {len(seen)} states of the file")
+    left = set()
+    for content in seen:
+        for is_audited in (True, False):
+            copy.write_bytes(content)
+            with hbcore.Engine(copy) as engine:
+                if is_audited:
+                    engine.audit()
+                envelope = engine.envelope("e")
+                found = {user: claim.packet for user in USERS if (claim := envelope.find(user))}
+                new = [user for user in ("ann", "cyd", "dan") if user in found]
+                left.add(len(new))
+                assert new == ["ann", "cyd", "dan"][: len(new)], "the batch is claimed in order"
+                assert {"bob", "eve"} <= set(found)
+                assert len(set(found.values())) == len(found)
+                rows = envelope.claim_many([*USERS, *(f"late {i}" for i in range(4))])
+                assert {
+                    user: int(row["packet"]) for user, row in zip(USERS, rows, strict=False)
+                }.items() >= found.items()
+                assert rows["amount"].sum() == TOTAL
+                assert (rows["status"][len(USERS) :] == Status.SOLD_OUT).tolist() == [False] * 3 + [True]
+                engine.audit()
+    assert left == {0, 1, 2, 3}
+
+
 def fill(engine: hbcore.Engine) -> None:
     for i in range(10_000):
         engine.envelope(f"x{i}", 200, 30)
@@ -264,3 +304,40 @@ def test_a_kill_at_any_instruction_leaves_all_the_money(tmp_path: Path, name: st
             assert budget.reserve("more", 1).status is Status.INSUFFICIENT
             engine.audit()
     assert done == sorted(done), "what has happened stays so"
+
+
+def test_a_kill_at_any_instruction_of_reserve_many_leaves_its_first_holds(tmp_path: Path) -> None:
+    path, copy = tmp_path / "b.hb", tmp_path / "copy.hb"
+    with hbcore.Engine(path, capacity=1 << 20) as engine:
+        engine.budget("b", 500).reserve("held", 50)
+    keys, amounts = ["new", "held", "newer", "new", "too much", "newest"], [70, 50, 80, 70, 400, 90]
+    wanted = {"new": 70, "newer": 80, "newest": 90}
+    seen = list(states(path, lambda engine: lambda: engine.budget("b").reserve_many(keys, amounts)))
+    print(f"reserve_many: {len(seen)} states of the file")
+    left = set()
+    for content in seen:
+        for is_audited in (True, False):
+            copy.write_bytes(content)
+            with hbcore.Engine(copy) as engine:
+                budget = engine.budget("b")
+                if is_audited:
+                    engine.audit()
+                held = {key: hold.amount for key in wanted if (hold := budget.find(key))}
+                assert held.items() <= wanted.items()
+                assert list(held) == list(wanted)[: len(held)], "the requests are decided in order"
+                assert budget.stats()[1:3] == (450 - sum(held.values()), 50 + sum(held.values()))
+                assert budget.find("too much") is None
+                left.add(len(held))
+                statuses = budget.reserve_many(keys, amounts)["status"].tolist()
+                assert (statuses[1], statuses[3], statuses[4]) == (
+                    Status.REPEATED,
+                    Status.REPEATED,
+                    Status.INSUFFICIENT,
+                )
+                for key, status in zip(wanted, (statuses[0], statuses[2], statuses[5]), strict=True):
+                    # A request that the dead have left is fulfilled by whoever asks next, and is a repeated one then.
+                    assert status == Status.REPEATED or (key not in held and status == Status.GRANTED)
+                assert budget.reserve("all", 210).status is Status.GRANTED
+                assert budget.reserve("more", 1).status is Status.INSUFFICIENT
+                engine.audit()
+    assert left == {0, 1, 2, 3}

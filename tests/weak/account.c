@@ -21,7 +21,7 @@
  * Plants:
  *   1 (PLAIN, ENOUGH): the loads of a pair are relaxed
  *   2 (PLAIN, ENOUGH): the CAS of a pair orders nothing
- *   3 (ENOUGH): the word for the last grant that a process knows of is relaxed
+ *   3 (ENOUGH): the word that says which operation was completed is relaxed
  *   4 (ENOUGH): the last operation is not completed before the money changes
  *   5 (PLAIN, ENOUGH): the load of the index word is relaxed
  *   6 (PLAIN, ENOUGH): the CAS that publishes the hold orders nothing
@@ -44,7 +44,7 @@ enum { AVAILABLE = 5, WISH = 3, TURNS = 4 };
 static struct {
     uint64_t pair, amount, link, key;
 } holds[2];
-static uint64_t money = PAIR(0, AVAILABLE), granted, words[2];
+static uint64_t money = PAIR(0, AVAILABLE), completed, words[2];
 
 static void read_pair(const uint64_t *pair, uint64_t *first, uint64_t *second)
 {
@@ -67,11 +67,11 @@ static void grant(int number, uint64_t state, uint64_t value)
     cas_pair(&holds[number].pair, state, value, HOLD_STATE(DONE, state & 255), 0);
 }
 
-static void complete(uint64_t operation, int knows_grants)
+static void complete(uint64_t operation)
 {
     uint64_t state, value;
     int number = (int)(operation & 1);
-    if (operation == 0 || (knows_grants && operation == planted_load(3, &granted)))
+    if (operation == 0 || operation == planted_load(3, &completed))
         return;
     read_pair(&holds[number].pair, &state, &value);
     if (state >> 8 != PENDING)
@@ -88,18 +88,18 @@ static void fulfil(int number, uint64_t mine)
         uint64_t operation, available, state, value;
         read_pair(&money, &operation, &available);
         if (!is_planted(4))
-            complete(operation, 1);
+            complete(operation);
         read_pair(&holds[number].pair, &state, &value);
         if (state != mine)
             return;
         if (available < value) {
             if (cas_pair(&money, operation, available, OPERATION(number) | FAIL, available)) {
-                complete(OPERATION(number) | FAIL, 1);
+                complete(OPERATION(number) | FAIL);
                 return;
             }
         } else if (cas_pair(&money, operation, available, OPERATION(number), available - value)) {
             grant(number, state, value);
-            planted_store(3, &granted, OPERATION(number));
+            planted_store(3, &completed, OPERATION(number));
             return;
         }
     }
@@ -130,7 +130,6 @@ static int is_paid_out(uint64_t state, uint64_t amount, uint64_t link)
     return state == HOLD_STATE(DONE, 1) && amount == WISH && link == CHECK_OF(KEY_OF(0), WISH);
 }
 
-/* This process knows of no grant, so it completes every operation. */
 static void *settle_down(void *unused)
 {
     uint64_t state, value, operation, available;
@@ -151,7 +150,7 @@ static void *settle_down(void *unused)
             assert(operation & FAIL || AVAILABLE - available == (operation == OPERATION(1) ? WISH : 0));
         return unused;
     }
-    complete(operation, 0);
+    complete(operation);
     read_pair(&holds[0].pair, &state, &value);
     amount = hb_load_relaxed(&holds[0].amount);
     link = hb_load_relaxed(&holds[0].link);

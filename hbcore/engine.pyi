@@ -34,6 +34,12 @@ class Engine:
             kernel that lends them to shared memory (``/sys/kernel/mm/transparent_hugepage/shmem_enabled``: ``advise``);
             elsewhere nothing changes. Memory is taken 2 MiB at a time where a claim touches it, so it does not suit
             many packets of which few are claimed.
+        shared: whether processes can share the engine. With False an engine in memory lives in this process alone, on
+            huge pages where the kernel lends them (``/sys/kernel/mm/transparent_hugepage/enabled``: ``always`` or
+            ``madvise``), so that it makes envelopes and claims from new ones faster; ``huge_pages`` is of no account
+            then. Memory is taken 2 MiB at a time, and an audit reads all that was ever reserved, so it does not suit
+            many packets of which few are claimed. In a forked child every call of it raises HbcoreError: the child has
+            a copy, and the packets of a copy would be granted twice.
 
     Raises:
         CorruptFileError, IncompatibleFileError: the file cannot be trusted, or is of another version.
@@ -57,6 +63,7 @@ class Engine:
         key: bytes | None = None,
         readonly: bool = False,
         huge_pages: bool = False,
+        shared: bool = True,
     ) -> None: ...
     def envelope(
         self,

@@ -50,6 +50,12 @@ cdef class Engine:
             kernel that lends them to shared memory (``/sys/kernel/mm/transparent_hugepage/shmem_enabled``: ``advise``);
             elsewhere nothing changes. Memory is taken 2 MiB at a time where a claim touches it, so it does not suit
             many packets of which few are claimed.
+        shared: whether processes can share the engine. With False an engine in memory lives in this process alone, on
+            huge pages where the kernel lends them (``/sys/kernel/mm/transparent_hugepage/enabled``: ``always`` or
+            ``madvise``), so that it makes envelopes and claims from new ones faster; ``huge_pages`` is of no account
+            then. Memory is taken 2 MiB at a time, and an audit reads all that was ever reserved, so it does not suit
+            many packets of which few are claimed. In a forked child every call of it raises HbcoreError: the child has
+            a copy, and the packets of a copy would be granted twice.
 
     Raises:
         CorruptFileError, IncompatibleFileError: the file cannot be trusted, or is of another version.
@@ -67,8 +73,10 @@ cdef class Engine:
     def __cinit__(self, *_, **__):
         self.region = Region()      # a closed one, so an engine that was never initialised only ever raises
 
-    def __init__(self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False, huge_pages=False):
-        self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages)
+    def __init__(
+        self, path=None, *, capacity=None, mode=0o600, key=None, readonly=False, huge_pages=False, shared=True
+    ):
+        self.region = open_region(path, capacity, mode, key, recover, readonly, huge_pages=huge_pages, shared=shared)
 
     def envelope(
         self, name, total=None, packets=None, law="double_mean", min=1, max=None, concentration=3, seed=None,

@@ -33,7 +33,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int memfd_create(const char *name, unsigned int flags)
     unsigned int MFD_CLOEXEC, MFD_ALLOW_SEALING
     void *MAP_FAILED
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_NORESERVE, MADV_HUGEPAGE, MADV_RANDOM
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_HUGEPAGE, MADV_RANDOM
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, int64_t offset, int64_t length)
@@ -45,7 +45,7 @@ cdef extern from "<unistd.h>" nogil:
 
 DEFAULT_CAPACITY = 1 << 38
 
-cdef str CREATION_ADVICE = "a smaller capacity may help, or a higher limit of address space (ulimit -v)"
+cdef str CREATION_ADVICE = "a smaller capacity may help, or higher limits of memory (ulimit -v and -d)"
 
 cdef enum:
     HEADER_BOOT = 56            # offset of boot_id in the header
@@ -57,7 +57,7 @@ cdef enum:
 open_regions = weakref.WeakValueDictionary()
 
 
-def open_region(path, capacity, mode, key, recover, readonly=False, create=True, huge_pages=False):
+def open_region(path, capacity, mode, key, recover, readonly=False, create=True, huge_pages=False, shared=True):
     """Open the file at ``path``, creating it if need be, or make a memory engine if ``path`` is None.
 
     ``recover`` is called with the Region if the file must be put right after a reboot.
@@ -74,10 +74,13 @@ def open_region(path, capacity, mode, key, recover, readonly=False, create=True,
         if readonly:
             raise ValueError("readonly needs a path: nobody could ever write to an engine in memory")
         region.in_memory = True
+        region.is_private = not shared
         region.fd = memory_file()
         size = new_file(region.fd, wanted_capacity or DEFAULT_CAPACITY, key, True)
         attach(region, size, key, None, huge_pages, CREATION_ADVICE)
         return region
+    if not shared:
+        raise ValueError("shared=False needs path=None: what is in a file can be opened by any process")
     path = file_path(path)
     region.path = path if os.path.islink(path) else os.path.realpath(path)
     try:
@@ -222,7 +225,9 @@ cdef seal(int fd):
 
 
 cdef void *map_file(int fd, uint64_t capacity, int protection, str advice) except NULL:
-    cdef void *address = mmap(NULL, capacity, protection, MAP_SHARED | MAP_NORESERVE, fd, 0)
+    # Map a file, or memory of this process alone if there is none (-1).
+    cdef int kind = MAP_SHARED if fd >= 0 else MAP_PRIVATE | MAP_ANONYMOUS
+    cdef void *address = mmap(NULL, capacity, protection, kind | MAP_NORESERVE, fd, 0)
     if address == MAP_FAILED:
         code = errno
         raise OSError(code, f"cannot map {capacity} bytes of address space: {os.strerror(code)}; {advice}")
@@ -325,14 +330,19 @@ cdef attach(Region region, uint64_t size, key, recover, bint huge_pages, str adv
     region.capacity = header.capacity
     if not region.in_memory and not region.is_readonly:
         fill_holes(region)
-    address = map_file(
-        region.fd, header.capacity, PROT_READ if region.is_readonly else PROT_READ | PROT_WRITE, advice
-    )
+    if region.is_private:
+        address = map_file(-1, header.capacity, PROT_READ | PROT_WRITE, advice)
+        memcpy(address, &header, sizeof(hb_header))
+        huge_pages = True       # only this kind of memory has them everywhere, so nobody need ask for them
+    else:
+        address = map_file(
+            region.fd, header.capacity, PROT_READ if region.is_readonly else PROT_READ | PROT_WRITE, advice
+        )
+        # The kernel must not read ahead. A cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that
+        # walks the data of an index would make the next hole data by looking at the page before it, and would read on
+        # to the end of the table.
+        madvise(address, header.capacity, MADV_RANDOM)
     region.known_size = whole_grains(min(size, region.capacity))
-    # The kernel must not read ahead. A cached page of a hole counts as data for SEEK_DATA (ext4), so an audit that
-    # walks the data of an index would make the next hole data by looking at the page before it, and would read on to
-    # the end of the table.
-    madvise(address, header.capacity, MADV_RANDOM)
     if huge_pages:
         # A kernel that has no huge pages says so, and takes ordinary ones.
         madvise(address, header.capacity, MADV_HUGEPAGE)

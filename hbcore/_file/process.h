@@ -24,6 +24,7 @@
 struct hb_presence {
     uint64_t worker; /* number | epoch << 12; 0: not registered (after a fork or a close) */
     int lock_fd;     /* descriptor of the open file description that holds the locks; -1: none */
+    int is_copy;     /* whether this is the copy of a presence in a forked child, or in a child of that */
     struct hb_presence *next;
 };
 
@@ -40,6 +41,7 @@ static void hb_after_fork_in_child(void)
             close(presence->lock_fd);
         presence->lock_fd = -1;
         presence->worker = 0;
+        presence->is_copy = 1;
     }
     pthread_mutex_unlock(&hb_presence_mutex);
 }

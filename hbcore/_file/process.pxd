@@ -10,6 +10,7 @@ cdef extern from "process.h" nogil:
     struct hb_presence:
         uint64_t worker
         int lock_fd
+        int is_copy
         hb_presence *next
 
     struct hb_file:

@@ -32,6 +32,7 @@ cdef class Region:
     cdef bint is_present            # the presence is among those that a fork looks after
     cdef bint is_stale              # the file is only read, and was not put right since a reboot
     cdef bint in_memory
+    cdef bint is_private            # the memory is this process's own; the descriptor has locks and nothing else
     cdef uint64_t closed            # 0 or 1; all threads read and write it
     cdef bint is_readonly
     cdef bint has_key               # False: the owner keeps the key; the file is read without it, but for its users

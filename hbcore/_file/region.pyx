@@ -117,6 +117,11 @@ cdef class Region:
 
     cdef int register(self) except -1:
         cdef int code
+        if self.is_private and self.presence.is_copy:
+            raise HbcoreError(
+                "this engine is not shared (shared=False): a forked child has a copy of its own, and what it granted "
+                "would be granted twice; make the engine in the child, or shared"
+            )
         if self.time_namespace != <uint64_t>time_namespace():
             raise HbcoreError(
                 "this process was forked into another time namespace (unshare) after the engine was opened, where the "
@@ -315,7 +320,7 @@ cdef class Region:
         # But a range of a few pages is one part, written or not: to look for the next hole the kernel goes through
         # everything up to it, be it gigabytes, which is too much for each small object.
         cdef int64_t data, hole
-        if end - at <= SMALL_RANGE:
+        if end - at <= SMALL_RANGE or self.is_private:
             data_end[0] = end
             return at
         data = lseek(self.fd, <int64_t>at, SEEK_DATA)

@@ -74,7 +74,7 @@ def test_too_little_address_space_leaves_no_file(run_python: RunPython, path: Pa
     limit = "resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))"
     said = answer(run_python, limit, path if is_file else None)
     assert said.startswith("OSError: [Errno 12] cannot map 274877906944 bytes of address space: ")
-    assert said.endswith("; a smaller capacity may help, or a higher limit of address space (ulimit -v)")
+    assert said.endswith("; a smaller capacity may help, or higher limits of memory (ulimit -v and -d)")
     assert os.listdir(path.parent) == [], "what the advice says would be a conflict with this file"
     if is_file:
         assert answer(run_python, f"{limit}; hbcore.Engine(sys.argv[3], capacity=2**30)", path) == "no error"

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import mmap
 import os
 import shutil
 import subprocess
@@ -42,12 +43,13 @@ def tables(count: int, zeros: Callable[[int], np.ndarray]) -> Tables:
     return Tables(zeros(1 << (2 * count - 1).bit_length()), zeros(4 * count), zeros(1))
 
 
-def bare_claims(of: Tables, first_user: int, count: int) -> Run:
-    """The tables are touched before the loop is timed, as the figure is to be a limit."""
+def bare_claims(of: Tables, first_user: int, count: int, is_fresh: bool = False) -> Run:
+    """The tables are touched before the loop is timed, unless what is measured is the loop on fresh pages."""
     loop = library()
     assert loop is not None
-    of.index[:] = 0
-    of.records[:] = 0
+    if not is_fresh:
+        of.index[:] = 0
+        of.records[:] = 0
     users = np.arange(first_user, first_user + count, dtype=np.uint64)
 
     def run() -> None:
@@ -60,3 +62,12 @@ def bare_claims(of: Tables, first_user: int, count: int) -> Run:
 
 def bare_loop(count: int) -> Run:
     return bare_claims(tables(count, lambda words: np.zeros(words, np.int64)), FIRST_USER, count)
+
+
+def fresh_bare_loop(count: int) -> Run:
+    """The same on pages of shared memory that nobody has touched, as those of a new envelope are."""
+    return bare_claims(tables(count, untouched), FIRST_USER, count, is_fresh=True)
+
+
+def untouched(words: int) -> np.ndarray:
+    return np.frombuffer(mmap.mmap(-1, 8 * words), np.int64)

@@ -215,7 +215,7 @@ class Run:
             print(f"{self.name}: prepared in {prepared_at - started_at:.0f} s", flush=True)
         except Failure as failure:
             lines = self.log.read_text().splitlines() if self.log.exists() else []
-            print(f"---- {self.name}: {failure}", *lines[-80:], sep="\n", flush=True)
+            print(f"---- {self.name}: {failure}", *lines[-300:], sep="\n", flush=True)
             summary, passed = (
                 next((line for line in lines[::-1] if re.search(r"\d+ passed", line)), str(failure)),
                 False,

@@ -439,6 +439,7 @@ LONG = {
     "a slow helper of a replacement but two",
     "what the dead hold behind a block that a pin keeps from being full",
     "a part that a death has appended to a ledger that a pin keeps from being full",
+    "a batch beside another after all have lapsed",
 }
 
 PARTS: dict[str, dict] = {"ledger": SCENARIOS, "makers": MAKERS, "accounts": ACCOUNTS}

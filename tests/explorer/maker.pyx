@@ -18,7 +18,7 @@ from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_PHASE_LIVE, HB_PHASE_MAKIN
 from hbcore._file.process cimport hb_file, hb_lock_life, hb_reopen
 from hbcore._file.region cimport DIRECTORY_OFFSET, FIRST_EXTENT, Region, extent_phase, extent_size
 
-from hbcore.errors import EngineFullError
+from hbcore.errors import CorruptFileError, EngineFullError
 from hbcore._file.opening import open_region
 
 cdef extern from "process.h" nogil:
@@ -206,7 +206,10 @@ def explore_makers(race, before=(), int preemptions=3, int deaths=0, int room=0,
         reset(before, room)
         wrong = b"livelock"
         if explore_run(operation_count, <work_function>operate, arguments) == 0:
-            wrong = check(room != 0)
+            try:
+                wrong = check(room != 0)
+            except CorruptFileError:
+                wrong = b"a name leads to no object"
         if not search_goes_on(&search, wrong):
             break
     explore_watch(NULL, NULL, NULL)

@@ -30,6 +30,11 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(path))
 
 
+def shared_numbers(count: int) -> np.ndarray:
+    """Zeros of 64 bits, on pages that nobody has touched, which forked children write to and their parent reads."""
+    return np.frombuffer(mmap.mmap(-1, 8 * count), np.int64)
+
+
 class Tables(NamedTuple):
     """What the loop works on: the index, the records and the shared counter; zeros all of them."""
 
@@ -66,8 +71,4 @@ def bare_loop(count: int) -> Run:
 
 def fresh_bare_loop(count: int) -> Run:
     """The same on pages of shared memory that nobody has touched, as those of a new envelope are."""
-    return bare_claims(tables(count, untouched), FIRST_USER, count, is_fresh=True)
-
-
-def untouched(words: int) -> np.ndarray:
-    return np.frombuffer(mmap.mmap(-1, 8 * words), np.int64)
+    return bare_claims(tables(count, shared_numbers), FIRST_USER, count, is_fresh=True)

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 import numpy as np
 
 from bench.measure.findings import Finding, at_most
+from bench.measure.limit import shared_numbers
 from bench.measure.operations import FIRST_USER, MEAN
 from bench.measure.pages import new_engine
 from bench.measure.turns import Run, Scale
 from bench.rows import peers
-from bench.rows.processes import ONE_BY_ONE, OTHER_BATCH, claimer, shared_numbers, side_by_side
+from bench.rows.processes import ONE_BY_ONE, OTHER_BATCH, claimer, side_by_side
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99}
 

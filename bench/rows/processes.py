@@ -7,7 +7,6 @@ that its page tables are filled as well.
 """
 
 import gc
-import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 import hbcore
 from bench.measure.findings import TIMES, Finding, at_least
-from bench.measure.limit import bare_claims, library, tables
+from bench.measure.limit import bare_claims, library, shared_numbers, tables
 from bench.measure.operations import FIRST_USER, MEAN
 from bench.measure.pages import new_engine, touch
 from bench.measure.turns import Run, Scale, Times
@@ -38,11 +37,6 @@ class Lap(NamedTuple):
     start: int
     end: int
     processor: int
-
-
-def shared_numbers(count: int) -> np.ndarray:
-    """Zeros of 64 bits that forked children write to and their parent reads."""
-    return np.frombuffer(mmap.mmap(-1, 8 * count), np.int64)
 
 
 def side_by_side(jobs: Sequence[Prepare]) -> list[Lap]:

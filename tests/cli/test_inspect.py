@@ -476,7 +476,7 @@ def test_an_unusable_file_is_one_line_and_status_2(
         "cut.hb": (content[:100_000], "is truncated"),
         "cut\x1b[31m.hb": (content[:used], "is truncated"),
         "version.hb": (content[:8] + b"\x77" + content[9:], "has version 119 of the format"),
-        "header.hb": (content[:40] + b"\x77" + content[41:], "has a damaged header"),
+        "header.hb": (content[:40] + bytes([content[40] ^ 0xFF]) + content[41:], "has a damaged header"),
     }
     os.symlink(tmp_path / "good.hb", tmp_path / "link.hb")
     os.mkdir(tmp_path / "folder.hb")

@@ -1,7 +1,7 @@
 """Prints what it costs to make envelopes of 10 packets, one by one and many at once.
 
 Processor time of one thread, in nanoseconds an envelope: the median over the turns, and the least; all rows take turns
-in one run. *Fresh* is with all that new space costs: each envelope takes 1,280 bytes that nobody has touched before.
+in one run. *Fresh* is with all that new space costs: each envelope takes 768 bytes that nobody has touched before.
 *Touched* is without: the pages are there already. What the pages alone cost, without any envelope on them, is a row of
 its own; it belongs to the machine and its kernel. Exits 1 if `envelope` makes fewer than 500,000 a second or
 `create_many` fewer than 2,000,000, except with --quick.

@@ -51,6 +51,9 @@ def phases() -> dict[str, Phase]:
         envelope.claim_many(users)
         for user in users:
             envelope.release(user)
+        for user in users:  # until the index that all this has crowded is replaced
+            envelope.claim(user)
+            envelope.release(user)
         return envelope
 
     numbers, names = integers(SCALAR), texts(SCALAR)

@@ -89,6 +89,7 @@ class Envelope:
 
         Raises:
             TypeError, ValueError: the user is of a wrong type, empty, too long or out of range; or nth is.
+            EngineFullError: so much was released that the envelope needs space for another index, and there is none.
             EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: nothing was granted.
 
         Examples:
@@ -111,8 +112,8 @@ class Envelope:
 
         Raises:
             TypeError, ValueError: a user is bad; the message names its index, and nothing was granted.
-            EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: some may have been granted; asking again
-                gives every user the answer that stands.
+            EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: some may have been
+                granted; asking again gives every user the answer that stands.
 
         Examples:
             >>> envelope = engine.envelope("20:00", total=100, packets=2, law="equal")

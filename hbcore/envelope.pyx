@@ -12,22 +12,26 @@ from libc.string cimport memcpy
 from hbcore._claims.group cimport ClaimRow
 from hbcore._claims.ledger cimport Found
 from hbcore._claims.packets cimport (
-    COUNT_SOUND, Counts, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close, deck_count,
-    deck_expire, deck_find, deck_look, deck_prefetch, deck_release, deck_scan, deck_settle, deck_snapshot,
-    envelope_size, memory_offset,
+    COUNT_SOUND, Counts, Deck, Layout, SnapshotRow, claim_amount, deck_attach, deck_claim, deck_claim_many, deck_close,
+    deck_count, deck_expire, deck_find, deck_look, deck_prefetch, deck_release, deck_scan, deck_settle, deck_snapshot,
+    envelope_layout,
 )
 from hbcore._claims.tranche cimport Tranche, tranche_join, tranche_prepare, tranches_free
 from hbcore._file.clock cimport hb_now_ms
-from hbcore._file.directory cimport Name, extent_name, name_set
-from hbcore._file.format cimport HB_KIND_ENVELOPE, HB_KIND_TRANCHE, hb_envelope, hb_tranche
+from hbcore._file.directory cimport (
+    Name, directory_allocate, extent_name, name_set, publish_extent, retire_extent,
+)
+from hbcore._file.format cimport (
+    HB_KIND_ENVELOPE, HB_KIND_TABLE, HB_KIND_TRANCHE, hb_envelope, hb_extent, hb_tranche,
+)
 from hbcore._file.record cimport ENVELOPE_TERMS, TRANCHE_TERMS, record_copy, record_is_sound
-from hbcore._file.region cimport Region, engine_name, extent_size, worker_of
+from hbcore._file.region cimport Region, engine_name, extent_size, heading_of, worker_of
 from hbcore._keys.batch cimport Users, nth_key, users_of
 from hbcore._keys.user cimport UserKey, user_key
 from hbcore._lib.answers cimport (
-    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, REPEATED, SOLD_OUT,
+    ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, NO_SPACE, REPEATED, SOLD_OUT,
 )
-from hbcore._lib.atomics cimport hb_load_acquire, hb_store_release
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_store_private, hb_store_release
 from hbcore._lib.limits cimport NAME_LIMIT, PACKET_LIMIT, TOP_UP_LIMIT
 from hbcore._money.funding cimport refund_from
 from hbcore._split.law cimport Terms, hb_terms, strata_of, terms_as_python, terms_valid
@@ -36,7 +40,7 @@ from hbcore.budget cimport Budget, budget_set_settled, parent_of
 import numpy as np
 
 from hbcore.budget import names_of
-from hbcore.errors import ConflictError, CorruptFileError
+from hbcore.errors import ConflictError, CorruptFileError, EngineFullError
 from hbcore.types import CLAIM_DTYPE, SNAPSHOT_DTYPE, Amounts, EnvelopeStats, Status
 from hbcore.terms import integer
 
@@ -168,6 +172,10 @@ cdef class Envelope:
     cdef object raise_for(self, int answer):
         if answer == NO_MEMORY:
             raise MemoryError(f"no memory to split envelope {self.name!r}")
+        if answer == NO_SPACE:
+            if hb_load_acquire(&self.deck.shared.second_table) == 0:
+                make_table(self)    # says why it cannot be made
+            raise EngineFullError(f"there was no space for the index of envelope {self.name!r}; ask again")
         raise CorruptFileError(f"envelope {self.name!r} of the engine {engine_name(self.region)} is damaged")
 
     cdef Claim answer(self, int status, const Found *found):
@@ -196,6 +204,7 @@ cdef class Envelope:
 
         Raises:
             TypeError, ValueError: the user is of a wrong type, empty, too long or out of range; or nth is.
+            EngineFullError: so much was released that the envelope needs space for another index, and there is none.
             EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: nothing was granted.
 
         Examples:
@@ -236,8 +245,8 @@ cdef class Envelope:
 
         Raises:
             TypeError, ValueError: a user is bad; the message names its index, and nothing was granted.
-            EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: some may have been granted; asking again
-                gives every user the answer that stands.
+            EngineFullError, EngineClosedError, ReadOnlyError, CorruptFileError, MemoryError: some may have been
+                granted; asking again gives every user the answer that stands.
 
         Examples:
             >>> envelope = engine.envelope("20:00", total=100, packets=2, law="equal")
@@ -471,7 +480,7 @@ cdef class Envelope:
         if self.budget is not None:
             if counts.amount_refunded != 0:
                 refund_from(self.budget, &self.funding_key, counts.amount_refunded)
-            hb_store_release(&self.deck.shared.passed_on, late)
+            hb_store_release(&self.deck.shared.extent.passed_on, late)
         return counts.amount_refunded
 
     def top_up(self, key, /, amount, packets, *, seed=None):
@@ -533,7 +542,7 @@ cdef class Envelope:
         # from the slots. O(touched packets).
         if self.budget is None or hb_load_acquire(self.deck.ledger.closed) == 0:
             return 0
-        if hb_load_acquire(&self.deck.shared.passed_on) != hb_load_acquire(self.deck.ledger.late_refunds) + 1:
+        if hb_load_acquire(&self.deck.shared.extent.passed_on) != hb_load_acquire(self.deck.ledger.late_refunds) + 1:
             self.end(worker_of(self.region))
         return 0
 
@@ -660,26 +669,69 @@ cdef int attach_tranche(void *owner, Tranche *tranche) noexcept with gil:
     return 0
 
 
+cdef int meet_table(void *context, bint may_make) noexcept with gil:
+    # Implements Ledger.meet. Runs once per handle, or while there is no space.
+    cdef Deck *deck = <Deck *>context
+    cdef Envelope envelope = <Envelope>deck.owner
+    cdef Region region = envelope.region
+    cdef uint64_t offset = hb_load_acquire(&deck.shared.second_table)
+    cdef hb_extent *extent
+    if offset == 0 and not may_make:
+        return NOT_FOUND
+    try:
+        if offset == 0:
+            offset = make_table(envelope)
+        extent = region.extent(offset, HB_KIND_TABLE, sizeof(hb_extent) + 8 * deck.ledger.index.word_count)
+        if extent == NULL or heading_of(extent).parent != envelope.offset:
+            return CORRUPT
+        publish_extent(region, offset)
+    except Exception:
+        return NO_SPACE     # whoever says so to the caller tries again, and is told why (raise_for)
+    hb_store_private(&deck.ledger.index.tables[1], <uint64_t>(<char *>extent + sizeof(hb_extent)))
+    return 0
+
+
+cdef uint64_t make_table(Envelope envelope) except 0:
+    # Make the second table of the envelope's index, and return its offset. If several make one, one wins. A table that
+    # was never used is all zeros, so that nothing of it is written. A death before the CAS leaves space that is
+    # nobody's.
+    cdef uint64_t *place = &envelope.deck.shared.second_table
+    cdef int64_t offset = directory_allocate(
+        envelope.region, sizeof(hb_extent) + 8 * envelope.deck.ledger.index.word_count
+    )
+    cdef hb_extent *extent = <hb_extent *>(envelope.region.base + offset)
+    extent.kind = HB_KIND_TABLE
+    extent.parent = envelope.offset
+    extent.created_at_ms = hb_now_ms()
+    if hb_cas(place, 0, <uint64_t>offset):
+        publish_extent(envelope.region, <uint64_t>offset)
+    else:
+        retire_extent(envelope.region, <uint64_t>offset)
+    return hb_load_acquire(place)
+
+
 cdef const char *envelope_read(
     Region region, uint64_t offset, hb_envelope *copy, unsigned char *name
 ) noexcept nogil:
     # Read the envelope whose extent is at an offset that was read from the mapping. Everything that is used later is
     # copied and then checked here, once. Returns NULL, or what is wrong with it. name: room for NAME_LIMIT bytes.
     cdef hb_envelope *shared = <hb_envelope *>region.extent(offset, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+    cdef Layout layout
     cdef uint64_t size
     if shared == NULL:
         return "is damaged"
     size = extent_size(hb_load_acquire(&shared.extent.state))
     record_copy(&copy.extent, &shared.extent, ENVELOPE_TERMS)
     if (copy.extent.name_offset != sizeof(hb_envelope) or copy.extent.name_length > NAME_LIMIT
-            or size < memory_offset(copy.extent.name_length)):
+            or size < sizeof(hb_envelope) + copy.extent.name_length):
         return "has an impossible size"
     memcpy(name, <char *>shared + sizeof(hb_envelope), copy.extent.name_length)
     if (not record_is_sound(region, &copy.extent, ENVELOPE_TERMS, name, copy.extent.name_length)
             or not terms_valid(&copy.terms)
             or not copy.terms.packets <= copy.terms.max_packets < PACKET_LIMIT):
         return "has impossible terms"
-    if size < envelope_size(copy.extent.name_length, strata_of(copy.terms.packets), copy.terms.max_packets):
+    layout = envelope_layout(copy.extent.name_length, strata_of(copy.terms.packets), copy.terms.max_packets)
+    if size < layout.end:
         return "has an impossible size"
     return NULL
 
@@ -722,6 +774,7 @@ cdef Envelope envelope_from(
     envelope.offset = offset
     envelope.name = name
     envelope.deck.attach = attach_tranche
+    envelope.deck.meet = meet_table
     envelope.deck.owner = <void *>envelope
     deck_attach(
         &envelope.deck, <hb_envelope *>(region.base + offset), place.length, &region.file, region.is_readonly,

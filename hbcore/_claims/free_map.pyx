@@ -38,14 +38,14 @@ cdef enum:
 
 
 cdef uint64_t free_map_size(uint64_t slot_count) noexcept nogil:
-    # Return the bytes of all levels, rounded up to whole cache lines.
+    # Return the bytes of all levels.
     cdef uint64_t words = 0
     cdef uint64_t children = (slot_count + BLOCK_SIZE - 1) // BLOCK_SIZE
     while True:
         children = (children + FAN_OUT - 1) // FAN_OUT
         words += children
         if children == 1:
-            return (words * 8 + 63) // 64 * 64
+            return words * 8
 
 
 cdef void free_map_attach(FreeMap *free_map, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:

@@ -24,9 +24,9 @@ from hbcore._claims.amount cimport amount_read
 from hbcore._claims.claim cimport hb_cursor, ledger_cursor
 from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_mark, open_slots
 from hbcore._claims.index cimport (
-    ENTRY, PHASE_BITS, empty_word, entry_prefix, home_of, slot_mask, tombstone_word, word_kind,
+    ENTRY, PHASE_BITS, empty_word, entry_prefix, home_of, slot_mask, table_of, tombstone_word, word_kind,
 )
-from hbcore._claims.ledger cimport Found, read_slot, time_of_grant
+from hbcore._claims.ledger cimport Found, read_slot, table_at_hand, time_of_grant
 from hbcore._claims.slot cimport FREE, GRANTED, SETTLED, slot_kind, slot_state, slot_taken
 from hbcore._claims.transitions cimport put_back
 from hbcore._file.format cimport hb_slot
@@ -38,9 +38,10 @@ from hbcore._lib.atomics cimport (
 
 cdef void ledger_prefetch_group(const Ledger *ledger, const UserKey *keys, Py_ssize_t count) noexcept nogil:
     # Prefetch the index word that the claim of each user will look at first.
-    cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
-    cdef uint64_t *table = ledger.index.tables[generation & 1]
+    cdef uint64_t *table = table_of(&ledger.index, hb_load_relaxed(ledger.index.state) >> PHASE_BITS)
     cdef Py_ssize_t i
+    if table == NULL:
+        return
     for i in range(count):
         hb_prefetch_write(table + home_of(&ledger.index, &keys[i]))
 
@@ -53,7 +54,7 @@ cdef Py_ssize_t ledger_claim_plain(
     # ledger was not closed a moment ago. Nothing is in hand afterwards.
     cdef uint64_t index_state = hb_load_acquire(ledger.index.state)
     cdef uint64_t generation = index_state >> PHASE_BITS
-    cdef uint64_t *table = ledger.index.tables[generation & 1]
+    cdef uint64_t *table = table_at_hand(ledger, index_state)
     cdef uint64_t word_count = ledger.index.word_count
     cdef uint64_t mask = slot_mask(&ledger.index)
     cdef uint64_t empty = empty_word(generation)
@@ -68,7 +69,7 @@ cdef Py_ssize_t ledger_claim_plain(
     cdef Py_ssize_t i = 0
     cdef hb_slot *slot
     cdef int64_t amount
-    if handle == 0 or cursor.handle != handle or cursor.worker != worker or index_state & ((1 << PHASE_BITS) - 1):
+    if handle == 0 or cursor.handle != handle or cursor.worker != worker or table == NULL:
         return 0
     next_slot = cursor.slot
     open_count = open_slots(&ledger.free_map)

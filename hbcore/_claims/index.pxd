@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from hbcore._file.format cimport hb_slot
 from hbcore._keys.user cimport UserKey
+from hbcore._lib.atomics cimport hb_load_private
 from hbcore._lib.wide cimport hb_multiply
 
 cdef enum:
@@ -29,7 +30,7 @@ cdef enum:
 cdef struct Index:
     uint64_t *state             # [shared] generation << PHASE_BITS | phase
     uint64_t *tombstones        # [shared] hint: tombstones in the current table
-    uint64_t *tables[2]         # generation g lives in tables[g & 1]
+    uint64_t tables[2]          # [private] addresses of the tables; the second's is 0 until this view has met it
     uint64_t word_count         # words in each table
     hb_slot *slots
     uint64_t slot_count
@@ -37,10 +38,21 @@ cdef struct Index:
 
 
 cdef uint64_t index_word_count(uint64_t slot_count) noexcept nogil
+cdef uint64_t index_table_size(uint64_t slot_count) noexcept nogil
 cdef void index_attach(Index *index, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil
 cdef bint index_is_crowded(const Index *index) noexcept nogil
 cdef void index_start_replacement(Index *index, uint64_t state) noexcept nogil
 cdef void index_help(Index *index, uint64_t state) noexcept nogil
+
+
+cdef inline uint64_t *table_of(const Index *index, uint64_t generation) noexcept nogil:
+    # Return the table of a generation, or NULL: it is the second, and this view has not met it yet.
+    return <uint64_t *>hb_load_private(&index.tables[generation & 1])
+
+
+cdef inline bint is_moving(uint64_t state) noexcept nogil:
+    # Return whether the index is being replaced, by its state word.
+    return state & ((1 << PHASE_BITS) - 1) != 0
 
 
 cdef inline uint64_t home_of(const Index *index, const UserKey *key) noexcept nogil:

@@ -1,7 +1,9 @@
 """The index finds a user's slot; here a table that tombstones crowd is replaced while every thread goes on.
 
 Probing is in ``ledger.pxd``, publishing in ``claim.pyx``. This file replaces generation g by g + 1, a table of the same
-size that lives in the other of two places. Every thread that meets a replacement helps, none waits, and a helper may
+size that lives in the other of two places. An envelope is made with one of these, and a claim makes the other when it
+first needs it (``begin_replacement`` in ``ledger.pxd``); a release never does, for a release must not fail for want of
+space. Every thread that meets a replacement helps, none waits, and a helper may
 die or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of a
 thread that has seen that the whole step is done:
 
@@ -34,15 +36,21 @@ cdef enum:
 
 
 cdef uint64_t index_word_count(uint64_t slot_count) noexcept nogil:
-    # Return the words of a table, in whole cache lines. It is a little more than half full when every slot is claimed,
-    # so that a slot and its share of both tables stay under 64 bytes a packet.
-    return (31 * slot_count + 127) // 128 * 8
+    # Return the words of a table, in whole cache lines. About half of them are taken when every slot is claimed; in a
+    # table of one or two lines up to three quarters, for whoever looks there has the whole line.
+    return max((31 * slot_count + 64) // 128, <uint64_t>1) * 8
+
+
+cdef uint64_t index_table_size(uint64_t slot_count) noexcept nogil:
+    # Return the bytes of a table.
+    return 8 * index_word_count(slot_count)
 
 
 cdef void index_attach(Index *index, uint64_t *words, hb_slot *slots, uint64_t slot_count) noexcept nogil:
-    index.tables[0] = words
+    # Set up a view of an index whose first table is `words`, and whose second table this view has not met.
+    index.tables[0] = <uint64_t>words
+    index.tables[1] = 0
     index.word_count = index_word_count(slot_count)
-    index.tables[1] = words + index.word_count
     index.slots = slots
     index.slot_count = slot_count
     index.slot_bits = 1
@@ -64,7 +72,7 @@ cdef void index_start_replacement(Index *index, uint64_t state) noexcept nogil:
 
 cdef void index_help(Index *index, uint64_t state) noexcept nogil:
     # Do what is left of the step of the replacement that `state` speaks of. state: the state word as it was read, not
-    # stable.
+    # stable. This view has met both tables.
     cdef uint64_t generation = state >> PHASE_BITS
     cdef uint64_t phase = state & ((1 << PHASE_BITS) - 1)
     if phase == PHASE_RESET:
@@ -79,7 +87,7 @@ cdef void index_help(Index *index, uint64_t state) noexcept nogil:
 
 cdef bint reset_table(Index *index, uint64_t state) noexcept nogil:
     cdef uint64_t generation = state >> PHASE_BITS
-    cdef uint64_t *table = index.tables[(generation + 1) & 1]
+    cdef uint64_t *table = table_of(index, generation + 1)
     cdef uint64_t empty = empty_word(generation + 1)
     cdef uint64_t word, i
     if generation == 0:
@@ -97,7 +105,7 @@ cdef bint reset_table(Index *index, uint64_t state) noexcept nogil:
 
 cdef bint move_table(Index *index, uint64_t state) noexcept nogil:
     cdef uint64_t generation = state >> PHASE_BITS
-    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t *table = table_of(index, generation)
     cdef uint64_t moved = moved_word(generation)
     cdef uint64_t word, i, frozen
     for i in range(index.word_count):
@@ -125,7 +133,7 @@ cdef bint copy_entry(Index *index, uint64_t state, uint64_t *place, uint64_t fro
     # Put the entry into the next table unless it is there. Return False if the entry is damaged, if the table has no
     # room for it, which only damage can bring about, or if the step is over.
     cdef uint64_t generation = (state >> PHASE_BITS) + 1
-    cdef uint64_t *table = index.tables[generation & 1]
+    cdef uint64_t *table = table_of(index, generation)
     cdef uint64_t slot = frozen & slot_mask(index)
     cdef uint64_t empty = empty_word(generation)
     cdef uint64_t position, entry, word, _step

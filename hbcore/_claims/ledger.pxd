@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.free_map cimport FreeMap
 from hbcore._claims.index cimport (
-    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, slot_mask, tombstone_word, word_kind,
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_start_replacement, is_moving, slot_mask, table_of,
+    tombstone_word, word_kind,
 )
 from hbcore._claims.slot cimport GRANTED, slot_is_claim, slot_kind, slot_payload, slot_state
 from hbcore._file.clock cimport hb_boot_ms, hb_now_ms
@@ -23,6 +24,11 @@ ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept no
 
 # Make slot `slot` fit to be granted, and say what it is worth. Return 0, CLOSED, NO_MEMORY or CORRUPT.
 ctypedef int (*prepare_function)(void *context, uint64_t slot, int64_t *amount) noexcept nogil
+
+
+# Let the view meet the index's second table, which is made first if `may_make` and nobody has made it. Return 0;
+# NOT_FOUND if there is none; NO_SPACE, also for other reasons why it cannot be made; or CORRUPT.
+ctypedef int (*meet_function)(void *context, bint may_make) noexcept nogil
 
 
 # Open the slots that were added after the last open one and are not open yet.
@@ -46,8 +52,9 @@ cdef struct Ledger:
     uint64_t *next_expiry       # [shared] hint: no claim lapses before this time, in ms
     uint64_t *late_refunds      # [shared] hint: slots that were refunded after the closing
     prepare_function prepare
+    meet_function meet
     grow_function grow          # NULL: no slots are ever added
-    void *context               # what prepare and grow are called with
+    void *context               # what these three are called with
 
 
 cdef struct Found:
@@ -65,10 +72,11 @@ cdef enum:
 
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil
 cdef void ledger_attach(
-    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+    Ledger *ledger, uint64_t *free_map, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state,
+    uint64_t *tombstones
 ) noexcept nogil
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil
-cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil
+cdef bint help_on(Ledger *ledger, uint64_t index_state) noexcept nogil
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
 cdef uint64_t ledger_read(Ledger *ledger, uint64_t slot, uint64_t now_ms, UserKey *key) noexcept nogil
 cdef int ledger_scan(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil
@@ -105,12 +113,12 @@ cdef inline bint read_slot(hb_slot *slot, UserKey *key, uint64_t *state) noexcep
 
 
 cdef inline int probe(
-    Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *position, Found *found
+    Ledger *ledger, const UserKey *key, uint64_t index_state, uint64_t *table, uint64_t *position, Found *found
 ) noexcept nogil:
-    # Follow the user's path from `position` to its claim or to the first empty word. Return one of PROBE_... above.
+    # Follow the user's path through the table from `position` to its claim or to the first empty word. Return one of
+    # PROBE_... above.
     cdef Index *index = &ledger.index
     cdef uint64_t generation = index_state >> PHASE_BITS
-    cdef uint64_t *table = index.tables[generation & 1]
     cdef uint64_t prefix = entry_prefix(index, generation, key)
     cdef uint64_t mask = slot_mask(index)
     cdef uint64_t empty = empty_word(generation)
@@ -148,3 +156,19 @@ cdef inline void make_granted(Ledger *ledger, const Found *found, uint64_t now_m
     if ledger.hold_ms != 0:
         now_ms = time_of_grant(ledger)
     hb_cas(&ledger.slots[found.slot].state, found.state, slot_state(GRANTED, found.state, now_ms))
+
+
+cdef inline uint64_t *table_at_hand(const Ledger *ledger, uint64_t index_state) noexcept nogil:
+    # Return the table of the index, or NULL: it is being replaced, or this view has not met it yet (see help_on).
+    return NULL if is_moving(index_state) else table_of(&ledger.index, index_state >> PHASE_BITS)
+
+
+cdef inline int begin_replacement(Ledger *ledger, uint64_t index_state) noexcept nogil:
+    # Begin to replace the index, for a claim. index_state: its state word as it was read, stable. Return 0, NO_SPACE or
+    # CORRUPT. A replacement does not begin before its second table is there: whoever meets one can go on with it.
+    cdef int answer = 0
+    if table_of(&ledger.index, 1) == NULL:
+        answer = ledger.meet(ledger.context, True)
+    if answer == 0:
+        index_start_replacement(&ledger.index, index_state)
+    return answer

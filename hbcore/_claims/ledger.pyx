@@ -16,32 +16,34 @@ replaced.
 """
 from libc.stdint cimport uint64_t
 
-from hbcore._claims.free_map cimport free_map_attach, free_map_size, open_slots
-from hbcore._claims.index cimport PHASE_BITS, home_of, index_attach, index_help, index_word_count
+from hbcore._claims.free_map cimport free_map_attach, open_slots
+from hbcore._claims.index cimport (
+    PHASE_BITS, home_of, index_attach, index_help, index_table_size, is_moving, table_of,
+)
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, SETTLED, slot_kind, slot_payload, slot_state
 from hbcore._file.clock cimport hb_now_ms
-from hbcore._file.format cimport hb_slot, whole_units
+from hbcore._file.format cimport hb_slot
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_load_acquire, hb_load_relaxed, hb_prefetch_write
 
 
 cdef uint64_t ledger_size(uint64_t slot_count) noexcept nogil:
-    return (free_map_size(slot_count) + whole_units(2 * 8 * index_word_count(slot_count))
-            + slot_count * sizeof(hb_slot))
+    # Return the bytes of the first table and the slots.
+    return index_table_size(slot_count) + slot_count * sizeof(hb_slot)
 
 
 cdef void ledger_attach(
-    Ledger *ledger, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state, uint64_t *tombstones
+    Ledger *ledger, uint64_t *free_map, char *memory, uint64_t slot_count, uint64_t *closed, uint64_t *index_state,
+    uint64_t *tombstones
 ) noexcept nogil:
-    # Lay a ledger over `memory`, which has ledger_size(slot_count) bytes and begins at a cache line: the free map, the
-    # index, the slots, in this order. The caller sets how many slots are open.
-    cdef char *words = memory + free_map_size(slot_count)
-    ledger.slots = <hb_slot *>(words + whole_units(2 * 8 * index_word_count(slot_count)))
+    # Lay a ledger over its free map and over `memory`, which has ledger_size(slot_count) bytes and begins at a cache
+    # line: the first table of the index, and the slots. The caller sets how many slots are open.
+    ledger.slots = <hb_slot *>(memory + index_table_size(slot_count))
     ledger.slot_count = slot_count
     ledger.closed = closed
-    free_map_attach(&ledger.free_map, <uint64_t *>memory, ledger.slots, slot_count)
-    index_attach(&ledger.index, <uint64_t *>words, ledger.slots, slot_count)
+    free_map_attach(&ledger.free_map, free_map, ledger.slots, slot_count)
+    index_attach(&ledger.index, <uint64_t *>memory, ledger.slots, slot_count)
     ledger.index.state = index_state
     ledger.index.tombstones = tombstones
     ledger.handle = 0
@@ -50,33 +52,41 @@ cdef void ledger_attach(
 
 cdef void ledger_prefetch(const Ledger *ledger, const UserKey *key) noexcept nogil:
     # Prefetch the index word that a claim of this user will look at first.
-    cdef uint64_t generation = hb_load_relaxed(ledger.index.state) >> PHASE_BITS
-    hb_prefetch_write(ledger.index.tables[generation & 1] + home_of(&ledger.index, key))
+    cdef uint64_t *table = table_of(&ledger.index, hb_load_relaxed(ledger.index.state) >> PHASE_BITS)
+    if table != NULL:
+        hb_prefetch_write(table + home_of(&ledger.index, key))
 
 
-cdef bint help_on(Index *index, uint64_t index_state) noexcept nogil:
-    # Help with a replacement. Return False if no thread could bring it on, which happens in a damaged file only.
-    index_help(index, index_state)
-    return hb_load_acquire(index.state) != index_state
+cdef bint help_on(Ledger *ledger, uint64_t index_state) noexcept nogil:
+    # Do what keeps the index from being used: meet its second table, or help with a replacement. Return False if no
+    # thread could bring it on, which happens in a damaged file only.
+    if table_of(&ledger.index, 1) == NULL:
+        return ledger.meet(ledger.context, False) == 0
+    if is_moving(index_state):
+        index_help(&ledger.index, index_state)
+        return hb_load_acquire(ledger.index.state) != index_state
+    return True
 
 
 cdef int ledger_find(Ledger *ledger, const UserKey *key, Found *found) noexcept nogil:
     # Find the user's claim. Return REPEATED, or EXPIRED if it has lapsed, with the user's slot and its state; NOT_FOUND
     # or CORRUPT; BUSY if nothing may be written and the index is being replaced, or stale.
     cdef uint64_t index_state, _attempt, position
+    cdef uint64_t *table
     cdef int outcome
     if ledger.is_stale:
         return BUSY
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(ledger.index.state)
-        if index_state & ((1 << PHASE_BITS) - 1):
-            if ledger.is_readonly:
+        table = table_at_hand(ledger, index_state)
+        if table == NULL:
+            if ledger.is_readonly and is_moving(index_state):
                 return BUSY
-            if not help_on(&ledger.index, index_state):
+            if not help_on(ledger, index_state):
                 return CORRUPT
             continue
         position = home_of(&ledger.index, key)
-        outcome = probe(ledger, key, index_state, &position, found)
+        outcome = probe(ledger, key, index_state, table, &position, found)
         if outcome == PROBE_FOUND:
             if slot_kind(found.state) == HELD and not ledger.is_readonly:
                 if ledger.never_was(ledger.file, slot_payload(found.state)):

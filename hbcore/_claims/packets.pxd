@@ -3,11 +3,14 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from hbcore._claims.amount cimport amount_read
 from hbcore._claims.claim cimport ledger_claim
+from hbcore._claims.free_map cimport free_map_size
 from hbcore._claims.group cimport ClaimRow
-from hbcore._claims.ledger cimport Found, Ledger, ledger_find, ledger_prefetch, ledger_scan, ledger_size
+from hbcore._claims.ledger cimport (
+    Found, Ledger, ledger_find, ledger_prefetch, ledger_scan, ledger_size, meet_function,
+)
 from hbcore._claims.tranche cimport Tranche, attach_function, tranche_with
 from hbcore._claims.transitions cimport ledger_look, ledger_release, ledger_settle
-from hbcore._file.format cimport hb_envelope, whole_units
+from hbcore._file.format cimport HB_HINTS_OFFSET, HB_SMALL, hb_envelope, hb_hints, whole_units
 from hbcore._file.process cimport hb_file
 from hbcore._keys.batch cimport Batch
 from hbcore._keys.user cimport UserKey
@@ -19,9 +22,18 @@ cdef struct Deck:
     Tranche first           # what the envelope was made with; the tranches of its top-ups follow
     uint64_t last           # [atomic] address of the last Tranche known to be open
     attach_function attach
+    meet_function meet      # called with the deck
     void *owner             # what attach is called with
     hb_envelope *shared
     uint64_t clock_offset_ms
+
+
+cdef struct Layout:         # where the parts of an envelope lie: bytes from its start
+    uint64_t hints
+    uint64_t strata
+    uint64_t free_map
+    uint64_t ledger         # the first table of the index, and the slots
+    uint64_t end
 
 
 cdef struct Counts:
@@ -61,12 +73,22 @@ cdef uint64_t deck_expire(Deck *deck, uint64_t worker) noexcept nogil
 cdef void deck_close(Deck *deck, uint64_t now_ms) noexcept nogil
 
 
-cdef inline uint64_t memory_offset(uint64_t name_length) noexcept nogil:
-    return sizeof(hb_envelope) + whole_units(name_length)
-
-
-cdef inline uint64_t envelope_size(uint64_t name_length, uint64_t stratum_count, uint64_t max_packets) noexcept nogil:
-    return memory_offset(name_length) + whole_units(8 * stratum_count) + ledger_size(max_packets)
+cdef inline Layout envelope_layout(uint64_t name_length, uint64_t stratum_count, uint64_t max_packets) noexcept nogil:
+    # Return where the parts of an envelope lie; format.h says why.
+    cdef Layout layout
+    cdef uint64_t end = sizeof(hb_envelope) + name_length       # of the name
+    if max_packets <= HB_SMALL:
+        layout.hints = HB_HINTS_OFFSET
+        layout.strata = (end + 7) // 8 * 8
+        layout.free_map = layout.strata + 8 * stratum_count
+        layout.ledger = whole_units(layout.free_map + free_map_size(max_packets))
+    else:
+        layout.hints = whole_units(end)
+        layout.strata = layout.hints + whole_units(sizeof(hb_hints))
+        layout.free_map = layout.strata + whole_units(8 * stratum_count)
+        layout.ledger = layout.free_map + whole_units(free_map_size(max_packets))
+    layout.end = layout.ledger + ledger_size(max_packets)
+    return layout
 
 
 cdef inline bint is_closed(const Deck *deck, uint64_t now_ms) noexcept nogil:

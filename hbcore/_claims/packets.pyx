@@ -17,7 +17,7 @@ from hbcore._claims.tranche cimport (
 )
 from hbcore._claims.transitions cimport ledger_expire, ledger_reclaim, ledger_refund
 from hbcore._file.clock cimport hb_now_ms
-from hbcore._file.format cimport hb_envelope, whole_units
+from hbcore._file.format cimport hb_envelope, hb_hints
 from hbcore._file.process cimport hb_file, hb_worker_is_dead, hb_worker_never_was
 from hbcore._keys.batch cimport Batch, batch_group
 from hbcore._keys.user cimport GROUP, UserKey
@@ -33,21 +33,25 @@ cdef void deck_attach(
 ) noexcept nogil:
     # Lay a deck over an envelope's memory. The terms of the first tranche are prepared. Only this private copy says
     # where things are; the shared header is not trusted again.
-    cdef char *memory = <char *>shared + memory_offset(name_length)
+    cdef uint64_t max_packets = deck.first.terms.max_packets
+    cdef Layout layout = envelope_layout(name_length, deck.first.terms.stratum_count, max_packets)
+    cdef char *base = <char *>shared
+    cdef hb_hints *hints = <hb_hints *>(base + layout.hints)
     deck.shared = shared
     deck.first.start = 0
-    deck.first.strata = <uint64_t *>memory
+    deck.first.strata = <uint64_t *>(base + layout.strata)
     deck.first.following = &shared.following
     deck.last = <uint64_t>&deck.first
-    ledger_attach(&deck.ledger, memory + whole_units(8 * deck.first.terms.stratum_count), deck.first.terms.max_packets,
-                  &shared.closed, &shared.index_state, &shared.tombstones)
+    ledger_attach(&deck.ledger, <uint64_t *>(base + layout.free_map), base + layout.ledger, max_packets, &shared.closed,
+                  &shared.index_state, &hints.tombstones)
     deck.ledger.free_map.open_count = &shared.open_count
     deck.ledger.free_map.cleared_count = &shared.cleared_count
-    deck.ledger.next_expiry = &shared.next_expiry_ms
-    deck.ledger.late_refunds = &shared.late_refunds
+    deck.ledger.next_expiry = &hints.next_expiry_ms
+    deck.ledger.late_refunds = &hints.late_refunds
     deck.ledger.hold_ms = deck.first.terms.hold_ms
     deck.ledger.clock_offset_ms = deck.clock_offset_ms
     deck.ledger.prepare = prepare_packet
+    deck.ledger.meet = deck.meet
     if deck.first.terms.max_packets > deck.first.terms.packets:
         deck.ledger.grow = open_appended
     deck.ledger.context = deck

@@ -6,11 +6,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_next, free_map_pin, free_map_unpin, open_slots
 from hbcore._claims.index cimport (
-    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_help, index_is_crowded, index_start_replacement,
-    tombstone_word, word_kind,
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, home_of, index_is_crowded, index_start_replacement, is_moving,
+    table_of, tombstone_word, word_kind,
 )
 from hbcore._claims.ledger cimport (
-    RETRY_LIMIT, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, time_of_grant,
+    RETRY_LIMIT, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, table_at_hand, time_of_grant,
 )
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state
 from hbcore._file.clock cimport hb_now_ms
@@ -170,7 +170,7 @@ cdef bint finish_release(Ledger *ledger, const UserKey *key, uint64_t slot, uint
         free_map_unpin(&ledger.free_map, slot // BLOCK_SIZE)
         refund_if_closed(ledger, slot)
     # 3. Replace the index table when tombstones crowd it: the thread that notices does the work.
-    relieve(&ledger.index)
+    relieve(ledger)
     return True
 
 
@@ -180,18 +180,18 @@ cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry)
     cdef Index *index = &ledger.index
     cdef uint64_t _attempt, index_state, position, word, _step
     cdef uint64_t *table
-    cdef bint is_moving
+    cdef bint was_moving
     for _attempt in range(RETRY_LIMIT):
         index_state = hb_load_acquire(index.state)
-        if index_state & ((1 << PHASE_BITS) - 1):
-            if not help_on(index, index_state):
+        table = table_at_hand(ledger, index_state)
+        if table == NULL:
+            if not help_on(ledger, index_state):
                 return CORRUPT
             continue
         entry.generation = index_state >> PHASE_BITS
         entry.word = entry_prefix(index, entry.generation, key) | slot
-        table = index.tables[entry.generation & 1]
         position = home_of(index, key)
-        is_moving = False
+        was_moving = False
         for _step in range(index.word_count):
             word = hb_load_acquire(&table[position])
             if word == entry.word:
@@ -200,7 +200,7 @@ cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry)
             if word == empty_word(entry.generation):
                 break
             if word_kind(word) != ENTRY and word != tombstone_word(entry.generation):
-                is_moving = True
+                was_moving = True
                 break
             position += 1
             if position == index.word_count:
@@ -208,7 +208,7 @@ cdef int locate(Ledger *ledger, const UserKey *key, uint64_t slot, Entry *entry)
         # Until a replacement begins, entries stay where they are. If the state is still the same, this table was the
         # only one all the while.
         if hb_load_acquire(index.state) == index_state:
-            return CORRUPT if is_moving else NOT_FOUND
+            return CORRUPT if was_moving else NOT_FOUND
     return CORRUPT
 
 
@@ -233,21 +233,23 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t relea
     return False
 
 
-cdef void relieve(Index *index) noexcept nogil:
+cdef void relieve(Ledger *ledger) noexcept nogil:
+    # Replace the index if tombstones crowd it and it has its second table. If it has not, the next claim that goes far
+    # does it: a release must not fail for want of space.
+    cdef Index *index = &ledger.index
     cdef uint64_t state = hb_load_acquire(index.state)
     cdef uint64_t generation = state >> PHASE_BITS
-    cdef uint64_t before
     if not index_is_crowded(index):
         return
-    if state & ((1 << PHASE_BITS) - 1) == 0:
+    if table_of(index, 1) == NULL and ledger.meet(ledger.context, False) != 0:
+        return
+    if not is_moving(state):
         index_start_replacement(index, state)
     state = hb_load_acquire(index.state)
-    while state >> PHASE_BITS == generation and state & ((1 << PHASE_BITS) - 1):
-        before = state
-        index_help(index, state)
-        state = hb_load_acquire(index.state)
-        if state == before:
+    while state >> PHASE_BITS == generation and is_moving(state):
+        if not help_on(ledger, state):
             return      # damage: the next claim will say so
+        state = hb_load_acquire(index.state)
 
 
 # ---- what the dead have left ----------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from hbcore._file.format cimport (
-    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_LEVEL, HB_KIND_TOP_UP, HB_KIND_TRANCHE, HB_LEVELS,
-    HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE, HB_SEGMENTS, HB_UNIT, hb_budget, hb_extent,
+    HB_DIRECTORY_LEVELS, HB_KIND_BUDGET, HB_KIND_DIRECTORY, HB_KIND_ENVELOPE, HB_KIND_LEVEL, HB_KIND_TABLE,
+    HB_KIND_TOP_UP, HB_KIND_TRANCHE, HB_LEVELS, HB_PHASE_LIVE, HB_PHASE_MAKING, HB_PHASE_RETIRED, HB_PREFACE,
+    HB_SEGMENTS, HB_UNIT, hb_budget, hb_envelope, hb_extent,
 )
 from hbcore._file.region cimport (
     CHAIN_BROKEN, CHAIN_EXTENT, DIRECTORY_OFFSET, SPACE_DISK, SPACE_FULL, Heading, Region, extent_phase, extent_size,
@@ -179,6 +180,7 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
     # ever will.
     cdef Heading heading = heading_of(<hb_extent *>(region.base + offset))
     cdef hb_budget *budget
+    cdef hb_envelope *envelope
     cdef Name name
     cdef int level
     if heading.kind == HB_KIND_DIRECTORY:
@@ -193,6 +195,9 @@ cdef bint is_named(Region region, uint64_t offset) except -1:
                                    or hb_load_acquire(&budget.segments[level]) == offset):
                 return True
         return False
+    if heading.kind == HB_KIND_TABLE:
+        envelope = <hb_envelope *>region.extent(heading.parent, HB_KIND_ENVELOPE, sizeof(hb_envelope))
+        return envelope != NULL and hb_load_acquire(&envelope.second_table) == offset
     if heading.kind == HB_KIND_TOP_UP:
         return is_funded(region, offset)
     if heading.kind == HB_KIND_TRANCHE:

@@ -1,4 +1,4 @@
-/* The file format, version 2, on which all processes that open a mapping agree.
+/* The file format, version 3, on which all processes that open a mapping agree.
  *
  * A mapping is a header, a table of workers, the first level of the directory, and then a chain of extents that is only
  * ever appended to. All integers are little-endian and of fixed width; offsets count bytes from the start of the
@@ -21,7 +21,7 @@
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "hbcore runs on little-endian machines only");
 
 #define HB_MAGIC "hbcore\r\n" /* the line end shows a transfer in text mode */
-#define HB_VERSION 2
+#define HB_VERSION 3
 #define HB_BYTE_ORDER UINT64_C(0x0102030405060708)
 #define HB_HEADER_SIZE 4096
 #define HB_WORKER_LIMIT 1024
@@ -91,7 +91,9 @@ struct hb_extent {
     uint64_t created_at_ms; /* since 1970 */
     uint64_t refund[2];     /* [atomic pair] in a child: generation of the last refund that has reached its budget, */
                             /*   and the sum of all refunds up to that one */
-    unsigned char reserved[16];
+    uint64_t passed_on;     /* [atomic] hint, in an envelope: late refunds credited to the budget, plus 1; 0: the */
+                            /*   refunds at closing are not credited either */
+    unsigned char reserved[8];
 };
 enum { HB_PHASE_MAKING = 1, HB_PHASE_LIVE = 2, HB_PHASE_RETIRED = 3 };
 enum {
@@ -101,6 +103,7 @@ enum {
     HB_KIND_LEVEL = 4,
     HB_KIND_TOP_UP = 5,
     HB_KIND_TRANCHE = 6,
+    HB_KIND_TABLE = 7,
 };
 
 /* The directory has levels of 512 * 8**level buckets of one cache line; the first level stands in front of the chain of
@@ -108,28 +111,34 @@ enum {
  * not empty never changes again. A name is looked for in one bucket of each level in turn. An insertion goes to the
  * first empty word of that path, so two racing makers of one name meet there. */
 
-/* An envelope: its terms, then its name, a word for each stratum, the free map, the two tables of the index and the
- * slots, each rounded up to whole units, all inside the extent. The free map, the tables and the slots have room for
- * max_packets packets. */
+/* What the claims of an envelope that end write. Claims that are granted read none of it. */
+struct hb_hints {
+    uint64_t tombstones;     /* [atomic] hint: words of the current index that are tombstones */
+    uint64_t next_expiry_ms; /* [atomic] hint: no claim lapses before this time; 0: unknown */
+    uint64_t late_refunds;   /* [atomic] hint: packets that were refunded after the closing */
+};
+
+/* An envelope: its terms, and then, inside the extent, its name, a word for each stratum, the free map, the first table
+ * of the index and the slots. The free map, the table and the slots have room for max_packets packets, and the table and
+ * the slots begin at a cache line each. In an envelope that has room for more than HB_SMALL packets, the others do too,
+ * and the hints have a line of their own behind the name, so that no release takes away a line that claims read. In a
+ * small one they stand in the header, and name, strata and free map share what lines they need: packets.pxd has the
+ * layout. The second table is an extent of its own (HB_KIND_TABLE), where it stands behind the extent's header. */
+#define HB_SMALL 64
 struct hb_envelope {
     struct hb_extent extent;
     struct hb_terms terms;
-    unsigned char check[16]; /* keyed hash of the terms, the name and the parent */
-    unsigned char reserved1[8];
+    unsigned char check[16];  /* keyed hash of the terms, the name and the parent */
+    uint64_t following;       /* [atomic] offset of the tranche of the first top-up; 0: none yet */
     uint64_t closed;          /* [atomic] time of closing in ms since 1970; 0: not closed */
     uint64_t index_state;     /* [atomic] generation << 2 | phase of a replacement */
     uint64_t open_count;      /* [atomic] slots that may be taken */
     uint64_t cleared_count;   /* [atomic] slots whose bits in the free map are cleared: no old bit can hide them. The */
                               /*   two counts differ while slots are being opened: see free_map.pyx */
-    uint64_t following;       /* [atomic] offset of the tranche of the first top-up; 0: none yet */
-    unsigned char reserved2[88];
-    uint64_t tombstones;     /* [atomic] hint: words of the current index that are tombstones */
-    uint64_t next_expiry_ms; /* [atomic] hint: no claim lapses before this time; 0: unknown */
-    uint64_t late_refunds;   /* [atomic] hint: packets that were refunded after the closing */
-    uint64_t passed_on;      /* [atomic] hint: late refunds credited to the budget, plus 1; 0: the refunds at closing */
-                             /*   are not credited either */
-    unsigned char reserved3[32];
+    uint64_t second_table;    /* [atomic] offset of the second table of the index; 0: not made yet */
+    struct hb_hints hints;    /* of a small envelope */
 };
+#define HB_HINTS_OFFSET offsetof(struct hb_envelope, hints)
 
 /* The tranche that one top-up has added to an envelope: an object without a name, then a word for each of its strata.
  * An envelope and its tranches are a chain that is only ever appended to, and their packets are numbered through. */
@@ -206,12 +215,12 @@ static_assert(offsetof(struct hb_extent, kind) == 8 && offsetof(struct hb_extent
                   && offsetof(struct hb_extent, name_offset) == 14,
               "heading_of reads these three as one word");
 static_assert(offsetof(struct hb_extent, refund) == 32, "refund");
-static_assert(sizeof(struct hb_envelope) == 384, "envelope size");
+static_assert(sizeof(struct hb_envelope) == 256, "envelope size");
 static_assert(offsetof(struct hb_envelope, terms) == 64, "total of an envelope");
 static_assert(offsetof(struct hb_envelope, terms.seed) == 136, "seed");
 static_assert(offsetof(struct hb_envelope, check) == 168, "check of an envelope");
 static_assert(offsetof(struct hb_envelope, closed) == 192, "closed");
-static_assert(offsetof(struct hb_envelope, tombstones) == 320, "tombstones");
+static_assert(HB_HINTS_OFFSET == 232, "hints of a small envelope");
 static_assert(sizeof(struct hb_tranche) == 192, "tranche size");
 static_assert(offsetof(struct hb_tranche, check) == 128, "check of a tranche");
 static_assert(sizeof(struct hb_slot) == 32, "slot size");

@@ -24,6 +24,9 @@ cdef extern from "format.h" nogil:
         HB_KIND_LEVEL
         HB_KIND_TOP_UP
         HB_KIND_TRANCHE
+        HB_KIND_TABLE
+        HB_SMALL
+        HB_HINTS_OFFSET
         HB_LEVELS
         HB_SEGMENTS
     const uint64_t HB_BYTE_ORDER
@@ -60,20 +63,24 @@ cdef extern from "format.h" nogil:
         uint64_t parent
         uint64_t created_at_ms
         uint64_t refund[2]
+        uint64_t passed_on
+
+    struct hb_hints:
+        uint64_t tombstones
+        uint64_t next_expiry_ms
+        uint64_t late_refunds
 
     struct hb_envelope:
         hb_extent extent
         hb_terms terms
         unsigned char check[16]
+        uint64_t following
         uint64_t closed
         uint64_t index_state
         uint64_t open_count
         uint64_t cleared_count
-        uint64_t following
-        uint64_t tombstones
-        uint64_t next_expiry_ms
-        uint64_t late_refunds
-        uint64_t passed_on
+        uint64_t second_table
+        hb_hints hints
 
     struct hb_hold:
         uint64_t key[2]

@@ -30,6 +30,7 @@ cdef enum:
 
     NO_MEMORY = -1
     CORRUPT = -2
+    NO_SPACE = -4           # the index needs its second table, and there is no space for it
     # A reader that may not write hears BUSY: the index is being replaced, or is stale. Within transitions.pyx it also
     # means that another thread or process has changed the slot.
     BUSY = -3

@@ -12,9 +12,9 @@ from libc.string cimport memset
 
 from hbcore._claims.free_map cimport free_map_hides
 from hbcore._claims.index cimport (
-    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_help, slot_mask, tombstone_word, word_kind,
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, is_moving, slot_mask, table_of, tombstone_word, word_kind,
 )
-from hbcore._claims.ledger cimport Found, ledger_find, ledger_read
+from hbcore._claims.ledger cimport Found, help_on, ledger_find, ledger_read, table_at_hand
 from hbcore._claims.amount cimport amount_word
 from hbcore._claims.packets cimport Deck, deck_expire, tranche_of
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload
@@ -51,6 +51,7 @@ cdef enum:
     BAD_REPLACEMENT = 12
     BAD_TRANCHE = 13
     NO_TRANCHE = 14
+    BAD_TABLE = 15
 
 cdef struct Finding:
     uint64_t packet         # number of the packet, the stratum or the index word that is wrong
@@ -259,14 +260,14 @@ cdef int audit_index(Deck *deck, Region region, uint64_t *entries, Finding *find
     # Returns SOUND, or what is wrong first.
     cdef Index *index = &deck.ledger.index
     cdef uint64_t state = hb_load_acquire(index.state)
-    cdef uint64_t *table = index.tables[state >> PHASE_BITS & 1]
+    cdef uint64_t *table = table_at_hand(&deck.ledger, state)
     cdef uint64_t base = <char *>table - region.base
     cdef uint64_t end = base + 8 * index.word_count
     cdef uint64_t data_end
     cdef uint64_t data
     cdef int status
-    if state & ((1 << PHASE_BITS) - 1):
-        return SOUND        # a replacement of the table has begun since the slots were looked at
+    if table == NULL:
+        return SOUND        # the table is being replaced since the slots were looked at, or was
     data = region.next_data(base, end, &data_end)
     while data < end:
         status = audit_words(deck, table, (data - base) // 8, (data_end - base + 7) // 8, state >> PHASE_BITS, entries,
@@ -292,6 +293,7 @@ cdef object describe(Envelope envelope, int status, const Finding *finding):
         HIDDEN: f"{where}: packet {finding.packet} is free, but the free map hides it from claims",
         BAD_WORKER: f"{where}: packet {finding.packet} is in the hands of a worker that never was",
         BAD_REPLACEMENT: f"{where}: the replacement of its index cannot go on",
+        BAD_TABLE: f"{where}: the second table of its index is damaged",
         BAD_TRANCHE: f"{where}: one of its top-ups is damaged",
         NO_TRANCHE: f"{where}: packet {finding.packet} is taken, but the envelope has no such packet",
         BAD_COUNT: f"{where}: {finding.present} index words name {finding.expected} live packets",
@@ -304,16 +306,18 @@ cdef int audit_deck(Deck *deck, Region region, Sums *sums, Finding *finding) noe
     cdef int status, _turn
     memset(sums, 0, sizeof(Sums))
     memset(finding, 0, sizeof(Finding))
-    for _turn in range(3):       # once for each phase of a replacement that has begun
+    if (table_of(&deck.ledger.index, 1) == NULL and hb_load_acquire(&deck.shared.second_table) != 0
+            and deck.meet(deck, False) != 0):
+        return BAD_TABLE
+    for _turn in range(3):      # once for each phase of a replacement that has begun
         state = hb_load_acquire(deck.ledger.index.state)
-        if state & ((1 << PHASE_BITS) - 1) and not deck.ledger.is_readonly:
-            index_help(&deck.ledger.index, state)
-            if hb_load_acquire(deck.ledger.index.state) == state:
-                return BAD_REPLACEMENT      # a helper ends the phase, or another has ended it, unless there is damage
+        if (table_at_hand(&deck.ledger, state) == NULL and not (is_moving(state) and deck.ledger.is_readonly)
+                and not help_on(&deck.ledger, state)):
+            return BAD_REPLACEMENT
     status = audit_strata(deck, region, finding)
     if status == SOUND:
         status = audit_slots(deck, sums, finding)
-    if state & ((1 << PHASE_BITS) - 1) or deck.ledger.is_stale:
+    if table_at_hand(&deck.ledger, state) == NULL or deck.ledger.is_stale:
         return status       # the index is left out: it is stale, or is being replaced and may not be helped on here
     if status == SOUND:
         status = audit_index(deck, region, &entries, finding)

@@ -10,7 +10,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from hbcore._claims.packets cimport envelope_size
+from hbcore._claims.packets cimport Layout, envelope_layout
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._file.directory cimport Name, directory_allocate, directory_prefetch, name_message, name_set
 from hbcore._file.format cimport HB_KIND_ENVELOPE, hb_envelope
@@ -73,12 +73,12 @@ cdef int create(
     # has made one of that name meanwhile, each with the envelope's offset; or INSUFFICIENT or CLOSED. A death on the
     # way leaves an extent in phase MAKING that nothing leads to, which is nobody's.
     cdef int64_t made = 0
+    cdef Layout layout
     cdef char *shared
     offset[0] = child_afford(region, budget, name, image.terms.total, available)
     if offset[0] == 0:
-        made = directory_allocate(
-            region, envelope_size(name.length, strata_of(image.terms.packets), image.terms.max_packets)
-        )
+        layout = envelope_layout(name.length, strata_of(image.terms.packets), image.terms.max_packets)
+        made = directory_allocate(region, layout.end)
         # All that is written here lies in the first HB_PREFACE bytes of the extent, and nobody reads it before it is
         # named. The first word, the state of the extent, stays what it is.
         shared = region.base + made

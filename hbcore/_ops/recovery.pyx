@@ -6,7 +6,7 @@ all of it again, because the boot id is written last (``opening.pyx``).
 """
 from libc.stdint cimport uint64_t
 
-from hbcore._claims.index cimport Index, entry_prefix, home_of
+from hbcore._claims.index cimport Index, entry_prefix, home_of, table_of
 from hbcore._claims.packets cimport Deck, tranche_of
 from hbcore._claims.slot cimport FREE, GRANTED, HELD, RELEASING, SETTLED, slot_kind, slot_state
 from hbcore._claims.tranche cimport STRATUM_OPEN, Tranche, place_in
@@ -76,8 +76,10 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
     cdef Index *index = &deck.ledger.index
     each_slot(deck, region, decide)
     # From here on the old index is not needed any more: no slot is in anybody's hands.
-    clear(region, deck.ledger.free_map.levels[0],
-          <uint64_t>(index.tables[0] - deck.ledger.free_map.levels[0]) + 2 * index.word_count)
+    clear(region, deck.ledger.free_map.levels[0], <uint64_t>(table_of(index, 0) - deck.ledger.free_map.levels[0]))
+    clear(region, table_of(index, 0), index.word_count)
+    if deck.meet(deck, False) == 0:
+        clear(region, table_of(index, 1), index.word_count)
     hb_store_relaxed(deck.ledger.free_map.cleared_count, hb_load_relaxed(deck.ledger.free_map.open_count))
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)
@@ -137,7 +139,7 @@ cdef void enter(Deck *deck, uint64_t packet) noexcept nogil:
     key.high = hb_load_relaxed(&deck.ledger.slots[packet].user[1])
     at = home_of(index, &key)
     for _step in range(index.word_count):
-        if hb_cas(&index.tables[0][at], 0, entry_prefix(index, 0, &key) | packet):
+        if hb_cas(&table_of(index, 0)[at], 0, entry_prefix(index, 0, &key) | packet):
             return
         at = at + 1 if at + 1 < index.word_count else 0
 

@@ -1,4 +1,5 @@
-/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side: each word of the state is a vector of eight.
+/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side, in which each word of the state is a vector of eight; and
+ * one block alone, in which each row of the state is a vector of four: for streams of which little is drawn.
  *
  * This is C because Cython cannot express vectors, nor one function in several instruction sets. The vectors are those
  * of GCC and Clang, on any machine; on x86-64 the widest instructions that the processor has are used. Words are
@@ -7,6 +8,7 @@
 #define HBCORE_CHACHA_H
 
 #include <stdint.h>
+#include <string.h>
 
 #define HB_LANES 8
 
@@ -53,6 +55,48 @@ HB_INLINE void hb_chacha20_any(const uint32_t *start, uint32_t *words)
     for (int lane = 0; lane < HB_LANES; lane++)
         for (int i = 0; i < 16; i++)
             words[16 * lane + i] = x[i][lane];
+}
+
+typedef uint32_t hb_row __attribute__((vector_size(16)));
+
+HB_INLINE void hb_mix_row(hb_row *target, const hb_row *source, hb_row *mixed, int shift)
+{
+    *target += *source;
+    *mixed ^= *target;
+    *mixed = *mixed << shift | *mixed >> (32 - shift);
+}
+
+HB_INLINE void hb_quarter_rounds(hb_row *x)
+{
+    hb_mix_row(&x[0], &x[1], &x[3], 16);
+    hb_mix_row(&x[2], &x[3], &x[1], 12);
+    hb_mix_row(&x[0], &x[1], &x[3], 8);
+    hb_mix_row(&x[2], &x[3], &x[1], 7);
+}
+
+/* Rotate a row by so many places, so that diagonals become columns, and columns diagonals. */
+HB_INLINE hb_row hb_turned(hb_row x, int places)
+{
+    return (hb_row){x[places], x[(places + 1) & 3], x[(places + 2) & 3], x[(places + 3) & 3]};
+}
+
+/* Compute one block of 16 words. */
+static inline void hb_chacha20_block(const uint32_t *start, uint32_t *words)
+{
+    hb_row first[4], x[4];
+    memcpy(first, start, sizeof(first));
+    memcpy(x, start, sizeof(x));
+    for (int turn = 0; turn < 10; turn++) {
+        hb_quarter_rounds(x);
+        for (int row = 1; row < 4; row++)
+            x[row] = hb_turned(x[row], row);
+        hb_quarter_rounds(x);
+        for (int row = 1; row < 4; row++)
+            x[row] = hb_turned(x[row], 4 - row);
+    }
+    for (int i = 0; i < 4; i++)
+        x[i] += first[i];
+    memcpy(words, x, sizeof(x));
 }
 
 enum { HB_ANY_MACHINE, HB_AVX2, HB_AVX512VL };

@@ -30,6 +30,7 @@ cdef enum:
     SMALL_SORT = 24
     MAP_BITS = 40           # places for each value; from about so many on, sorting is faster than a map (measured)
     STACK_PLACES = 1024
+    SHORT_COUNT = 16        # amounts that are drawn from one block or two, most of the time
 
 
 cdef bint terms_valid(const hb_terms *terms) noexcept nogil:
@@ -78,6 +79,7 @@ cdef int split_stratum(const Terms *terms, uint64_t stratum, uint64_t *amounts) 
     if cap > excess:
         cap = excess
     stream_init(&stream, terms.seed, DOMAIN_SPLIT, stratum)
+    stream.is_short = count <= SHORT_COUNT
     if terms.law == EQUAL:
         split_equal(&stream, excess, count, amounts)
     elif terms.law == DOUBLE_MEAN:

@@ -4,7 +4,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from hbcore._lib.wide cimport hb_multiply
 
 cdef enum:
-    WORDS_PER_FILL = 128    # eight blocks of 16 words, which chacha.h computes side by side
+    WORDS_PER_FILL = 128    # eight blocks, which chacha.h computes side by side
+    WORDS_PER_BLOCK = 16
 
 cdef enum:
     DOMAIN_SPLIT = 0
@@ -17,6 +18,7 @@ cdef enum:
 
 cdef struct Stream:
     uint32_t start[16]      # the state of RFC 8439, section 2.3: constants, key, counter, nonce
+    bint is_short           # little is drawn: the buffer is filled by one block at a time, at its end
     unsigned int next       # index of the first word of the buffer that has not been drawn
     uint32_t buffer[WORDS_PER_FILL]
 

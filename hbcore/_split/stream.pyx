@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 cdef extern from "chacha.h" nogil:
     int hb_chacha20_best() noexcept
     void hb_chacha20(int instructions, const uint32_t *start, uint32_t *words) noexcept
+    void hb_chacha20_block(const uint32_t *start, uint32_t *words) noexcept
 
 
 cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain, uint64_t index) noexcept nogil:
@@ -24,22 +25,31 @@ cdef void stream_init(Stream *stream, const unsigned char *seed, uint32_t domain
     stream.start[13] = domain
     stream.start[14] = <uint32_t>index
     stream.start[15] = <uint32_t>(index >> 32)
+    stream.is_short = False
     stream.next = WORDS_PER_FILL
 
 
 cdef void stream_refill(Stream *stream) noexcept nogil:
     # The 32-bit counter would wrap after 256 GiB of one stratum's stream; the largest draws a few MiB.
-    hb_chacha20(hb_chacha20_best(), stream.start, stream.buffer)
-    stream.start[12] += WORDS_PER_FILL // 16
-    stream.next = 0
+    if stream.is_short:
+        stream.next = WORDS_PER_FILL - WORDS_PER_BLOCK
+        hb_chacha20_block(stream.start, &stream.buffer[stream.next])
+        stream.start[12] += 1
+    else:
+        hb_chacha20(hb_chacha20_best(), stream.start, stream.buffer)
+        stream.start[12] += WORDS_PER_FILL // WORDS_PER_BLOCK
+        stream.next = 0
 
 
-def keystream(bytes seed not None, unsigned int domain, unsigned long long index, unsigned int word_count):
+def keystream(
+    bytes seed not None, unsigned int domain, unsigned long long index, unsigned int word_count, bint is_short=False
+):
     """Return the first ``word_count`` 32-bit words of a stream: for tests against the vectors of RFC 8439."""
     if len(seed) != 32:
         raise ValueError(f"seed must be 32 bytes, not {len(seed)}")
     cdef Stream stream
     stream_init(&stream, seed, domain, index)
+    stream.is_short = is_short
     return [stream_word(&stream) for _ in range(word_count)]
 
 

@@ -17,7 +17,7 @@ from common cimport (
 from hbcore._claims.claim cimport hb_cursor, ledger_claim, ledger_cursor
 from hbcore._claims.free_map cimport BLOCK_SIZE, FAN_OUT, free_map_hides, free_map_open, free_map_opened, open_slots
 from hbcore._claims.group cimport ClaimRow, Plain, ledger_claim_plain
-from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
+from hbcore._claims.index cimport ENTRY, PHASE_BITS, index_table_size, slot_mask, table_of, word_kind
 from hbcore._claims.ledger cimport (
     Found, Ledger, ledger_attach, ledger_find, ledger_is_expired, ledger_read, ledger_scan, ledger_size,
 )
@@ -25,8 +25,8 @@ from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTL
 from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
 from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
-from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_store_release
+from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, NOT_FOUND, NO_SPACE, REPEATED, SOLD_OUT
+from hbcore._lib.atomics cimport hb_cas, hb_load_acquire, hb_store_private, hb_store_release
 from ledger_book cimport (
     CLAIM, CLOSE, END, EXPIRE, FIND, OPEN, READ, RECLAIM, RELEASE, SCAN, SETTLE, USER_LIMIT, Book, Operation, apply,
     apply_dead,
@@ -48,17 +48,25 @@ cdef enum:
     LEAVING = 3         # ... its slot is RELEASING
     APPENDING = 4       # ... a part is appended
 
+    MADE = 0            # the second table is there from the beginning
+    TO_MAKE = 1         # a claim makes it
+    NO_ROOM = 2         # there is no space for it, until all is over
+
+    MAP_SIZE = 64       # bytes of the free map, with what is left of its line
+
 # "claims" is a batch of two claims, of the user and of the next; "plain" a batch of one.
 KINDS = {"claim": CLAIM, "claims": CLAIM, "plain": CLAIM, "release": RELEASE, "settle": SETTLE, "find": FIND,
          "close": CLOSE, "reclaim": RECLAIM, "expire": EXPIRE, "open": OPEN, "end": END, "read": READ, "scan": SCAN}
+TABLES = {"made": MADE, "to make": TO_MAKE, "no room": NO_ROOM}
 DEATHS = {"holding": HOLDING, "pinning": PINNING, "leaving": LEAVING, "appending": APPENDING}
 
 cdef Ledger ledger
-cdef char *memory = NULL
+cdef char *memory = NULL        # free map, first table, slots, second table
 cdef uint64_t memory_size = 0
-# Closed, index state, tombstones, next expiry, late refunds, open and cleared count; and the late refunds that the
-# budget knows of, plus 1.
-cdef uint64_t shared[8]
+# Closed, index state, tombstones, next expiry, late refunds, open and cleared count; the late refunds that the budget
+# knows of, plus 1; and whether the second table of the index was made.
+cdef uint64_t shared[9]
+cdef int table_is               # where it is now, as TABLES has it
 cdef uint64_t told              # refunded slots that the budget knows of
 cdef int ends[4]                # where the parts of the slots end
 cdef uint64_t hold_ms
@@ -75,6 +83,7 @@ cdef Book opening
 cdef uint64_t opening_pins[SLOT_LIMIT]      # of each word of blocks, those that nobody will take away
 cdef int opening_deaths
 cdef uint64_t pins_wanted                   # of the search's arguments
+cdef int table_before                       # ... likewise
 cdef Operation *dying                       # the operation of before that is to die
 cdef uint64_t free_at_death[SLOT_LIMIT]     # the slots that were FREE when an operation died; 0: not
 cdef bint had_refund_at_death
@@ -126,7 +135,7 @@ cdef void note_names() noexcept nogil:
     # Note each slot that is HELD and named by now. It is a claim, and its time must not begin before this.
     cdef uint64_t i, slot, word
     for i in range(ledger.index.word_count):
-        word = ledger.index.tables[shared[1] >> PHASE_BITS & 1][i]
+        word = table_of(&ledger.index, shared[1] >> PHASE_BITS)[i]
         slot = word & slot_mask(&ledger.index)
         if (word_kind(word) == ENTRY and slot_kind(ledger.slots[slot].state) == HELD
                 and ledger.slots[slot].state != named_state[slot]):
@@ -165,6 +174,18 @@ cdef bint is_time() noexcept nogil:
         if dying.death == PINNING and pins_of(ledger.free_map.levels[0][i]) > opening_pins[i]:
             return True
     return False
+
+
+cdef int meet(void *context, bint may_make) noexcept nogil:
+    # What an envelope does: make the second table if it must, and let the view know it.
+    if hb_load_acquire(&shared[8]) == 0:
+        if not may_make:
+            return NOT_FOUND
+        if table_is == NO_ROOM:
+            return NO_SPACE
+        hb_cas(&shared[8], 0, 1)
+    hb_store_private(&ledger.index.tables[1], <uint64_t>(memory + MAP_SIZE + ledger_size(slot_count)))
+    return 0
 
 
 cdef bint never_was(const hb_file *file, uint64_t worker) noexcept nogil:
@@ -472,6 +493,7 @@ cdef const char *check() noexcept nogil:
     cdef uint64_t i, generation, word, taken
     cdef int user, kind
     cdef int deaths = opening_deaths
+    global table_is
     cdef int named[SLOT_LIMIT]      # index words that name each slot
     memset(named, 0, sizeof(named))
     for i in range(<uint64_t>fiber_count):
@@ -510,7 +532,7 @@ cdef const char *check() noexcept nogil:
     if shared[1] & ((1 << PHASE_BITS) - 1) == 0:
         generation = shared[1] >> PHASE_BITS
         for i in range(ledger.index.word_count):
-            word = ledger.index.tables[generation & 1][i]
+            word = table_of(&ledger.index, generation)[i]
             if word_kind(word) == ENTRY:
                 kind = slot_kind(ledger.slots[word & slot_mask(&ledger.index)].state)
                 if kind == FREE or kind == REFUNDED:
@@ -529,6 +551,7 @@ cdef const char *check() noexcept nogil:
     if not explained(&opening, 0, &final):
         return b"no order of the operations explains the answers and the state"
     # Everything that is free can be claimed, to the last slot; and no user's claim moves.
+    table_is = table_is if table_is != NO_ROOM else TO_MAKE
     probe.kind = CLAIM
     probe.is_plain = False
     probe.worker = 77
@@ -586,7 +609,7 @@ cdef void do_before(Operation *operation) noexcept nogil:
 
 
 cdef void reset(const Operation *before, int before_count) noexcept nogil:
-    global appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at, view
+    global appended, told, opening_deaths, had_refund_at_death, had_no_reason, nothing_free_at, view, table_is
     cdef Operation operation
     cdef int i, user
     memset(free_at_death, 0, sizeof(free_at_death))
@@ -597,8 +620,12 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     memset(memory, 0, memory_size)
     memset(shared, 0, sizeof(shared))
     shared[5] = shared[6] = ends[0]
+    shared[8] = table_before == MADE
+    table_is = table_before
     explore_set_clock(START_MS)
-    ledger_attach(&ledger, memory, slot_count, &shared[0], &shared[1], &shared[2])
+    ledger_attach(
+        &ledger, <uint64_t *>memory, memory + MAP_SIZE, slot_count, &shared[0], &shared[1], &shared[2]
+    )
     for i in range(fiber_count):
         if operations[i].is_plain:
             view += 1
@@ -606,6 +633,7 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
     ledger.free_map.open_count = &shared[5]
     ledger.free_map.cleared_count = &shared[6]
     ledger.prepare = prepare
+    ledger.meet = meet
     if is_growing:
         ledger.grow = grow
     ledger.context = NULL
@@ -621,6 +649,7 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
         opening.users[user].state = 0
     opening.free_count = opening.open_count = ends[0]
     opening.is_closed = 0
+    opening.has_space = table_is != NO_ROOM
     opening.ends = ends
     for i in range(<int>block_words()):
         opening_pins[i] = pins_wanted
@@ -632,18 +661,19 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
 
 def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint colliding=False, bint expiring=False,
             bint refusing=False, int pins=0, parts=(), bint growing=False,
-            bint hasty=False, long limit=0):
+            bint hasty=False, table="made", long limit=0):
     """Run ``race`` (two to four (kind, user) pairs) through every schedule, after ``before`` was done in order.
 
     An operation of ``before`` may have a third part: where it dies, one of DEATHS.
     ``refusing``: what is taken after a close is not granted. ``pins``: so many were left on every word by the dead.
     ``parts``: so many of the slots, the last ones, are not there before they are opened, in this order.
     ``growing``: whoever finds nothing free opens what was appended. ``hasty``: one tombstone crowds the index.
+    ``table``: whether the second table of the index is there, one of TABLES.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
     global slot_count, memory, memory_size, is_colliding, is_refusing, is_growing, operation_count, fiber_count
-    global hold_ms, pins_wanted
+    global hold_ms, pins_wanted, table_before
     cdef void *arguments[OPERATION_LIMIT]
     cdef Search search
     cdef const char *wrong
@@ -666,9 +696,10 @@ def explore(int slots, race, before=(), int preemptions=3, int deaths=0, bint co
     is_growing = growing
     explore_set_sizes(1, 8 if hasty else 4, False)
     pins_wanted = pins
+    table_before = TABLES[table]
     hold_ms = HOLD_MS if expiring else 0
     operation_count = fiber_count = len(race)
-    memory_size = ledger_size(slot_count)
+    memory_size = MAP_SIZE + ledger_size(slot_count) + index_table_size(slot_count)
     free(memory)
     memory = <char *>calloc(memory_size, 1)
     search_begin(&search, preemptions, deaths, limit)

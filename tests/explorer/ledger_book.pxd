@@ -2,7 +2,9 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.slot cimport GRANTED, SETTLED
-from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, EXPIRED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
+from hbcore._lib.answers cimport (
+    ALREADY_SETTLED, CLOSED, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_SPACE, REPEATED, SOLD_OUT,
+)
 
 cdef enum:
     CLAIM = 0
@@ -39,6 +41,7 @@ cdef struct Book:       # the specification's state
     int open_count
     int is_closed
     const int *ends     # where the parts of the slots end; the first is open from the beginning
+    int has_space       # for the second table of the index
 
 
 cdef inline void expire(Book *book) noexcept nogil:
@@ -90,6 +93,8 @@ cdef inline bint apply(Book *book, const Operation *operation, int others, bint 
     if operation.kind == CLAIM:
         if holding.state:
             return operation.answer == REPEATED and operation.slot == holding.slot
+        if operation.answer == NO_SPACE:
+            return not book.has_space
         if operation.answer == CLOSED:
             return book.is_closed != 0
         if operation.answer == SOLD_OUT:

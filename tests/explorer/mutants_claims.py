@@ -255,8 +255,37 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a replacement is begun in the middle of another": [
         (
             "_claims/transitions.pyx",
-            "    if state & ((1 << PHASE_BITS) - 1) == 0:\n        index_start",
+            "    if not is_moving(state):\n        index_start",
             "    if True:\n        index_start",
+        ),
+    ],
+    "a replacement begins before its second table is there": [
+        (
+            "_claims/ledger.pxd",
+            "    cdef int answer = 0\n    if table_of(&ledger.index, 1) == NULL:\n        answer",
+            "    cdef int answer = 0\n    index_start_replacement(&ledger.index, index_state)\n"
+            "    if table_of(&ledger.index, 1) == NULL:\n        answer",
+        ),
+    ],
+    "a release begins a replacement without a second table": [
+        (
+            "_claims/transitions.pyx",
+            "    if table_of(index, 1) == NULL and ledger.meet(ledger.context, False) != 0:\n        return\n",
+            "",
+        ),
+    ],
+    "a claim that finds no room keeps its slot": [
+        (
+            "_claims/claim.pyx",
+            "            if answer != 0:\n                if is_holding:\n",
+            "            if answer != 0:\n                if False:\n",
+        ),
+    ],
+    "a claim that goes far is refused for want of room": [
+        (
+            "_claims/claim.pyx",
+            "begin_replacement(ledger, index_state) == 0):",
+            "begin_replacement(ledger, index_state) < 9):",
         ),
     ],
     "a frozen word is taken for buried": [

@@ -23,6 +23,7 @@ class Scenario(NamedTuple):
     pins: int = 0  # so many lie on every word of blocks from before, and nobody will take them away
     hasty: bool = False  # one tombstone crowds the index
     growing: bool = False  # whoever finds nothing free opens the parts that were appended
+    table: str = "made"  # the second table of the index; or it is "to make" by a claim, or there is "no room" for it
     parts: tuple = ()  # the sizes of the last slots' parts, which have to be opened first ("open", and how many parts)
 
 
@@ -227,6 +228,46 @@ SCENARIOS = {
     "expired, find and close": Scenario(
         1, [("find", 1), ("close", 0), ("claim", 2)], [("claim", 1), ("expire", 0)], expiring=True
     ),
+}
+
+# The second table of the index, which a claim makes when it has gone far, or finds no empty word.
+SCENARIOS |= {
+    "two claims that go far make the second table": Scenario(
+        2, [("claim", 1), ("claim", 2)], churn(3, 2), colliding=True, hasty=True, table="to make"
+    ),
+    "three claims that go far make the second table": Scenario(
+        3, [("claim", 1), ("claim", 1), ("claim", 2)], churn(3, 2), colliding=True, hasty=True, table="to make"
+    ),
+    "a claim that makes the second table beside a release": Scenario(
+        2, [("claim", 2), ("release", 1)], [*churn(3, 2), ("claim", 1)], colliding=True, hasty=True, table="to make"
+    ),
+    "a claim that makes the second table beside a release, a find and a reclaim": Scenario(
+        2,
+        [("claim", 2), ("release", 1), ("find", 4), ("reclaim", 0)],
+        [*churn(3, 1), ("claim", 1), ("claim", 4)],
+        colliding=True,
+        hasty=True,
+        table="to make",
+    ),
+    "two claims that find no empty word make the second table": Scenario(
+        2, [("claim", 1), ("claim", 2)], churn(3, 8), table="to make"
+    ),
+    "a batch that makes the second table": Scenario(
+        2, [("claims", 1), ("claim", 2)], churn(3, 2), colliding=True, hasty=True, table="to make"
+    ),
+    "two claims that go far without room for a second table": Scenario(
+        2, [("claim", 1), ("claim", 2)], churn(3, 3), colliding=True, hasty=True, table="no room"
+    ),
+    "two claims of the last word without room for a second table": Scenario(
+        2, [("claim", 1), ("claim", 2)], [*churn(3, 7)], table="no room"
+    ),
+    "claim and release of the last word without room for a second table": Scenario(
+        2, [("claim", 1), ("claim", 2), ("release", 2)], [*churn(3, 7)], table="no room"
+    ),
+    "a repeat and a stranger without room for a second table": Scenario(
+        2, [("claim", 1), ("claim", 2), ("settle", 1)], [*churn(3, 7), ("claim", 1)], table="no room"
+    ),
+    "a batch without room for a second table": Scenario(3, [("claims", 1), ("claim", 2)], churn(3, 7), table="no room"),
 }
 
 # The claims of a batch: "plain" is a batch of one user, "claims" of two, the user and the next.

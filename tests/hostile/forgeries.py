@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
+from engine_files import whole_units
+from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT
 
 GRANTED, SETTLED, RELEASED, FUNDED, ADDED = 2, 3, 6, 8, 11
 """Kinds of the state of a hold, as in hold.pxd."""

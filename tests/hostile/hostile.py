@@ -49,6 +49,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
 from hostile_files import BUCKETS, BUILDERS, HANG_S, HEADER_SIZE, UNIT, WORKERS, World, build_world
 from hostile_use import Damage, examine
 from rich.console import Console

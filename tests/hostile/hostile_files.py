@@ -1,7 +1,7 @@
 """What hostile files are made of: sound engine files, a plain model of each, and where in them what stands.
 
-This belongs to ``hostile.py``. The layout is read from ``format.h``; what that does not say (the order of what an
-envelope consists of) stands in ``Layout`` and nowhere else, and is checked against what the engine has written.
+This belongs to ``hostile.py``. The layout is read from ``format.h``; what that does not say (where the parts of an
+envelope lie) stands in ``engine_files.py``, and is checked against what the engine has written.
 """
 
 import collections
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from engine_files import envelope_layout
 
 import hbcore
 from hbcore import reference
@@ -77,10 +78,6 @@ BUCKETS = range(WORKERS.stop, WORKERS.stop + FIRST_BUCKETS * UNIT, UNIT)
 HEAD, SLOT = STRUCTS["hb_envelope"][""][1], STRUCTS["hb_slot"][""][1]
 
 
-def whole_units(size: int) -> int:
-    return -(-size // UNIT) * UNIT
-
-
 class Block(NamedTuple):
     """Bytes that mean the same: ``count`` pieces of ``size``, one every ``stride``."""
 
@@ -103,8 +100,8 @@ class Layout:
         self.boundaries = [0, HEADER_SIZE, BUCKETS.start, BUCKETS.stop]
         self.leftovers: collections.Counter[str] = collections.Counter()
         self.slots: dict[str, int] = {}  # where the slots of an envelope begin
-        self.marks: dict[str, range] = {}  # all that claims have marked: strata, free map, index and slots
-        self.indexes: dict[str, int] = {}
+        self.marks: dict[str, range] = {}  # all that claims have marked: strata, free map, first table and slots
+        self.tables: dict[str, tuple[slice, slice]] = {}  # the tables of the index; the second is empty if not made yet
         self.extents: dict[str, range] = {}
         self._fields("header", "hb_header", 0)
         for at in WORKERS:
@@ -141,7 +138,7 @@ class Layout:
 
     def _fields(self, structure: str, name: str, at: int) -> None:
         for field, (start, size) in STRUCTS[name].items():
-            if field and field != "extent":
+            if field and field not in ("extent", "hints"):
                 self._add(structure, field, Block(at + start, size))
 
     def _extent(self, at: int, state: int) -> None:
@@ -154,6 +151,8 @@ class Layout:
             self.leftovers["MAKING"] += state & 15 == CONSTANTS["HB_PHASE_MAKING"]
         if self.field("hb_extent", "kind", at) == CONSTANTS["HB_KIND_DIRECTORY"]:
             self._add("directory", "level 1", Block(at + UNIT, size - UNIT))
+        elif self.field("hb_extent", "kind", at) == CONSTANTS["HB_KIND_TABLE"]:
+            self._add("index", "second table", Block(at + UNIT, size - UNIT))
         elif self.field("hb_envelope", "packets", at):
             self._envelope(at)
         else:
@@ -163,27 +162,20 @@ class Layout:
         self._fields("envelope", "hb_envelope", at)
         packets = self.field("hb_envelope", "packets", at)
         name_length = self.field("hb_extent", "name_length", at)
-        children, tree = -(-packets // 64), 0
-        while tree == 0 or children > 1:
-            children = -(-children // 32)
-            tree += children
-        parts = {
-            "name": name_length,
-            "strata": 8 * reference.stratum_count(packets),
-            "free_map": 8 * tree,
-            "index": 2 * 8 * ((31 * packets + 127) // 128 * 8),
-        }
-        place = at + HEAD
-        for part, size in parts.items():
-            self.boundaries.append(place)
-            self._add(part, part, Block(place, size))
-            place += whole_units(size)
-        self.boundaries.append(place)
-        assert place + packets * SLOT <= at + (self.word(at) >> 28) * UNIT, "the layout of this script is wrong"
+        parts = envelope_layout(name_length, packets)
+        place, table = at + parts.slots, slice(at + parts.table, at + parts.slots)
+        self._fields("hints", "hb_hints", at + parts.hints)
+        self._add("name", "name", Block(at + HEAD, name_length))
+        self._add("strata", "strata", Block(at + parts.strata, 8 * reference.stratum_count(packets)))
+        self._add("free_map", "free_map", Block(at + parts.free_map, 8 * parts.map_words))
+        self._add("index", "index", Block(table.start, 8 * parts.table_words))
+        self.boundaries += [at + HEAD, *(at + part for part in parts[:5])]
+        assert at + parts.end <= at + (self.word(at) >> 28) * UNIT, "the layout of this script is wrong"
         name = self.content[at + HEAD : at + HEAD + name_length].decode()
+        second = self.field("hb_envelope", "second_table", at) + UNIT
         self.slots[name] = place
-        self.indexes[name] = self.boundaries[-2]
-        self.marks[name] = range(self.boundaries[-4], place + packets * SLOT)
+        self.tables[name] = table, slice(second, second + 8 * parts.table_words) if second != UNIT else slice(0, 0)
+        self.marks[name] = range(at + parts.strata, at + parts.end)
         self.extents[name] = range(at, at + (self.word(at) >> 28) * UNIT)
         for field, (start, size) in STRUCTS["hb_slot"].items():
             if field:
@@ -215,7 +207,7 @@ MEANINGLESS = {
     "extent.created_at_ms": "for people",
     "extent.reserved": "never read",
     "envelope.reserved": "never read",
-    "envelope.tombstones": "a hint when to replace an index",
+    "hints.tombstones": "a hint when to replace an index",
 }
 
 
@@ -250,8 +242,8 @@ def untold(layout: Layout, before: bytes, after: bytes) -> str:
         # What a death leaves before a claim is published, or after its word was buried, needs no index word either.
         if had_claims and {kind for _, kind in pairs} <= {FREE, HELD, RELEASING, REFUNDED}:
             generation = int.from_bytes(after[index_state : index_state + 8], "little") >> 2
-            tables = np.frombuffer(after[layout.indexes[name] : slots], np.uint64).reshape(2, -1)
-            if set(tables[generation & 1].tolist()) <= {generation >> 1, GONE << 62 | generation << 1}:
+            table = np.frombuffer(after[layout.tables[name][generation & 1]], np.uint64)
+            if set(table.tolist()) <= {generation >> 1, GONE << 62 | generation << 1}:
                 return f"{name!r} is as new"
         for was, word in zip(old.tolist(), new.tolist(), strict=True):
             is_taken = was >> 61 in (HELD, GRANTED, SETTLED) and word >> 61 in (HELD, RELEASING)
@@ -266,12 +258,15 @@ def went_back(layout: Layout, sound: bytes, before: bytes, after: bytes, writes:
     Calls may be under way: what was as at the opening just before may not be so when the damage comes.
     """
     for name, marks in layout.marks.items():
-        claims = slice(layout.indexes[name], marks.stop)
         start, size = STRUCTS["hb_envelope"]["index_state"]
         state = slice(layout.extents[name].start + start, layout.extents[name].start + start + size)
-        is_covered = any(at <= claims.start and claims.stop <= at + len(data) for at, data in writes)
-        is_back = after[claims] == sound[claims] and after[state] == sound[state]
-        if is_back and (is_covered or before[claims] != sound[claims]):
+        generation = int.from_bytes(sound[state], "little") >> 2
+        claims = [layout.tables[name][generation & 1], slice(layout.slots[name], marks.stop)]
+        is_covered = all(
+            any(at <= part.start and part.stop <= at + len(data) for at, data in writes) for part in claims
+        )
+        is_back = all(after[part] == sound[part] for part in [state, *claims])
+        if is_back and (is_covered or any(before[part] != sound[part] for part in claims)):
             return f"{name!r} is again as it was when the file was opened"
         for slot in range(layout.slots[name], marks.stop, SLOT):
             is_written = any(at <= slot + 7 and slot < at + len(data) for at, data in writes)

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers"))
+from engine_files import whole_units
 from forgeries import FORGERIES
-from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT, whole_units
+from hostile_files import BUCKETS, CONSTANTS, STRUCTS, UNIT
 from stepping import can_trace, die, swaps_of
 
 import hbcore

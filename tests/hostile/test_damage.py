@@ -13,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_files import FIRST_EXTENT
+from engine_files import FIRST_EXTENT, envelope_layout, replace_index
 
 import hbcore
 from hbcore import Status
 
 FRONTIER = 256
-CLOSED, INDEX_STATE = FIRST_EXTENT + 192, FIRST_EXTENT + 200
-STRATA = FIRST_EXTENT + 384 + 64
-FREE_MAP = STRATA + 64
-INDEX = FREE_MAP + 64
+CLOSED, INDEX_STATE, SECOND_TABLE = FIRST_EXTENT + 192, FIRST_EXTENT + 200, FIRST_EXTENT + 224
+LAYOUT = envelope_layout(1, 64)
+STRATA = FIRST_EXTENT + LAYOUT.strata
+FREE_MAP = FIRST_EXTENT + LAYOUT.free_map
+INDEX = FIRST_EXTENT + LAYOUT.table
+SLOTS = FIRST_EXTENT + LAYOUT.slots
 
 
 class Damaged:
@@ -51,7 +53,7 @@ def test_the_offsets_are_right(damaged: Damaged) -> None:
     assert damaged.read(STRATA) == 0
     damaged.envelope.claim("a")
     assert damaged.read(STRATA) == 1
-    assert any(damaged.read(INDEX + 8 * i) >> 62 == 1 for i in range(128))
+    assert sum(damaged.read(INDEX + 8 * i) >> 62 == 1 for i in range(LAYOUT.table_words)) == 1
     damaged.envelope.close()
     assert damaged.read(CLOSED) != 0
 
@@ -60,8 +62,10 @@ def test_the_offsets_are_right(damaged: Damaged) -> None:
 def test_a_replacement_that_cannot_go_on_is_an_error_at_once(damaged: Damaged, phase: int) -> None:
     """Every word of a table is damaged and a replacement is said to be under way: nobody may try for ever."""
     damaged.envelope.claim("a")
-    for i in range(256):
-        damaged.write(INDEX + 8 * i, 2 << 62 | 0xFFFF_FFFF_FFFF)
+    replace_index(damaged.envelope)
+    for table in (INDEX, damaged.read(SECOND_TABLE) + 64):
+        for i in range(LAYOUT.table_words):
+            damaged.write(table + 8 * i, 2 << 62 | 0xFFFF_FFFF_FFFF)
     damaged.write(INDEX_STATE, 5 << 2 | phase)
     began = time.process_time()
     for call in (damaged.envelope.claim, damaged.envelope.find, damaged.envelope.settle, damaged.envelope.release):
@@ -74,19 +78,49 @@ def test_a_replacement_that_cannot_go_on_is_an_error_at_once(damaged: Damaged, p
 
 def test_the_audit_finds_a_replacement_that_cannot_go_on(damaged: Damaged) -> None:
     """The slot that an index word names was wiped out: nobody can say where its entry belongs in the next table."""
+    replace_index(damaged.envelope)
     claim = damaged.envelope.claim("a")
     for i in range(4):
-        damaged.write(INDEX + 2 * 8 * 128 + 32 * claim.packet + 8 * i, 0)
-    damaged.write(INDEX_STATE, 2)
+        damaged.write(SLOTS + 32 * claim.packet + 8 * i, 0)
+    damaged.write(INDEX_STATE, damaged.read(INDEX_STATE) | 1)
     with pytest.raises(hbcore.AuditError, match="replacement of its index cannot go on"):
         damaged.engine.audit()
 
 
 def test_words_of_another_generation_are_an_error_at_once(damaged: Damaged) -> None:
-    for i in range(128):
+    for i in range(LAYOUT.table_words):
         damaged.write(INDEX + 8 * i, 3 << 62 | 77 << 1)
     with pytest.raises(hbcore.CorruptFileError, match="'e'"):
         damaged.envelope.claim("b")
+
+
+@pytest.mark.parametrize(
+    "place", ["no table", "the envelope", "another's table", "the header", "beyond the end", "odd"]
+)
+def test_a_second_table_that_is_not_the_envelopes_is_an_error(damaged: Damaged, tmp_path: Path, place: str) -> None:
+    other = damaged.engine.envelope("o", total=6400, packets=64)
+    replace_index(damaged.envelope)
+    damaged.envelope.claim("a")
+    if damaged.read(INDEX_STATE) >> 2 & 1 == 0:
+        damaged.write(INDEX_STATE, damaged.read(INDEX_STATE) + 4)
+    first, second = damaged.read(SECOND_TABLE), damaged.engine.info().used
+    replace_index(other)
+    offsets = {"no table": 0, "the envelope": FIRST_EXTENT, "another's table": second, "the header": 0x40}
+    damaged.write(SECOND_TABLE, {**offsets, "beyond the end": 1 << 40, "odd": first + 8}[place])
+    with hbcore.Engine(tmp_path / "e.hb", readonly=True) as reader:  # whose view has not met the table yet
+        with pytest.raises(hbcore.CorruptFileError, match="'e'"):
+            reader.envelope("e").find("a")
+        with pytest.raises(hbcore.AuditError, match=r"damaged|cannot go on"):
+            reader.audit()
+        assert reader.envelope("o").find("a") is None
+
+
+def test_a_second_table_that_nobody_uses_yet_is_audited(damaged: Damaged, tmp_path: Path) -> None:
+    damaged.envelope.claim("a")
+    damaged.write(SECOND_TABLE, FIRST_EXTENT)
+    assert damaged.envelope.find("a")
+    with pytest.raises(hbcore.AuditError, match="damaged"):
+        damaged.engine.audit()
 
 
 def test_a_damaged_frontier_does_not_let_envelopes_overlap(damaged: Damaged, tmp_path: Path) -> None:
@@ -109,9 +143,8 @@ def test_the_audit_finds_a_packet_that_the_free_map_hides(damaged: Damaged) -> N
 
 def test_the_audit_finds_a_wrong_amount_and_a_foreign_index_word(damaged: Damaged) -> None:
     claim = damaged.envelope.claim("a")
-    entries = [i for i in range(128) if damaged.read(INDEX + 8 * i) >> 62 == 1]
-    slots = INDEX + 2 * 8 * 128
-    amount = slots + 32 * claim.packet + 24
+    entries = [i for i in range(LAYOUT.table_words) if damaged.read(INDEX + 8 * i) >> 62 == 1]
+    amount = SLOTS + 32 * claim.packet + 24
     word = damaged.read(amount)
     assert word & 0x1FFF == claim.amount, "the upper bits are a check"
     damaged.write(amount, word + 1)
@@ -126,7 +159,7 @@ def test_the_audit_finds_a_wrong_amount_and_a_foreign_index_word(damaged: Damage
     assert damaged.envelope.find("a") == hbcore.Claim(Status.REPEATED, claim.amount, claim.packet)
     damaged.engine.audit()
     word = damaged.read(INDEX + 8 * entries[0])
-    damaged.write(INDEX + 8 * ((entries[0] + 40) % 128), word + 1)
+    damaged.write(INDEX + 8 * ((entries[0] + 40) % LAYOUT.table_words), word + 1)
     with pytest.raises(hbcore.AuditError, match="index word"):
         damaged.engine.audit()
 
@@ -136,7 +169,7 @@ def test_nothing_is_taken_from_a_worker_that_never_was(damaged: Damaged, kind: i
     """One bit turns a settled packet into one that is held, another into one that is being released."""
     claim = damaged.envelope.claim("a")
     damaged.envelope.settle("a")
-    slot = INDEX + 2 * 8 * 128 + 32 * claim.packet
+    slot = SLOTS + 32 * claim.packet
     damaged.write(slot, damaged.read(slot) & ~(7 << 61) | kind << 61)
     with pytest.raises(hbcore.AuditError, match=f"packet {claim.packet} is in the hands of a worker that never was"):
         damaged.engine.audit()

@@ -78,8 +78,9 @@ def test_a_wrong_answer_that_the_audit_names_is_told_from_one_that_it_does_not(
 
 
 def test_every_structure_of_the_format_is_damaged(world: hostile_files.World) -> None:
-    structures = {"header", "worker", "directory", "extent", "envelope", "name", "strata", "free_map", "index", "slot"}
-    assert structures | {"space"} == set(world.layout.blocks)
+    structures = {"header", "worker", "directory", "extent", "envelope", "name", "hints", "strata", "free_map", "index"}
+    assert structures | {"slot", "space"} == set(world.layout.blocks)
+    assert "second table" in world.layout.blocks["index"]
     covered = bytearray(len(world.content))
     for fields in world.layout.blocks.values():
         for block in (block for blocks in fields.values() for block in blocks):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_files import FIRST_EXTENT, reboot, word, write_word
+from engine_files import FIRST_EXTENT, envelope_layout, overwrite, reboot, replace_index, word, write_word
 
 import hbcore
 from hbcore import Status
@@ -58,18 +58,9 @@ def a_third_released_and_a_third_settled(path: Path, packets: int) -> np.ndarray
 
 def damage_index(path: Path, packets: int, zeros: bool) -> None:
     """Overwrite free map and index of the file's only envelope, whose name has one letter."""
-    strata = (8 * -(-packets // 1024) + 63) // 64 * 64
-    free_map = FIRST_EXTENT + 384 + 64 + strata
-    children, words = -(-packets // 64), 0
-    while True:
-        children = -(-children // 32)
-        words += children
-        if children == 1:
-            break
-    size = (words * 8 + 63) // 64 * 64 + 2 * 8 * ((31 * packets + 127) // 128 * 8)
-    with open(path, "r+b") as file:
-        file.seek(free_map)
-        file.write(bytes(size) if zeros else np.random.default_rng(1).bytes(size))
+    layout = envelope_layout(1, packets)
+    size = layout.slots - layout.free_map
+    overwrite(path, FIRST_EXTENT + layout.free_map, bytes(size) if zeros else np.random.default_rng(1).bytes(size))
 
 
 def test_of_many_who_open_a_file_after_a_reboot_one_puts_it_right(path: Path) -> None:
@@ -248,6 +239,10 @@ def test_reading_needs_a_file_that_is_there(path: Path) -> None:
 def test_a_reader_finds_claims_while_the_index_is_half_replaced(path: Path) -> None:
     """A worker dies in the middle of a replacement, and no writer comes to finish it."""
     filled(path)
+    with hbcore.Engine(path) as engine:
+        used = engine.info().used
+        replace_index(engine.envelope("e"), 2_000)
+        assert engine.info().used > used, "there is a second table"
     state = FIRST_EXTENT + 200
     write_word(path, state, word(path, state) | 1)
     with hbcore.Engine(path, readonly=True) as engine:

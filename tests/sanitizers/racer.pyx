@@ -20,18 +20,19 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from hbcore._claims.claim cimport ledger_claim
-from hbcore._claims.free_map cimport free_map_hides, free_map_open
-from hbcore._claims.index cimport ENTRY, PHASE_BITS, slot_mask, word_kind
+from hbcore._claims.free_map cimport free_map_hides, free_map_open, free_map_size
+from hbcore._claims.index cimport ENTRY, PHASE_BITS, index_table_size, slot_mask, table_of, word_kind
 from hbcore._claims.ledger cimport Found, Ledger, ledger_attach, ledger_find, ledger_read, ledger_size
 from hbcore._claims.slot cimport FREE, GRANTED, REFUNDED, SETTLED, slot_kind
 from hbcore._claims.transitions cimport ledger_reclaim, ledger_refund, ledger_release, ledger_settle
+from hbcore._file.format cimport whole_units
 from hbcore._file.process cimport hb_file
 from hbcore._file.region cimport Region, worker_of
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, CLOSED, GRANTED_NOW, NOT_FOUND, REPEATED, SOLD_OUT
 from hbcore._lib.atomics cimport (
-    hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
-    hb_store_release,
+    hb_cas, hb_fence_acquire, hb_fence_full, hb_fence_release, hb_load_acquire, hb_load_relaxed, hb_store_private,
+    hb_store_relaxed, hb_store_release,
 )
 from hbcore.engine cimport Engine
 
@@ -54,7 +55,10 @@ cdef enum:
 cdef struct Shared:
     Ledger ledger
     char *memory
-    uint64_t words[7]       # of the ledger: closed, index state, tombstones, next expiry, late refunds, open, cleared
+    uint64_t *second        # the second table of its index
+    # Of the ledger: closed, index state, tombstones, next expiry, late refunds, open, cleared; whether the second table
+    # was made.
+    uint64_t words[8]
     uint64_t *lives         # plain, one for each slot
     uint64_t *final_slots   # relaxed: slot + 1 of each final user for whom a settle was answered
     int own_count
@@ -127,6 +131,17 @@ cdef void bury_worker(Racer *racer) noexcept nogil:
 cdef int prepare(void *context, uint64_t slot, int64_t *amount) noexcept nogil:
     # The calling thread holds the slot: no other may be here.
     (<Shared *>context).lives[slot] += 1
+    return 0
+
+
+cdef int meet(void *context, bint may_make) noexcept nogil:
+    # What an envelope does: make the second table if it must, and let the view know it.
+    cdef Shared *shared = <Shared *>context
+    if hb_load_acquire(&shared.words[7]) == 0:
+        if not may_make:
+            return NOT_FOUND
+        hb_cas(&shared.words[7], 0, 1)
+    hb_store_private(&shared.ledger.index.tables[1], <uint64_t>shared.second)
     return 0
 
 
@@ -393,7 +408,7 @@ cdef const char *check_slots(Shared *shared, uint64_t *named, uint64_t *free_cou
     if shared.words[1] & ((1 << PHASE_BITS) - 1):
         return b"a replacement of the index was left undone"
     for i in range(ledger.index.word_count):
-        word = ledger.index.tables[generation & 1][i]
+        word = table_of(&ledger.index, generation)[i]
         if word_kind(word) == ENTRY:
             named[word & slot_mask(&ledger.index)] += 1
     free_count[0] = 0
@@ -452,7 +467,8 @@ cdef class Race:
 
     def __cinit__(self, uint64_t slots, int threads, uint64_t seed, bint colliding, unsigned int odds):
         cdef Shared *shared = &self.shared
-        cdef uint64_t size = ledger_size(slots)
+        cdef uint64_t map_size = whole_units(free_map_size(slots))
+        cdef uint64_t size = map_size + ledger_size(slots) + index_table_size(slots)
         cdef Racer *racer
         cdef int i
         if threads > THREAD_LIMIT:
@@ -473,12 +489,15 @@ cdef class Race:
             raise MemoryError
         memset(shared.memory, 0, size)
         ledger_attach(
-            &shared.ledger, shared.memory, slots, &shared.words[0], &shared.words[1], &shared.words[2]
+            &shared.ledger, <uint64_t *>shared.memory, shared.memory + map_size, slots, &shared.words[0],
+            &shared.words[1], &shared.words[2],
         )
+        shared.second = <uint64_t *>(shared.memory + map_size + ledger_size(slots))
         shared.ledger.free_map.open_count = &shared.words[5]
         shared.ledger.free_map.cleared_count = &shared.words[6]
         shared.words[5] = shared.words[6] = (slots + 1) // 2    # who begins opens the rest
         shared.ledger.prepare = prepare
+        shared.ledger.meet = meet
         shared.ledger.context = shared
         shared.ledger.is_dead = is_dead
         shared.ledger.never_was = never_was

@@ -46,11 +46,11 @@ def test_a_file_cut_short_in_the_middle_is_refused(path: Path, keep: float) -> N
     refuses(path, hbcore.CorruptFileError, "is truncated or damaged")
 
 
-@pytest.mark.parametrize("version", [0, 1, 255, 2**32 - 1])
+@pytest.mark.parametrize("version", [0, 1, 2, 255, 2**32 - 1])
 def test_another_version_is_refused(path: Path, version: int) -> None:
     hbcore.Engine(path).close()
     overwrite(path, 8, version.to_bytes(4, "little"))
-    words = f"has version {version} of the format; this hbcore reads version 2$"
+    words = f"has version {version} of the format; this hbcore reads version 3$"
     refuses(path, hbcore.IncompatibleFileError, words)
 
 

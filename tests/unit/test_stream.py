@@ -142,6 +142,7 @@ def test_native_keystream_equals_the_reference(seed, domain, index, word_count):
     # 600 words are more than four fills of the native buffer.
     expected = ReferenceStream.keystream(seed, domain, index, word_count)
     assert stream.keystream(seed, domain, index, word_count) == expected
+    assert stream.keystream(seed, domain, index, word_count, True) == expected
 
 
 # ---- integers below a bound -------------------------------------------------------------------------------------

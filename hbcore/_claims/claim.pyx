@@ -289,10 +289,9 @@ cdef int ledger_claim(
             outcome = probe(ledger, key, index_state, table, &position, found)
             if outcome != PROBE_ABSENT:
                 break
-            # A release replaces a crowded index, but for the first time a claim that has gone far does. (One that has
-            # gone round the end counts as far.) Where there is no space for the second table, claims go on with the
-            # first until no word of it is empty.
-            if (position - home >= FAR_WORDS and index_is_crowded(&ledger.index)
+            # A release replaces a crowded index, but for the first time a claim that has gone far does. Where there is no
+            # space for the second table, claims go on with the first until no word of it is empty.
+            if (is_far(ledger, home, position) and index_is_crowded(&ledger.index)
                     and table_of(&ledger.index, 1) == NULL and begin_replacement(ledger, index_state) == 0):
                 outcome = PROBE_MOVING
                 break
@@ -340,6 +339,12 @@ cdef int ledger_claim(
     if is_holding:
         put_back(ledger, &held)
     return REPEATED if outcome == PROBE_FOUND else CORRUPT
+
+
+cdef inline bint is_far(const Ledger *ledger, uint64_t home, uint64_t position) noexcept nogil:
+    # Return whether a path that begins at `home` has gone far until `position`. It may have gone round the end.
+    return (position - home >= FAR_WORDS
+            and (position >= home or position - home + ledger.index.word_count >= FAR_WORDS))
 
 
 cdef inline int hold(

@@ -113,6 +113,7 @@ DEATHS = {
     "a release": ([("claim", "ann"), ("claim", "bob")], ("release", "ann")),
     "a release of a full envelope": ([("claim", user) for user in USERS], ("release", "ann")),
     "a release that replaces the index": ([*churn(9), ("claim", "ann"), ("claim", "bob")], ("release", "ann")),
+    "a claim that makes the second table": (churn(8), ("claim", "ann")),
     "a close": ([("claim", "ann"), ("claim", "bob"), ("release", "bob")], ("close", "")),
 }
 
@@ -136,7 +137,13 @@ def test_a_kill_at_any_instruction_leaves_a_valid_file(tmp_path: Path, name: str
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "name", ["the last claim", "a release of a full envelope", "a release that replaces the index"]
+    "name",
+    [
+        "the last claim",
+        "a release of a full envelope",
+        "a release that replaces the index",
+        "a claim that makes the second table",
+    ],
 )
 def test_a_kill_of_who_puts_right_what_a_kill_has_left(tmp_path: Path, name: str) -> None:
     before, (method, user) = DEATHS[name]

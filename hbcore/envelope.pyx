@@ -27,7 +27,7 @@ from hbcore._file.format cimport (
 from hbcore._file.record cimport ENVELOPE_TERMS, TRANCHE_TERMS, record_copy, record_is_sound
 from hbcore._file.region cimport Region, engine_name, extent_size, heading_of, worker_of
 from hbcore._keys.batch cimport Users, nth_key, users_of
-from hbcore._keys.user cimport UserKey, user_key
+from hbcore._keys.user cimport GROUP, UserKey, user_key
 from hbcore._lib.answers cimport (
     ALREADY_SETTLED, BUSY, CLOSED, CORRUPT, EXPIRED, GRANTED_NOW, NOT_FOUND, NO_MEMORY, NO_SPACE, REPEATED, SOLD_OUT,
 )
@@ -233,7 +233,7 @@ cdef class Envelope:
         return self.raise_for(status)
 
     def claim_many(self, users, /, nth=0):
-        """Claim for every user in order, without the GIL.
+        """Claim for every user in order, without the GIL unless there are few.
 
         Args:
             users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or
@@ -266,8 +266,11 @@ cdef class Envelope:
             # Ask for the worker only now: reading the users may have run any Python, a fork or a close of the engine
             # included.
             worker = worker_of(self.region)
-            with nogil:
+            if batch.count <= GROUP:        # so few cost less than to give the GIL away and take it again
                 answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>view.buf)
+            else:
+                with nogil:
+                    answer = deck_claim_many(&self.deck, worker, &batch.batch, batch.count, <ClaimRow *>view.buf)
         finally:
             PyBuffer_Release(&view)
         if answer != 0:

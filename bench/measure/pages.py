@@ -74,13 +74,13 @@ def touch(engine: hbcore.Engine, ahead: int = 0) -> None:
         populate(start, size)
 
 
-def touched_envelope(packets: int, law: str = "equal") -> Any:
+def touched_envelope(packets: int, law: str = "equal", hold_seconds: float | None = None) -> Any:
     """An envelope whose pages are touched, and none of whose packets was ever claimed.
 
     With ``equal`` there is next to nothing to split, so that its claims are the claims alone.
     """
     engine = new_engine()
-    envelope = engine.envelope("bench", total=100 * packets, packets=packets, law=law)
+    envelope = engine.envelope("bench", total=100 * packets, packets=packets, law=law, hold_seconds=hold_seconds)
     touch(engine)
     return envelope
 

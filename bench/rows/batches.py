@@ -9,10 +9,10 @@ import numpy as np
 
 import hbcore
 from bench.measure import operations
-from bench.measure.findings import Finding, faster
+from bench.measure.findings import Finding, faster, slower
 from bench.measure.limit import bare_loop, fresh_bare_loop, library
-from bench.measure.operations import FIRST_USER
-from bench.measure.pages import touched_envelope
+from bench.measure.operations import FIRST_USER, MEAN
+from bench.measure.pages import new_engine, touched_envelope
 from bench.measure.turns import Case, Run, Scale
 from hbcore import reference
 
@@ -44,6 +44,7 @@ def batch(scale: Scale) -> list[Finding]:
     count = scale.choose(100_000, 10_000)
     cases = {
         "touched": Case(lambda: touched_batch(count), count),
+        "may lapse": Case(lambda: claimed_in_batches(touched_envelope(count, hold_seconds=3600), count), count),
         "fresh": Case(lambda: fresh_batch(count), count),
         "alone, fresh": Case(lambda: fresh_batch(count, "equal"), count),
         "reference": Case(lambda: operations.claim_many_alone(reference, count), count),
@@ -57,10 +58,42 @@ def batch(scale: Scale) -> list[Finding]:
         faster(what + "touched, beside the reference, law equal", times, "touched", "reference", 40),
         faster(what + "fresh, beside the reference, law equal", times, "alone, fresh", "reference", 40),
     ]
+    found.append(slower(what + "claims that may lapse, beside others, touched", times, "may lapse", "touched", 1.1))
     if "bare" in cases:
         found.append(faster(what + TOUCHED, times, "touched", "bare", 0.5))
         found.append(faster(what + FRESH, times, "alone, fresh", "bare, fresh", 0.6))
-    return found
+    return [*found, *tens(scale)]
+
+
+def tens(scale: Scale) -> list[Finding]:
+    """Envelopes of ten packets, each claimed at once or one by one: the most common in the world, a chat's."""
+    count = scale.choose(2_000, 200)
+    users = np.arange(FIRST_USER, FIRST_USER + 10)
+    numbers = users.tolist()
+
+    def envelopes() -> list[Any]:
+        engine = new_engine()
+        return [engine.envelope(str(i), total=MEAN * 10, packets=10) for i in range(count)]
+
+    def at_once() -> Run:
+        made = envelopes()
+        return lambda: [envelope.claim_many(users) for envelope in made]
+
+    def one_by_one() -> Run:
+        made = envelopes()
+
+        def run() -> None:
+            for envelope in made:
+                claim = envelope.claim
+                for user in numbers:
+                    claim(user)
+
+        return run
+
+    cases = {"claim_many": Case(at_once, 10 * count), "claim": Case(one_by_one, 10 * count)}
+    times = scale.take_turns(cases, scale.choose(25, 2))
+    what = "claim_many of 10 in a new envelope of 10, beside ten claims"
+    return [slower(what, times, "claim_many", "claim", 0.9)]
 
 
 def large_batch(scale: Scale) -> list[Finding]:

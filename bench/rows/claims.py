@@ -5,6 +5,7 @@ by ``double_mean``. *Touched* is the claim alone: pages that are there, and the 
 nothing. Both are measured, and both are held against the bar.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import hbcore
 from bench.measure import operations
 from bench.measure.findings import NANOSECONDS, Finding, at_most, faster, slower
+from bench.measure.limit import in_envelopes, stub, stub_claims
 from bench.measure.operations import FIRST_USER, MEAN, for_each, integers, texts
-from bench.measure.pages import survives_without_writing, touched_envelope
+from bench.measure.pages import new_engine, survives_without_writing, touch, touched_envelope
 from bench.measure.turns import Case, Run, Scale
 from bench.rows.batches import touched_batch
 from hbcore import reference
@@ -24,6 +26,37 @@ def touched_scalar(users: list[Any]) -> Run:
     return for_each(touched_envelope(len(users)).claim, users)
 
 
+def kept(call: Callable[[Any], object], users: list[Any]) -> Run:
+    """Claims whose answers are kept, so that each is a new object in new memory."""
+    return lambda: [call(user) for user in users]
+
+
+def touched_envelopes(count: int, packets: int) -> Run:
+    """Claims in envelopes of so many packets whose pages are touched."""
+    engine = new_engine()
+    envelopes = [
+        engine.envelope(str(number), total=MEAN * packets, packets=packets, law="equal")
+        for number in range(count // packets)
+    ]
+    touch(engine)
+    return in_envelopes([envelope.claim for envelope in envelopes], packets)
+
+
+def beside_the_stub(scale: Scale) -> list[Finding]:
+    if stub() is None:
+        return [Finding("claim of an int, touched, beside the stub", "not measured: it needs Cython and a C compiler")]
+    count, found = scale.choose(100_000, 5_000), []
+    for packets in scale.choose((1_000, 100_000), (1_000, 5_000)):
+        cases = {
+            "touched": Case(partial(touched_envelopes, count, packets), count),
+            "stub": Case(partial(stub_claims, count, packets), count),
+        }
+        times = scale.take_turns(cases, scale.choose(25, 2))
+        what = f"claim of an int, touched, {packets:,} packets, beside a stub with its memory work"
+        found.append(slower(what, times, "touched", "stub", 1.35))
+    return found
+
+
 def scalar(scale: Scale) -> list[Finding]:
     count = scale.choose(100_000, 5_000)
     cases = {
@@ -31,16 +64,17 @@ def scalar(scale: Scale) -> list[Finding]:
         "text, touched": Case(lambda: touched_scalar(texts(count)), count),
         "fresh": Case(lambda: operations.claim_integer(hbcore, count), count),
         "alone, fresh": Case(lambda: operations.claim_alone(hbcore, count), count),
-        "built-in": Case(lambda: operations.builtin_call(hbcore, count), count),
+        "kept": Case(lambda: kept(touched_envelope(count).claim, integers(count)), count),
         "reference": Case(lambda: operations.claim_alone(reference, count), count),
     }
     times = scale.take_turns(cases, scale.choose(25, 2))
     return [
         at_most("claim of an int, touched", times.figure("touched"), 150, NANOSECONDS),
         at_most("claim of an int, fresh", times.figure("fresh"), 150, NANOSECONDS),
-        slower("claim of an int, touched, beside the cheapest call of a built-in", times, "touched", "built-in", 3.3),
+        Finding("the same, and all answers are kept", NANOSECONDS.format(times.figure("kept"))),
         faster("claim of an int, fresh, beside the reference, law equal", times, "alone, fresh", "reference", 8),
         slower("claim of a 16-character str, touched, beside an int", times, "text, touched", "touched", 1.25),
+        *beside_the_stub(scale),
     ]
 
 

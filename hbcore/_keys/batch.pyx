@@ -120,8 +120,8 @@ cdef const UserKey *batch_group(const Batch *batch, Py_ssize_t base, Py_ssize_t 
         for i in range(size):
             numbers[i] = integer_at(batch.integers + (base + i) * batch.stride, batch.size, batch.is_signed, &negative)
             negatives[i] = negative
-        # All lanes of the last group are hashed as well; what lies beyond its end is not used.
-        hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, GROUP)
+        # All lanes of the last vectors are hashed as well; what lies beyond the last user is not used.
+        hb_hash_integers(batch.hash_key.number, numbers, negatives, <uint64_t *>group, <int>size)
     if batch.nth != 0:
         for i in range(size):
             nth_key(batch.hash_key, batch.nth, &group[i])

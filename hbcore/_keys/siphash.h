@@ -35,9 +35,9 @@ typedef uint64_t hb_lanes __attribute__((vector_size(8 * HB_LANES)));
         c = HB_ROTATE(c, 32); \
     } while (0)
 
-/* Define a function that hashes integers, `lanes` of them side by side; each has `count` of them, a multiple of
- * HB_WIDE_LANES. `numbers` has them in two's complement; `negatives` has 1 for each that is negative, else 0. `keys`
- * receives the low and the high word of each hash in turn. */
+/* Define a function that hashes integers, `lanes` of them side by side; each has `count` of them, and room
+ * for the next multiple of HB_WIDE_LANES. `numbers` has them in two's complement; `negatives` has 1 for each that is
+ * negative, else 0. `keys` receives the low and the high word of each hash in turn. */
 #define HB_DEFINE_HASH_INTEGERS(name, lanes) \
     static void name(const uint64_t key[2], const uint64_t *numbers, const uint64_t *negatives, uint64_t *keys, \
                      int count) \

@@ -11,14 +11,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import hbcore
 from bench.measure.findings import TIMES, Finding, at_least
 from bench.measure.limit import bare_claims, library, shared_numbers, tables
-from bench.measure.operations import FIRST_USER, MEAN
+from bench.measure.operations import FIRST_USER, MEAN, for_each
 from bench.measure.pages import new_engine, touch
 from bench.measure.turns import Run, Scale, Times
 
@@ -27,6 +28,7 @@ ONE_BY_ONE = 0  # stands for `claim` where a batch size is asked for
 READY, START, END, PROCESSOR, FIELDS = 0, 1, 2, 3, 16  # 128 bytes a worker, so that no two share a cache line
 MEETING_SECONDS = 60
 OTHER_BATCH = 1_000
+AHEAD = 512  # bytes for each hold that are touched beforehand: the next run of holds is twice as long as all before
 
 Prepare = Callable[[], Run]
 
@@ -106,6 +108,25 @@ def claimer(engine: hbcore.Engine, users: range, batch: int, touched: bool) -> P
     return prepare
 
 
+def for_all(engine: hbcore.Engine, call: Callable[[Any], object], numbers: range, warm_up: int, batch: int) -> Prepare:
+    """The job of calling for these numbers, in batches or one by one, after a first call for ``warm_up``."""
+
+    def prepare() -> Run:
+        touch(engine, AHEAD * len(numbers))
+        call(np.array([warm_up]) if batch != ONE_BY_ONE else warm_up)
+        if batch == ONE_BY_ONE:
+            return for_each(call, list(numbers))
+        keys = np.arange(numbers[0], numbers[-1] + 1)
+
+        def run_batches() -> None:
+            for start in range(0, len(keys), batch):
+                call(keys[start : start + batch])
+
+        return run_batches
+
+    return prepare
+
+
 class Slice(NamedTuple):
     """Nanoseconds a claim: of the wall clock, all processes together; and of processor time, in each."""
 
@@ -126,6 +147,43 @@ def race(processes: int, claims: int, batch: int, touched: bool, engines: int = 
     return together(
         part * processes,
         [claimer(made[i % engines], range(first, first + part), batch, touched) for i, first in enumerate(firsts)],
+    )
+
+
+def race_for_money(processes: int, holds: int, batch: int) -> Slice:
+    """Reserve on one budget, each process under keys of its own; the pages of the holds are touched."""
+    engine = new_engine()
+    budget = engine.budget("race", MEAN * 4 * holds)
+    budget.reserve_many(np.arange(2 * holds) + 2 * FIRST_USER, 1)  # so that the levels of its index are there
+    part = holds // processes
+    call = (lambda key: budget.reserve(key, 1)) if batch == ONE_BY_ONE else lambda keys: budget.reserve_many(keys, 1)
+    return together(
+        part * processes,
+        [
+            for_all(engine, call, range(FIRST_USER + i * part, FIRST_USER + (i + 1) * part), FIRST_USER - 1 - i, batch)
+            for i in range(processes)
+        ],
+    )
+
+
+def race_to_release(processes: int, claims: int) -> Slice:
+    """Release all packets of one envelope, each process those of users of its own."""
+    engine = new_engine()
+    part = claims // processes
+    envelope = engine.envelope("race", MEAN * (claims + processes), claims + processes, "equal")
+    envelope.claim_many(np.arange(FIRST_USER - processes, FIRST_USER + part * processes))
+    return together(
+        part * processes,
+        [
+            for_all(
+                engine,
+                envelope.release,
+                range(FIRST_USER + i * part, FIRST_USER + (i + 1) * part),
+                FIRST_USER - 1 - i,
+                ONE_BY_ONE,
+            )
+            for i in range(processes)
+        ],
     )
 
 
@@ -170,12 +228,18 @@ def two_beside_one(scale: Scale) -> list[Finding]:
             processes, many_claims, OTHER_BATCH, True, processes
         ),
     }
-    judged = list(races)[:4]
+    bars: list[float | None] = [1.5, 1.5, 1.7, 1.7, None]
+    races |= {
+        "reserve on one budget": lambda processes: race_for_money(processes, scalar_claims, ONE_BY_ONE),
+        "reserve_many on one budget": lambda processes: race_for_money(processes, many_claims // 4, OTHER_BATCH),
+        "release of one envelope": lambda processes: race_to_release(processes, scalar_claims),
+    }
+    bars += [1.0, 1.1, 1.2]
     if library() is not None:
         races["the bare C loop, on one index, a counter each"] = lambda processes: bare_race(processes, many_claims)
     return [
-        two_of(scale, f"two processes beside one, {name}", run, 1.7 if name in judged else None)
-        for name, run in races.items()
+        two_of(scale, f"two processes beside one, {name}", run, bar)
+        for (name, run), bar in zip_longest(races.items(), bars)
     ]
 
 

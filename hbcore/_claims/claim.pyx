@@ -289,8 +289,8 @@ cdef int ledger_claim(
             outcome = probe(ledger, key, index_state, table, &position, found)
             if outcome != PROBE_ABSENT:
                 break
-            # A release replaces a crowded index, but for the first time a claim that has gone far does. Where there is no
-            # space for the second table, claims go on with the first until no word of it is empty.
+            # A release replaces a crowded index, but for the first time a claim that has gone far does. Where there is
+            # no space for the second table, claims go on with the first until no word of it is empty.
             if (is_far(ledger, home, position) and index_is_crowded(&ledger.index)
                     and table_of(&ledger.index, 1) == NULL and begin_replacement(ledger, index_state) == 0):
                 outcome = PROBE_MOVING

@@ -44,7 +44,8 @@ hb_this_thread()        # the thread that imports hbcore is number 1
 # ---- taking ---------------------------------------------------------------------------------------------------------
 
 cdef struct Look:
-    uint64_t digest     # hash of the root's version and of every state that was seen and not free
+    uint64_t digest     # hash of the root's version, of those of the words of blocks that were read, and of every state
+                        # that was seen and not free
     bint in_hands       # whether some slots were neither free nor final
 
 
@@ -83,8 +84,9 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # If every block is full, the load of the root is the moment at which nothing was free. Slots in other hands, and
     # pins, keep their blocks from being full. Then two equal looks in a row show that moment, and it lies between the
     # two: every slot that was seen has the same state in both (no state comes back), and no block that was called full
-    # had a release meanwhile, for a release would have cleared the block's bit first and then raised the root's
-    # version. If two looks differ, another thread got on, so looking again is lock-free. Slots in the hands of the dead
+    # had a release meanwhile. For a release pins the block's word first, which raises its version: that counts in a
+    # look that has read the word. And a look that has not, because a word above calls it full, counts the version of
+    # the root, which the release raises where the word was full. If two looks differ, another thread got on, so looking again is lock-free. Slots in the hands of the dead
     # are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
@@ -133,7 +135,7 @@ cdef int64_t search_blocks(
     cdef int64_t candidate, slot
     cdef uint64_t start
     while True:     # block rises with every turn
-        candidate = free_map_next(&ledger.free_map, block)
+        candidate = free_map_next(&ledger.free_map, block, &look.digest)
         if candidate < 0 or <uint64_t>candidate >= end:
             return -1
         start = <uint64_t>candidate * BLOCK_SIZE
@@ -185,14 +187,15 @@ cdef inline int64_t begin_next(Ledger *ledger, uint64_t start, uint64_t *block, 
     # NO_BLOCK.
     cdef Look unused
     cdef uint64_t slot
-    cdef int64_t next_block = free_map_next(&ledger.free_map, start)
+    cdef int64_t next_block
+    unused.digest = unused.in_hands = 0
+    next_block = free_map_next(&ledger.free_map, start, &unused.digest)
     if next_block < 0:
-        next_block = free_map_next(&ledger.free_map, 0)
+        next_block = free_map_next(&ledger.free_map, 0, &unused.digest)
     block[0] = <uint64_t>next_block
     if next_block < 0:
         return -1
     slot = block[0] * BLOCK_SIZE
-    unused.digest = unused.in_hands = 0
     return take_in(ledger, slot, slot + 1, worker, &unused)
 
 

@@ -32,7 +32,7 @@ cdef uint64_t free_map_version(const FreeMap *free_map) noexcept nogil
 cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil
 cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil
 cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil
-cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nogil
+cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block, uint64_t *digest) noexcept nogil
 
 
 cdef inline uint64_t open_slots(const FreeMap *free_map) noexcept nogil:

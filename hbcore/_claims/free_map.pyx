@@ -12,6 +12,11 @@ again: a free slot never lies under a set bit, whichever process dies, and whene
   from an older look is cleared by that; a CAS from an older word fails on the version; a newer look finds the pin, or a
   child that is not full. So no bit lies over the slot from before RELEASING until after FREE, when the pin is taken
   away: wherever a releaser dies, the slot can be seen.
+- A releaser leaves the words above the block's alone if that word was neither full nor pinned when it pinned it. Then
+  whoever made it less than full, since it last was full, has climbed to the root before taking its own pin away. (Of
+  those who died on the way the pin is still there.) So no bit lies over the word, and a CAS that would set one from a
+  look at the word when it was full fails on the version above. This is what lets many release at once: they meet at
+  the root only where a word was full.
 - The thread that makes the slot FREE takes the pin away, be it the releaser or one that goes on for it. A death right
   before RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and
   not just called full, each time the rest is sold out. That costs a few microseconds, and nothing else.
@@ -92,7 +97,7 @@ cdef bint free_map_none(const FreeMap *free_map) noexcept nogil:
 
 
 cdef uint64_t free_map_version(const FreeMap *free_map) noexcept nogil:
-    # Return the version of the root, which every release raises before its slot is RELEASING.
+    # Return the version of the root. A release below a word that is full raises it before its slot is RELEASING.
     return hb_load_acquire(free_map.levels[free_map.level_count - 1]) >> VERSION_SHIFT
 
 
@@ -157,8 +162,18 @@ cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil:
     uncover(free_map, block, True)
 
 
+cdef inline bint may_be_covered(
+    const FreeMap *free_map, uint64_t word_number, uint64_t word, bint is_pinned
+) noexcept nogil:
+    # Return whether a bit may lie over a word of the lowest level, from what it was before a releaser pinned it: it was
+    # full, or others have pinned it, who may not have come to the root. An opening has no pin to show how far it is.
+    cdef uint64_t children = all_children(open_slots(free_map), 0, word_number)
+    return not is_pinned or word & children == children or pins(word) != 0
+
+
 cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept nogil:
-    # Clear the bits over a block, from below to the root, and pin the block's word if `is_pinned`.
+    # Clear the bits over a block, from below to the root, as far as there can be any, and pin the block's word if
+    # `is_pinned`.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
@@ -173,6 +188,8 @@ cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept no
                 cleared += <uint64_t>1 << PIN_SHIFT
             if hb_cas(place, word, cleared):
                 break
+        if level == 0 and not may_be_covered(free_map, child // FAN_OUT, word, is_pinned):
+            return
         child = child // FAN_OUT
 
 
@@ -206,8 +223,10 @@ cdef void free_map_open(FreeMap *free_map, uint64_t count, uint64_t new_count) n
         free_map_opened(free_map)
 
 
-cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nogil:
-    # Return the first block at or after `block` that may have a free slot, or -1. Climb until a word has a clear bit at
+cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block, uint64_t *digest) noexcept nogil:
+    # Return the first block at or after `block` that may have a free slot, or -1. The version of every word of blocks
+    # that is read on the way counts in the digest: as long as that is the same, no block of the word that was passed
+    # over has begun to have anything free. Climb until a word has a clear bit at
     # or after the place from which it was reached, then descend. Every climb that follows a descent passes 32 blocks at
     # least, so the loop ends.
     cdef uint64_t child = block
@@ -219,6 +238,8 @@ cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block) noexcept nog
             return -1
         number = child // FAN_OUT
         word = hb_load_acquire(free_map.levels[level] + number)
+        if level == 0:
+            digest[0] = (digest[0] ^ word >> VERSION_SHIFT) * <uint64_t>0x9E3779B97F4A7C15
         open_bits = ~word & all_children(open_count, level, number) & (<uint64_t>0xFFFFFFFF << (child % FAN_OUT))
         if open_bits == 0:
             # No bit is clear in the rest of this word: go on after it, one level up.

@@ -18,6 +18,10 @@ from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
 from hbcore._lib.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb_load_acquire, hb_store_release
 
+cdef enum:
+    SAMPLED_FROM = 4096     # words of an index in which only some tombstones are counted
+    SAMPLE = 16
+
 cdef struct Entry:      # where a claim stands in the index
     uint64_t generation
     uint64_t word
@@ -227,10 +231,19 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t relea
         if hb_load_acquire(&ledger.slots[slot].state) != releasing:
             return True
         if hb_cas(entry.place, entry.word, tombstone_word(entry.generation)):
-            hb_fetch_add_relaxed(ledger.index.tombstones, 1)
+            count_tombstone(&ledger.index, key)
             return True
         # The word is frozen, or another thread has buried it.
     return False
+
+
+cdef inline void count_tombstone(Index *index, const UserKey *key) noexcept nogil:
+    # Count a tombstone. In a large index one key in 16 counts for all: the count is a hint, and every release of every
+    # process would want its line.
+    if index.word_count < SAMPLED_FROM:
+        hb_fetch_add_relaxed(index.tombstones, 1)
+    elif key.high % SAMPLE == 0:
+        hb_fetch_add_relaxed(index.tombstones, SAMPLE)
 
 
 cdef void relieve(Ledger *ledger) noexcept nogil:
@@ -257,14 +270,15 @@ cdef void relieve(Ledger *ledger) noexcept nogil:
 cdef void reclaim_all(Ledger *ledger) noexcept nogil:
     # Reclaim every slot of dead workers. None of these slots lies under a bit of the free map.
     cdef uint64_t slot, end
-    cdef int64_t block = free_map_next(&ledger.free_map, 0)
+    cdef uint64_t unused = 0
+    cdef int64_t block = free_map_next(&ledger.free_map, 0, &unused)
     while block >= 0:       # the block rises with every turn
         slot = <uint64_t>block * BLOCK_SIZE
         end = min(slot + BLOCK_SIZE, open_slots(&ledger.free_map))
         while slot < end:
             ledger_reclaim(ledger, slot)
             slot += 1
-        block = free_map_next(&ledger.free_map, <uint64_t>block + 1)
+        block = free_map_next(&ledger.free_map, <uint64_t>block + 1, &unused)
 
 
 cdef void ledger_reclaim(Ledger *ledger, uint64_t slot) noexcept nogil:

@@ -259,6 +259,26 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    if True:\n        index_start",
         ),
     ],
+    "a releaser never climbs": [
+        ("_claims/free_map.pyx", "not is_pinned or word & children == children or pins(word) != 0", "not is_pinned"),
+    ],
+    "a releaser does not climb where others have pinned the word": [
+        (
+            "_claims/free_map.pyx",
+            "not is_pinned or word & children == children or pins(word) != 0",
+            "not is_pinned or word & children == children",
+        ),
+    ],
+    "a releaser does not climb where the word was full": [
+        (
+            "_claims/free_map.pyx",
+            "not is_pinned or word & children == children or pins(word) != 0",
+            "not is_pinned or pins(word) != 0",
+        ),
+    ],
+    "an opening climbs only where the word was full": [
+        ("_claims/free_map.pyx", "return not is_pinned or word & children", "return word & children"),
+    ],
     "a replacement begins before its second table is there": [
         (
             "_claims/ledger.pxd",
@@ -298,7 +318,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "only the first block is searched for what the dead have left": [
         (
             "_claims/transitions.pyx",
-            "        block = free_map_next(&ledger.free_map, <uint64_t>block + 1)\n",
+            "        block = free_map_next(&ledger.free_map, <uint64_t>block + 1, &unused)\n",
             "        block = -1\n",
         ),
     ],

@@ -230,6 +230,36 @@ SCENARIOS = {
     ),
 }
 
+# Two levels of the free map: a word of two blocks that is full, and what the root says of it.
+FULL = [("claim", user) for user in (0, 1, 2, 3, 4, 7)]
+SCENARIOS |= {
+    "two releases below one word that is full": Scenario(5, [("release", 0), ("release", 2)], FULL),
+    "two releases below one word that is full beside a claim": Scenario(
+        5, [("release", 0), ("release", 2), ("claim", 5)], FULL
+    ),
+    "two releases of one block of a word that is full beside a claim": Scenario(
+        5, [("release", 0), ("release", 1), ("claim", 5)], FULL
+    ),
+    "a release below a word that is full beside two claims": Scenario(
+        5, [("release", 0), ("claim", 5), ("claim", 6)], FULL
+    ),
+    "two releases below a word that is not full beside two claims": Scenario(
+        5, [("release", 0), ("release", 1), ("claim", 5), ("claim", 6)], [*FULL, ("release", 2)]
+    ),
+    "a release below a word that another has pinned and not freed": Scenario(
+        5, [("release", 1), ("claim", 5)], [*FULL, ("release", 0, "pinning")]
+    ),
+    "a release below a word that is filled again": Scenario(
+        5, [("claim", 5), ("release", 2), ("claim", 6)], [*FULL, ("release", 0)]
+    ),
+    "a release below a word that grows": Scenario(
+        7, [("open", 1), ("release", 0), ("claim", 5)], [("claim", user) for user in (0, 1, 2, 3, 4, 6)], parts=(2,)
+    ),
+    "a release in a word that an opening makes less than full": Scenario(
+        6, [("open", 1), ("release", 0), ("claim", 7)], [("claim", user) for user in (0, 1, 2, 6)], parts=(3,)
+    ),
+}
+
 # The second table of the index, which a claim makes when it has gone far, or finds no empty word.
 SCENARIOS |= {
     "two claims that go far make the second table": Scenario(

@@ -6,11 +6,15 @@
  * it; if its look is newer, it finds the pin or a slot that is not final. (Its load of the slot may be relaxed: that
  * the look is newer is known by the word, which it acquires.)
  *
+ * A releaser leaves the root alone if it pinned a word that was neither full nor pinned: then whoever made it less than
+ * full has been at the root before taking its pin away, and the releaser that reads the word without that pin has all
+ * of that before it.
+ *
  * Blocks have one slot here, and each level has one child.
  *
  * Transcribes:
  *   hbcore/_claims/free_map.pyx: free_map_mark, uncover, free_map_pin, free_map_unpin, free_map_none, is_full
- *   hbcore/_claims/free_map.pyx: block_is_final
+ *   hbcore/_claims/free_map.pyx: block_is_final, may_be_covered
  *   hbcore/_claims/transitions.pyx: give_back, finish_release
  * Asserts: who sees the slot free or on its way to it, and then the root full, sees that the slot was taken meanwhile;
  *   at the end no bit lies over a slot that is not final.
@@ -21,6 +25,8 @@
  *   DIES + TWO_LEVELS: the same with two levels
  *   RETAKE: the marker takes the slot that became free, and marks again
  *   RETAKE + TWO_LEVELS: the same with two levels
+ *   TWO_RELEASE + TWO_LEVELS: two would release the slot, which is marked up to the root, and a third looks
+ *   AGAIN + TWO_LEVELS: one pins and finds that it is not to release; another releases; a third looks
  * Plants:
  *   1 (PLAIN, TWO_LEVELS, DIES + TWO_LEVELS, RETAKE, RETAKE + TWO_LEVELS): the marker's load of the word is relaxed
  *   2 (TWO_LEVELS, DIES + TWO_LEVELS, RETAKE + TWO_LEVELS): the CAS that pins and clears orders nothing
@@ -28,6 +34,9 @@
  *   4 (PLAIN, TWO_LEVELS, DIES + TWO_LEVELS, RETAKE, RETAKE + TWO_LEVELS): the version is not raised
  *   5 (PLAIN, TWO_LEVELS, DIES, DIES + TWO_LEVELS, RETAKE, RETAKE + TWO_LEVELS): the marker does not look at pins
  *   6 (PLAIN, TWO_LEVELS, DIES, DIES + TWO_LEVELS, RETAKE, RETAKE + TWO_LEVELS): the word is pinned after RELEASING
+ *   7 (TWO_RELEASE + TWO_LEVELS, AGAIN + TWO_LEVELS): a releaser leaves the root alone though another has pinned
+ *   8 (TWO_LEVELS, DIES + TWO_LEVELS, RETAKE + TWO_LEVELS, TWO_RELEASE + TWO_LEVELS, AGAIN + TWO_LEVELS): a releaser
+ *     always leaves the root alone
  */
 #include "kernel.h"
 
@@ -39,7 +48,11 @@ enum { LEVELS = 1 };
 #define PIN ((uint64_t)1 << 32)
 #define VERSION ((uint64_t)1 << 40)
 
+#if defined(TWO_RELEASE) || defined(AGAIN)
+static uint64_t state_word = SLOT_STATE(GRANTED, 1, 100), level_words[LEVELS] = {1, 1};
+#else
 static uint64_t state_word = SLOT_STATE(GRANTED, 1, 100), level_words[LEVELS];
+#endif
 
 static uint64_t pins(uint64_t word) { return word >> 32 & 255; }
 static int is_full(uint64_t word) { return (word & 1) && pins(word) == 0; }
@@ -69,14 +82,22 @@ static void mark(void)
     }
 }
 
+static int may_be_covered(uint64_t word)
+{
+    return !is_planted(8) && ((word & 1) || (!is_planted(7) && pins(word)));
+}
+
 static void pin(void)
 {
     for (int level = 0; level < LEVELS; level++)
         for (;;) {
             uint64_t word = hb_load_acquire(&level_words[level]);
             uint64_t cleared = (word & ~(uint64_t)1) + (is_planted(4) ? 0 : VERSION) + (level == 0 ? PIN : 0);
-            if (planted_cas(2, &level_words[level], word, cleared))
+            if (planted_cas(2, &level_words[level], word, cleared)) {
+                if (level == 0 && !may_be_covered(word))
+                    return;
                 break;
+            }
         }
 }
 
@@ -107,6 +128,13 @@ static void *release(void *unused)
     return unused;
 }
 
+static void *pin_only(void *unused)
+{
+    pin();
+    unpin();
+    return unused;
+}
+
 static void *mark_it(void *unused)
 {
     mark();
@@ -130,7 +158,13 @@ static void *look(void *unused)
 
 int main(void)
 {
+#if defined(TWO_RELEASE)
+    RUN(release, release, look);
+#elif defined(AGAIN)
+    RUN(pin_only, release, look);
+#else
     RUN(release, mark_it, look);
+#endif
     if (!slot_is_final(hb_load_relaxed(&state_word))) {
         assert(!none());
         for (int level = 0; level < LEVELS; level++)

@@ -1,10 +1,11 @@
 /* SOLD_OUT by two equal looks.
  *
  * Slots in other hands keep a block from being full, so a search may find nothing free and yet no full root. Then it
- * looks again: if the root's version and every state that was seen are the same in two looks in a row, all these states
- * stood at one moment between the two, because no state comes back and a release raises the version before its first
- * step. The searcher reads the version before the states, and each load acquires: what it sees of one slot brings along
- * what had been done before to the other.
+ * looks again: if the root's version, those of the words of blocks that were read, and every state that was seen are
+ * the same in two looks in a row, all these states stood at one moment between the two, because no state comes back and
+ * a release raises the version of its block's word before its first step, and that of the root too where the word was
+ * full. (The root is the only word here.) The searcher reads the version before the states, and each load acquires:
+ * what it sees of one slot brings along what had been done before to the other.
  *
  * There is one block of two slots here. Slot 0 is granted and slot 1 is free; another thread releases slot 0 and then
  * takes slot 1. At every moment something is free.

@@ -21,7 +21,7 @@ from hbcore._lib.atomics cimport hb_fetch_add_relaxed
 from hbcore._lib.integers cimport hb_read_integer
 from hbcore._lib.limits cimport TOTAL_LIMIT
 from hbcore._money.account cimport (
-    Account, account_available, account_close, account_finish, account_prefetch, account_reserve,
+    Account, account_available, account_close, account_finish, account_prefetch,
 )
 from hbcore._money.account_scan cimport Sums
 from hbcore._money.budget_base cimport (
@@ -32,6 +32,7 @@ from hbcore._money.funding cimport (
     top_up_conflict, top_up_key,
 )
 from hbcore._money.hold cimport ADDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind
+from hbcore._money.hold_group cimport account_reserve_group
 
 import numpy as np
 
@@ -288,7 +289,7 @@ cdef class Budget(BudgetBase):
         cdef Users batch
         cdef Py_buffer view, amount_view
         cdef Py_ssize_t done = 0
-        cdef Standing standing
+        cdef uint64_t announced = 0
         cdef Supply ask
         cdef int answer
         cdef const int64_t *each
@@ -302,14 +303,13 @@ cdef class Budget(BudgetBase):
         PyObject_GetBuffer(wanted, &amount_view, PyBUF_STRIDED_RO)
         PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
         each = <const int64_t *>amount_view.buf
-        standing.announced = 0
         try:
             self.region.check_writable()    # reading the keys may have run any Python
             ask = self.first_ask()
             while done < batch.count:
                 with nogil:
                     answer = reserve_rows(&self.account, &batch.batch, batch.count, each, amount_view.strides[0] // 8,
-                                          <HoldRow *>view.buf, &done, &standing)
+                                          <HoldRow *>view.buf, &done, &announced)
                 if answer != 0:
                     ask.turns = 0   # a batch is long, and meanwhile others may have made more than one request can need
                     self.supply(answer, &ask)
@@ -744,34 +744,36 @@ cdef object amounts_of(object amounts, Py_ssize_t count):
 
 cdef int reserve_rows(
     Account *account, const Batch *batch, Py_ssize_t count, const int64_t *amounts, Py_ssize_t stride, HoldRow *rows,
-    Py_ssize_t *done, Standing *standing
+    Py_ssize_t *done, uint64_t *announced
 ) noexcept nogil:
     # Reserve for keys done .. count - 1 in order. Returns 0, or the answer of the account that says what must be
-    # supplied before the rest; `standing` keeps how far the key that could not be finished has come.
+    # supplied before the rest; *announced keeps how far the key that could not be finished has come.
     cdef UserKey group[GROUP]
+    cdef Standing standings[GROUP]
+    cdef int answers[GROUP]
     cdef const UserKey *keys
-    cdef Py_ssize_t i, size
-    cdef uint64_t now_ms, amount
-    cdef int answer
+    cdef Py_ssize_t i, size, part
+    cdef uint64_t now_ms
+    cdef int answer, stopped
     while done[0] < count:
         size = min(count - done[0], <Py_ssize_t>GROUP)
         keys = batch_group(batch, done[0], size, group)
         for i in range(size):
             account_prefetch(account, &keys[i])
         now_ms = hb_now_ms()
-        for i in range(size):
-            amount = <uint64_t>amounts[done[0] * stride]
-            answer = account_reserve(account, &keys[i], PENDING, amount, amount, now_ms, standing)
-            if answer < 0 or answer >= LACKING:
-                return answer
-            standing.announced = 0
+        stopped = account_reserve_group(account, keys, size, amounts + done[0] * stride, stride, now_ms, announced,
+                                        standings, answers, &part)
+        for i in range(part):
+            answer = answers[i]
             rows[done[0]].amount = 0
             if answer == GRANTED_NOW or answer == REPEATED:
-                rows[done[0]].amount = <int64_t>standing.amount
-                if standing.amount != amount:
+                rows[done[0]].amount = <int64_t>standings[i].amount
+                if rows[done[0]].amount != amounts[done[0] * stride]:
                     answer = CONFLICT
             rows[done[0]].status = <uint64_t>answer
             done[0] += 1
+        if stopped != 0:
+            return stopped
     return 0
 
 

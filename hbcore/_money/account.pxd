@@ -33,6 +33,9 @@ cdef int account_reserve(
     Account *account, const UserKey *key, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil
+cdef int account_reserve_located(
+    Account *account, const UserKey *key, uint64_t amount, uint64_t now_ms, Standing *standing
+) noexcept nogil
 cdef int account_decide(Account *account, const UserKey *key, Standing *standing) noexcept nogil
 cdef int account_find(Account *account, const UserKey *key, Standing *standing) noexcept nogil
 cdef int account_finish(

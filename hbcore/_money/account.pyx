@@ -46,7 +46,7 @@ from hbcore._money.hold cimport (
     UNUSED, Standing, hold_generation, hold_kind, hold_state, hold_time, is_undecided, read_pair, with_kind,
 )
 from hbcore._money.hold_index cimport (
-    NUMBER_BITS, Spare, give_number_back, hold_at, hold_index_locate, hold_index_prefetch, occupy,
+    NUMBER_BITS, Spare, give_number_back, hold_at, hold_index_locate, hold_index_prefetch, no_spare, occupy, proper,
 )
 
 cdef enum:
@@ -94,13 +94,6 @@ cdef inline uint64_t sealed_amount(const Account *account, const UserKey *key, u
     hash = ((hash ^ hash >> 32) + (key.low ^ account.seal[1])) * <uint64_t>0xC2B2AE3D27D4EB4F
     hash = ((hash ^ hash >> 32) + key.high) * <uint64_t>0x9E3779B97F4A7C15
     return hash ^ hash >> 32
-
-
-cdef inline UserKey proper(const UserKey *key) noexcept nogil:
-    # Return a key as a hold has it. Its first word is not 0, because a hold whose key begins with 0 is nobody's yet.
-    cdef UserKey out = key[0]
-    out.low += out.low == 0
-    return out
 
 
 # ---- the money ------------------------------------------------------------------------------------------------------
@@ -334,11 +327,9 @@ cdef int account_reserve(
     Account *account, const UserKey *wanted, int kind, uint64_t value, uint64_t amount, uint64_t now_ms,
     Standing *standing
 ) noexcept nogil:
-    cdef Spare spare
-    cdef int answer
+    cdef Spare spare = no_spare()
     cdef UserKey key = proper(wanted)
-    spare.hold = NULL
-    answer = reserve(account, &key, kind, value, amount, now_ms, standing, &spare)
+    cdef int answer = reserve(account, &key, kind, value, amount, now_ms, standing, &spare)
     give_number_back(&account.index, &spare)
     return answer
 
@@ -426,6 +417,39 @@ cdef inline int reserve(
             continue
         # The request was refused, and another thread has asked since then: look at what came of that.
     return CORRUPT
+
+
+cdef int account_reserve_located(
+    Account *account, const UserKey *wanted, uint64_t amount, uint64_t now_ms, Standing *standing
+) noexcept nogil:
+    # Do what account_reserve does for an amount that is to be held, for a key that was looked up before: `standing` has
+    # its hold and the state in which that was. A key never gets another hold, so only the state can have changed. The
+    # usual course is taken here: the hold is UNUSED, the money was enough a moment ago, and nobody interferes. In all
+    # other cases the call begins anew, and standing.announced tells account_reserve what was requested here.
+    cdef UserKey key
+    cdef uint64_t next_state
+    cdef int answer
+    if hold_kind(standing.state) != UNUSED:
+        key = proper(wanted)
+        answer = announce_again(account, &key, PENDING, amount, amount, now_ms, standing)
+        if answer == ALREADY_HELD:
+            return REPEATED
+    else:
+        next_state = hold_state(PENDING, hold_generation(standing.state) + 1, now_ms)
+        # A death right after this leaves a request that any thread may fulfil, or refuse. No value stands in an UNUSED
+        # hold.
+        if hb_cas_pair(&standing.hold.state, standing.state, 0, next_state, amount):
+            standing.state = standing.announced = next_state
+            standing.value = amount
+            answer = fulfil(account, standing)
+            if answer == HAPPENED:
+                standing.state = with_kind(next_state, GRANTED)
+                standing.amount = amount
+                standing.value = 0
+                return GRANTED_NOW
+            if answer != 0:
+                return answer
+    return account_reserve(account, wanted, PENDING, amount, amount, now_ms, standing)
 
 
 # ---- finding, settling, releasing -----------------------------------------------------------------------------------

@@ -6,7 +6,8 @@
 # key keeps its outcome. That is why two racing requests of one key meet at the same hold. Once the next level exists, a
 # thread that would take an empty word closes it instead, for ever, and goes on in the next level: the path of a key
 # ends at the first word that is empty, and nothing of it can ever stand behind. Nothing is moved, and nothing is freed.
-# A death between taking a number and that CAS loses 64 bytes.
+# A death between taking a number and that CAS loses 64 bytes. A batch takes the numbers of a group of new keys by one
+# CAS (hold_group.pyx), and a death before it has used them loses them all.
 #
 # Every path through a level begins at the first word of a cache line. So the words of a line are taken in turn, and how
 # many are taken says where a path through the line ends: a look at a level is one line, read as a whole.
@@ -45,6 +46,22 @@ cdef struct Spare:      # a hold that was taken and that no word names yet
     hb_hold *hold           # NULL: none
     uint64_t number
     uint64_t state          # the request that stands in it
+    uint64_t first          # the numbers first .. end - 1 are this call's as well, and their holds are still clear
+    uint64_t end
+
+
+cdef inline Spare no_spare() noexcept nogil:
+    cdef Spare spare
+    spare.hold = NULL
+    spare.first = spare.end = 0
+    return spare
+
+
+cdef inline UserKey proper(const UserKey *key) noexcept nogil:
+    # Return a key as a hold has it. Its first word is not 0, because a hold whose key begins with 0 is nobody's yet.
+    cdef UserKey out = key[0]
+    out.low += out.low == 0
+    return out
 
 
 cdef inline uint64_t level_size(uint64_t level) noexcept nogil:
@@ -80,9 +97,13 @@ cdef inline uint64_t entry_of(const UserKey *key) noexcept nogil:
     return <uint64_t>1 << 63 | key.high >> (NUMBER_BITS + 1) << NUMBER_BITS
 
 
+cdef inline uint64_t segment_of(uint64_t number) noexcept nogil:
+    return 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
+
+
 cdef inline int hold_at(const HoldIndex *index, uint64_t number, hb_hold **hold) noexcept nogil:
     # Find the hold of a number. Return 0, LACKING, FULL (no segment has it yet) or CORRUPT.
-    cdef uint64_t segment = 0 if number < FIRST_LEVEL else hb_highest_bit(number // FIRST_LEVEL) + 1
+    cdef uint64_t segment = segment_of(number)
     cdef char *holds
     if segment >= HB_SEGMENTS:
         return CORRUPT
@@ -199,6 +220,13 @@ cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
     # Take a hold that nobody has. It is this call's until a word names it. Return 0, LACKING, FULL or CORRUPT.
     cdef uint64_t _attempt
     cdef int status
+    while spare.first != spare.end:
+        spare.number = spare.first
+        spare.first += 1
+        # What `next` has said is not believed here either.
+        if (hold_at(index, spare.number, &spare.hold) == 0
+                and hb_load_relaxed(&spare.hold.key[0]) == 0 and hb_load_relaxed(&spare.hold.state) == 0):
+            return 0
     for _attempt in range(TAKE_LIMIT):
         # Acquire: the number is the first of a segment only after the segment before was made (is_next_segment).
         spare.number = hb_load_acquire(index.next)
@@ -214,6 +242,47 @@ cdef inline int take_number(HoldIndex *index, Spare *spare) noexcept nogil:
         status = CORRUPT
     spare.hold = NULL
     return status
+
+
+cdef inline void take_numbers(HoldIndex *index, uint64_t count, Spare *spare) noexcept nogil:
+    # Take the numbers of up to `count` holds by one CAS, as many as the segment of the first still has. There are none
+    # if that segment is not attached: take_number then says what is lacking.
+    cdef uint64_t first, end, _attempt
+    cdef hb_hold *hold
+    spare[0] = no_spare()
+    for _attempt in range(TAKE_LIMIT):
+        first = hb_load_acquire(index.next)
+        if hold_at(index, first, &hold) != 0:
+            return
+        end = min(first + count, segment_first(segment_of(first) + 1))
+        if hb_cas(index.next, first, end):
+            spare.first = first
+            spare.end = end
+            # They lie side by side, and most likely no processor has them in its cache.
+            while first < end:
+                hb_prefetch_write(hold)
+                hold += 1
+                first += 1
+            return
+
+
+cdef inline void put_back(Spare *spare) noexcept nogil:
+    # Clear the hold of an overtaken request, and count its number among those that were taken with it. If another key
+    # has the hold next, then what give_number_back says of such a key holds for it too.
+    cdef hb_hold *hold = spare.hold
+    if hold != NULL:
+        hb_store_relaxed(&hold.state, 0)
+        hb_store_relaxed(&hold.key[1], 0)
+        hb_store_relaxed(&hold.key[0], 0)
+        spare.hold = NULL
+        spare.first = spare.number
+        spare.end = max(spare.end, spare.number + 1)    # where all that were taken are in use, this came after them
+
+
+cdef inline void give_numbers_back(HoldIndex *index, const Spare *spare) noexcept nogil:
+    # Return the numbers that take_numbers has taken and that were not used, if they are still the newest.
+    if spare.first != spare.end:
+        hb_cas(index.next, spare.end, spare.first)
 
 
 cdef inline void give_number_back(HoldIndex *index, const Spare *spare) noexcept nogil:

@@ -3,16 +3,18 @@
 The account lies in a plain block of memory: its money, a first level of two words, a first segment of two holds, and
 the children that are to be funded. A key whose word is taken needs the next level, a third hold the next segment; each
 operation is a process of its own that makes or attaches them when the account asks for that, as ``Budget.supply`` does.
+A batch is two reserves of one process; the second takes effect after the first, and never without it.
+
 After each schedule the answers and the final state must be those of some order of the operations that respects what
 ended before what began; a request of the dead may be fulfilled later, or never. And the money is counted: what is
 available and what the holds say make the total, to the last unit.
 """
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from common cimport (
-    OPERATION_LIMIT, Search, explore_began, explore_died, explore_died_at, explore_run, explore_set_sizes, hb_schedule,
-    may_be_next, search_begin, search_goes_on, search_result,
+    OPERATION_LIMIT, Search, explore_began, explore_died, explore_died_at, explore_ended, explore_run,
+    explore_set_sizes, hb_schedule, search_begin, search_goes_on, search_result,
 )
 from hbcore._file.format cimport HB_KIND_TOP_UP, hb_hold, hb_top_up
 from hbcore._keys.user cimport UserKey
@@ -27,6 +29,7 @@ from hbcore._money.account cimport (
 from hbcore._money.hold cimport (
     ADDED, ADDING, FUNDED, FUNDING, GRANTED, PENDING, RELEASED, RELEASING, SETTLED, SETTLING, Standing, hold_kind,
 )
+from hbcore._money.hold_group cimport account_reserve_group
 from hbcore._money.hold_index cimport level_size, segment_first, segment_size
 
 cdef enum:
@@ -68,13 +71,15 @@ if (FIRST_HOLDS + segment_size(0) * sizeof(hb_hold) > CHILDREN or sizeof(hb_top_
     raise ImportError("the block of memory has no room for its parts")
 
 KINDS = {"reserve": RESERVE, "fund": FUND, "add": ADD, "settle": SETTLE, "release": RELEASE, "refund": REFUND,
-         "close": CLOSE, "find": FIND, "decide": DECIDE, "look": LOOK, "read": READ, "scan": SCAN}
+         "close": CLOSE, "find": FIND, "decide": DECIDE, "look": LOOK, "read": READ, "scan": SCAN, "batch": RESERVE}
 
 cdef struct Operation:
     int kind
     int key
     uint64_t amount     # to reserve, fund, add or spend; the target of a refund
-    int process         # which account it sees, and which child it funds
+    int process         # which account it sees, and which child it funds: the fiber that does it
+    int before          # the operation that comes before it in a batch; -1: none
+    int after           # the one that comes after it in a batch; -1: none
     int answer
     int state           # of the hold that was answered
     uint64_t held
@@ -99,8 +104,9 @@ cdef extern from *:
 cdef uint64_t block_size = BLOCK_SIZE
 cdef uint64_t secret[2]
 cdef Account accounts[MAKER_LIMIT]
-cdef Operation operations[OPERATION_LIMIT]
-cdef int operation_count
+cdef Operation operations[2 * OPERATION_LIMIT]     # the first of each fiber, and then the second reserves of batches
+cdef int operation_count        # with them
+cdef int fiber_count
 cdef bint is_crowded
 cdef bint is_alike
 cdef Book opening
@@ -204,6 +210,42 @@ cdef int ask(Operation *operation, const UserKey *key, Standing *standing) noexc
     return account_find(account, key, standing)
 
 
+cdef void note(Operation *operation, int answer, const Standing *standing) noexcept nogil:
+    operation.state = hold_kind(standing.state)
+    operation.held = standing.amount
+    operation.value = standing.value
+    operation.answer = answer
+
+
+cdef void operate_batch(Operation *first, Operation *second) noexcept nogil:
+    # What reserve_rows of budget.pyx does with a batch of two.
+    cdef UserKey keys[2]
+    cdef int64_t amounts[2]
+    cdef Standing standings[2]
+    cdef int answers[2]
+    cdef uint64_t announced = 0
+    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t i, part
+    cdef int answer, _turn
+    keys[0] = key_of(first.key)
+    keys[1] = key_of(second.key)
+    amounts[0] = <int64_t>first.amount
+    amounts[1] = <int64_t>second.amount
+    memset(standings, 0, sizeof(standings))
+    for _turn in range(2 * SUPPLY_LIMIT):
+        answer = account_reserve_group(
+            &accounts[first.process], &keys[done], 2 - done, &amounts[done], 1, 5, &announced, standings, answers, &part
+        )
+        for i in range(part):
+            note(second if done + i else first, answers[i], &standings[i])
+        done += part
+        if done == 2:
+            return
+        if answer != 0 and not supply(first.process, answer):
+            note(second if done else first, answer, &standings[part])
+            return
+
+
 cdef void operate(void *argument) noexcept nogil:
     cdef Operation *operation = <Operation *>argument
     cdef UserKey key = key_of(operation.key)
@@ -211,6 +253,9 @@ cdef void operate(void *argument) noexcept nogil:
     cdef hb_top_up *child = child_at(CHILDREN + <uint64_t>operation.process * CHILD_SIZE)
     cdef int answer = CORRUPT
     cdef int _turn
+    if operation.after >= 0:
+        operate_batch(operation, &operations[operation.after])
+        return
     memset(&standing, 0, sizeof(standing))
     if operation.kind == FUND:      # written whole before it is asked for
         child.extent.kind = HB_KIND_TOP_UP
@@ -223,10 +268,7 @@ cdef void operate(void *argument) noexcept nogil:
         # Nobody will ever fund it, and its space is somebody else's from now on.
         hb_schedule("retire", child)
         memset(child, 0, sizeof(hb_top_up))
-    operation.state = hold_kind(standing.state)
-    operation.held = standing.amount
-    operation.value = standing.value
-    operation.answer = answer
+    note(operation, answer, &standing)
 
 
 # ---- the specification --------------------------------------------------------------------------------------------
@@ -302,14 +344,34 @@ cdef bint apply(Book *book, const Operation *operation) noexcept nogil:
     return operation.state == holding.state and operation.value == holding.value
 
 
+cdef bint has_died(int i) noexcept nogil:
+    return explore_died(operations[i].process)
+
+
 cdef bint is_ruled_out(int i, int placed) noexcept nogil:
     # Whether somebody has been told, after operation i had died, that nothing will ever come of it.
     cdef int j
     for j in range(operation_count):
         if (placed >> j & 1 and operations[j].kind == DECIDE and operations[j].key == operations[i].key
-                and operations[j].answer == NOT_FOUND and explore_died_at(i) < explore_began(j)):
+                and operations[j].answer == NOT_FOUND
+                and explore_died_at(operations[i].process) < explore_began(operations[j].process)):
             return True
     return False
+
+
+cdef bint may_come_next(int i, int placed) noexcept nogil:
+    # Whether operation i can be the next in an order: the one before it in its batch is placed, and none of those that
+    # are not placed yet ended before i began.
+    cdef int j, other
+    cdef int mine = operations[i].process
+    if operations[i].before >= 0 and not placed >> operations[i].before & 1:
+        return False
+    for j in range(operation_count):
+        other = operations[j].process
+        if (other != mine and not placed >> j & 1 and explore_ended(other) >= 0
+                and explore_ended(other) < explore_began(mine)):
+            return False
+    return True
 
 
 cdef bint explained(const Book *book, int placed, const Book *final) noexcept nogil:
@@ -320,16 +382,16 @@ cdef bint explained(const Book *book, int placed, const Book *final) noexcept no
     for i in range(operation_count):
         if placed >> i & 1:
             continue
-        if explore_died(i):
+        if has_died(i):
             # It took effect at some point since it began, also long after its death, or never.
-            if explore_began(i) >= 0 and may_be_next(i, placed, operation_count) and not is_ruled_out(i, placed):
+            if explore_began(operations[i].process) >= 0 and may_come_next(i, placed) and not is_ruled_out(i, placed):
                 next = book[0]
                 take_effect(&next, &operations[i])
                 if explained(&next, placed | 1 << i, final):
                     return True
             continue
         is_done = False
-        if may_be_next(i, placed, operation_count):
+        if may_come_next(i, placed):
             next = book[0]
             if apply(&next, &operations[i]) and explained(&next, placed | 1 << i, final):
                 return True
@@ -353,6 +415,7 @@ cdef int ask_of(int kind, int key, uint64_t amount, Operation *operation) noexce
     operation.key = key
     operation.amount = amount
     operation.process = OPERATION_LIMIT
+    operation.before = operation.after = -1
     operate(operation)
     return operation.answer
 
@@ -475,8 +538,8 @@ cdef const char *check() noexcept nogil:
     cdef bint has_deaths = False
     cdef int i, key
     for i in range(operation_count):
-        has_deaths = has_deaths or explore_died(i)
-        if not explore_died(i) and (operations[i].answer < 0 or operations[i].answer >= LACKING):
+        has_deaths = has_deaths or has_died(i)
+        if not has_died(i) and (operations[i].answer < 0 or operations[i].answer >= LACKING):
             return b"an operation calls the account damaged"
     wrong = check_keys(has_deaths)
     # A reader counts the same as who may write, before anybody has put anything right.
@@ -494,7 +557,7 @@ cdef const char *check() noexcept nogil:
         return b"no order of the operations explains the answers and the state"
     for i in range(operation_count):
         for key in range(1, KEY_LIMIT):
-            if (operations[i].kind in (READ, SCAN) and not explore_died(i) and operations[i].read[key] != 0
+            if (operations[i].kind in (READ, SCAN) and not has_died(i) and operations[i].read[key] != 0
                     and (final.keys[key].state == 0 or operations[i].read[key] != final.keys[key].amount)):
                 return b"a hold was read that never was"
     return check_rest(&final)
@@ -518,7 +581,7 @@ cdef void reset(const Operation *before, int before_count) noexcept nogil:
         operation = before[i]
         operate(&operation)
         take_effect(&opening, &operation)
-    for i in range(operation_count):
+    for i in range(fiber_count):
         accounts[i].is_readonly = operations[i].kind == LOOK or operations[i].kind == SCAN
 
 
@@ -527,18 +590,35 @@ cdef fill(Operation *operation, request, int process):
     operation.key = request[1] if len(request) > 1 else 0
     operation.amount = request[2] if len(request) > 2 else ALL_OF_IT
     operation.process = process
+    operation.before = operation.after = -1
+
+
+cdef fill_race(race):
+    # A batch, ("batch", key, amount, key, amount), is two operations of one fiber.
+    global operation_count, fiber_count
+    cdef int i
+    operation_count = fiber_count = len(race)
+    for i in range(fiber_count):
+        fill(&operations[i], race[i], i)
+        if race[i][0] == "batch":
+            fill(&operations[operation_count], ("reserve", *race[i][3:]), i)
+            operations[operation_count].before = i
+            operations[i].after = operation_count
+            operation_count += 1
 
 
 def explore_account(uint64_t total, race, before=(), int preemptions=3, int deaths=0, bint crowded=False,
                     bint roomy=False, bint alike=False, bint watching=False, long limit=0):
     """Run ``race`` (two to four (kind, key, amount)) on an account of so much money, after ``before`` was done.
 
+    ("batch", key, amount, key, amount) is a batch of two reserves.
+
     ``crowded``: the paths of all keys are the same. ``roomy``: both words of a line are taken before there is a second
     level. ``alike``: the keys cannot be told by their words. ``watching``: others may go on before a child is read.
 
     Returns as ``search_result`` of ``common.pxd`` does.
     """
-    global operation_count, is_crowded, is_alike, opening_total
+    global is_crowded, is_alike, opening_total
     cdef void *arguments[OPERATION_LIMIT]
     cdef Operation earlier[KEY_LIMIT]
     cdef Search search
@@ -550,9 +630,8 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
     is_crowded = crowded
     is_alike = alike
     explore_set_sizes(2 if roomy else 1, 4, watching)
-    operation_count = len(race)
-    for i in range(operation_count):
-        fill(&operations[i], race[i], i)
+    fill_race(race)
+    for i in range(fiber_count):
         arguments[i] = &operations[i]
     for i in range(before_count):
         fill(&earlier[i], before[i], OPERATION_LIMIT + 1)
@@ -563,11 +642,12 @@ def explore_account(uint64_t total, race, before=(), int preemptions=3, int deat
                 operations[i].answer = -9
             reset(earlier, before_count)
             wrong = b"livelock"
-            if explore_run(operation_count, operate, arguments) == 0:
+            if explore_run(fiber_count, operate, arguments) == 0:
                 wrong = check()
             if not search_goes_on(&search, wrong):
                 break
     answers = [
-        (race[i], operations[i].answer, operations[i].state, bool(explore_died(i))) for i in range(operation_count)
+        (race[operations[i].process], operations[i].answer, operations[i].state, bool(has_died(i)))
+        for i in range(operation_count)
     ]
     return search_result(&search, answers)

@@ -28,6 +28,7 @@ MODULES = (
     "_claims/group",
     "_money/account",
     "_money/account_scan",
+    "_money/hold_group",
 )
 EXPLORERS = ("explorer", "maker", "account_explorer")
 INCLUDED = ("common.pxd", "ledger_book.pxd", "schedule.c", "schedule.h")

@@ -4,6 +4,7 @@ READ_AGAIN = """        if status != 0:
             return status
         if not read_pair(&hold.state, &state, &value):
 """
+GROUP = "_money/hold_group.pyx"
 COMPLETE = "        status = complete(account, operation)\n" + READ_AGAIN
 
 # name: edits of (file, old text, new text)
@@ -230,8 +231,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "who is asked again has forgotten what it requested": [
         (
             "_money/account.pyx",
-            "    spare.hold = NULL\n    answer = reserve(",
-            "    spare.hold = NULL\n    standing.announced = 0\n    answer = reserve(",
+            "    cdef int answer = reserve(",
+            "    standing.announced = 0\n    cdef int answer = reserve(",
         ),
     ],
     "absent without another look at the hold": [
@@ -487,6 +488,80 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "    return (kind in (SETTLING, SETTLED, RELEASING, RELEASED)\n"
             "            and hold_generation(state) == (generation + 1) & ((1 << 18) - 1))\n",
             "    return False\n",
+        ),
+    ],
+    "batch: a hold is made with a request": [
+        (GROUP, "occupy(index, key, UNUSED, 0,", "occupy(index, key, PENDING, 30,"),
+    ],
+    "batch: a request is written by plain stores": [
+        (
+            "_money/account.pyx",
+            "        if hb_cas_pair(&standing.hold.state, standing.state, 0, next_state, amount):\n",
+            "        hb_store_relaxed(&standing.hold.value, amount)\n"
+            "        hb_store_relaxed(&standing.hold.state, next_state)\n"
+            "        if True:\n",
+        ),
+    ],
+    "batch: what is held is told without a look": [
+        (
+            "_money/account.pyx",
+            "        answer = announce_again(account, &key, PENDING, amount, amount, now_ms, standing)\n"
+            "        if answer == ALREADY_HELD:\n",
+            "        if True:\n",
+        ),
+    ],
+    "batch: a request that another decides is granted": [
+        (
+            "_money/account.pyx",
+            "            if answer == HAPPENED:\n"
+            "                standing.state = with_kind(next_state, GRANTED)\n"
+            "                standing.amount = amount\n",
+            "            if answer == HAPPENED or answer == 0:\n"
+            "                standing.state = with_kind(next_state, GRANTED)\n"
+            "                standing.amount = amount\n",
+        ),
+    ],
+    "batch: numbers are taken by a plain store": [
+        (
+            "_money/hold_index.pxd",
+            "        if hb_cas(index.next, first, end):\n",
+            "        hb_store_relaxed(index.next, end)\n        if True:\n",
+        ),
+    ],
+    "batch: numbers are given back that were used": [
+        (
+            GROUP,
+            "    give_numbers_back(&account.index, &spare)\n",
+            "    spare.first = 0\n    give_numbers_back(&account.index, &spare)\n",
+        ),
+    ],
+    "batch: a hold that others have made is made again": [
+        (
+            GROUP,
+            "        answer = hold_index_locate(index, key, standing)\n        if answer != NOT_FOUND:\n",
+            "        standing.word += 1\n        if False:\n",
+        ),
+    ],
+    "batch: whoever was stopped has forgotten what it requested": [
+        (GROUP, "            announced[0] = standings[i].announced\n", "            announced[0] = 0\n"),
+    ],
+    "batch: what was announced is told of the next key as well": [
+        (
+            GROUP,
+            "        announced[0] = 0\n        answers[i] = answer\n",
+            "        announced[0] = standings[i].announced\n        answers[i] = answer\n",
+        ),
+    ],
+    "batch: a key that has no hold is decided": [
+        (GROUP, "    return answer == 0 or answer == REPEATED\n", "    return True\n"),
+    ],
+    "batch: the keys are decided from the last": [
+        (
+            GROUP,
+            "    for i in range(count):\n        if located >> i & 1:\n            answer = account",
+            "    if located == 3:\n"
+            "        account_reserve_located(account, &keys[1], <uint64_t>amounts[stride], now_ms, &standings[1])\n"
+            "    for i in range(count):\n        if located >> i & 1:\n            answer = account",
         ),
     ],
     "a level without an empty word ends the path": [

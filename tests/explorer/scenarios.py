@@ -372,7 +372,8 @@ MAKERS = {
 class Money(NamedTuple):
     """Operations that race on one account of so much money, each (kind, key, amount), after others were done in order.
 
-    Of a settle the amount is what is spent, and all of it without one; of a refund it is what has come back in all.
+    Of a settle the amount is what is spent, and all of it without one; of a refund it is what has come back in all. A
+    batch is two reserves: ("batch", key, amount, key, amount).
     """
 
     total: int
@@ -502,6 +503,43 @@ ACCOUNTS = {
     "two top-ups of one key": Money(100, [("add", 1, 50), ("add", 1, 50)]),
     "a top-up and a reserve of it": Money(100, [("add", 1, 50), ("reserve", 2, 150)]),
     "a top-up, a close and a reserve": Money(100, [("add", 1, 50), ("close",), ("reserve", 2, 150)]),
+    "a batch and a reserve, money for two": Money(100, [("batch", 1, 50, 2, 50), ("reserve", 3, 50)]),
+    "a batch and its second key, money for one": Money(120, [("batch", 1, 60, 2, 60), ("reserve", 2, 60)]),
+    "a batch, its second key and another, money for one": Money(
+        120, [("batch", 1, 60, 2, 60), ("reserve", 2, 60), ("reserve", 3, 50)]
+    ),
+    "a batch of one key twice and the same key": Money(100, [("batch", 1, 40, 1, 30), ("reserve", 1, 40)]),
+    "two batches of two keys": Money(120, [("batch", 1, 50, 2, 40), ("batch", 2, 40, 1, 50)]),
+    "two batches, money for three": Money(90, [("batch", 1, 30, 2, 30), ("batch", 3, 30, 4, 30)]),
+    "a batch of too much and of little": Money(50, [("batch", 1, 60, 2, 30), ("reserve", 3, 30)]),
+    "a batch with a key that was refused": Money(
+        100, [("reserve", 1, 60), ("reserve", 2, 60), ("batch", 1, 30, 3, 10)]
+    ),
+    "a batch of little and too much, and a release": Money(
+        100, [("batch", 2, 30, 3, 60), ("release", 1)], [("reserve", 1, 60)]
+    ),
+    "a batch with a key that is held, and its settle": Money(
+        100, [("batch", 1, 60, 2, 40), ("settle", 1, 20)], [("reserve", 1, 60)]
+    ),
+    "a batch on one path, and its second key": Money(100, [("batch", 1, 30, 3, 30), ("reserve", 3, 30)], crowded=True),
+    "a batch on a taken path, and its second key": Money(
+        100, [("batch", 3, 30, 5, 30), ("reserve", 5, 30)], [("reserve", 1, 20)], crowded=True
+    ),
+    "a batch whose keys share a line, and its second key": Money(
+        100, [("batch", 1, 20, 3, 30), ("reserve", 3, 30)], crowded=True, roomy=True
+    ),
+    "a batch over the end of a segment, and a reserve": Money(
+        100, [("batch", 2, 30, 3, 30), ("reserve", 4, 30)], [("reserve", 1, 10)]
+    ),
+    "a batch beside its second key, which settles": Money(
+        120, [("batch", 1, 60, 2, 60), ("reserve", 2, 60), ("settle", 2, 10)]
+    ),
+    "all holds read beside a batch that gives back": Money(
+        100, [("batch", 1, 20, 2, 30), ("reserve", 2, 30), ("read",)]
+    ),
+    "close and a batch": Money(100, [("close",), ("batch", 1, 60, 2, 40)]),
+    "decide beside a batch": Money(100, [("batch", 1, 60, 2, 40), ("decide", 2)]),
+    "a reader beside a batch": Money(100, [("batch", 1, 60, 2, 40), ("look", 2), ("look", 1)]),
 }
 
 # These have so many schedules that they are given one preemption and one death less than others.

@@ -6,11 +6,15 @@
  * succeeds on that very pair only. What complete writes beside the state is the same whichever thread writes it, and
  * the CAS that makes the hold granted releases it.
  *
+ * A batch makes the hold first, without a request (UNUSED), and names it; then it writes the request into it as a second
+ * one is written. The request is another generation than the hold was made with.
+ *
  * A pair is one word here, because GenMC knows no CAS of 16 bytes: the state or the operation above, the value or the
  * available money below. So both loads of a pair are looks at one word; read_pair.c shows that each of them is needed.
  *
  * Transcribes:
- *   hbcore/_money/account.pyx: reserve, fulfil, complete, grant, read_hold, settle_down
+ *   hbcore/_money/account.pyx: reserve, account_reserve_located, fulfil, complete, grant, read_hold, settle_down
+ *   hbcore/_money/hold_group.pyx: account_reserve_group, prepare, make
  *   hbcore/_money/hold_index.pxd: occupy
  *   hbcore/_money/hold.pxd: read_pair
  * Asserts: of two requests of 3 exactly one is granted if there are 5, and both if there are 6, and the money agrees;
@@ -18,13 +22,14 @@
  * Configurations:
  *   PLAIN: two requests, 5 available, and a thread of another process that settles the first hold down
  *   ENOUGH: the same, 6 available
+ *   PREPARED: the same as PLAIN, but both holds are made without a request first
  * Plants:
- *   1 (PLAIN, ENOUGH): the loads of a pair are relaxed
- *   2 (PLAIN, ENOUGH): the CAS of a pair orders nothing
- *   3 (ENOUGH): the word that says which operation was completed is relaxed
+ *   1 (PLAIN, ENOUGH, PREPARED): the loads of a pair are relaxed
+ *   2 (PLAIN, ENOUGH, PREPARED): the CAS of a pair orders nothing
+ *   3 (ENOUGH, PREPARED): the word that says which operation was completed is relaxed
  *   4 (ENOUGH): the last operation is not completed before the money changes
- *   5 (PLAIN, ENOUGH): the load of the index word is relaxed
- *   6 (PLAIN, ENOUGH): the CAS that publishes the hold orders nothing
+ *   5 (PLAIN, ENOUGH, PREPARED): the load of the index word is relaxed
+ *   6 (PLAIN, ENOUGH, PREPARED): the CAS that publishes the hold orders nothing
  */
 #include "kernel.h"
 
@@ -33,6 +38,11 @@ enum { UNUSED, PENDING, DONE }; /* DONE: granted */
 enum { AVAILABLE = 6, WISH = 3, TURNS = 4 };
 #else
 enum { AVAILABLE = 5, WISH = 3, TURNS = 4 };
+#endif
+#ifdef PREPARED
+enum { GENERATION = 2 };
+#else
+enum { GENERATION = 1 };
 #endif
 #define PAIR(first, second) ((uint64_t)(first) << 32 | (second))
 #define HOLD_STATE(kind, generation) ((uint64_t)(kind) << 8 | (generation))
@@ -108,9 +118,15 @@ static void fulfil(int number, uint64_t mine)
 static void reserve(int number)
 {
     hb_store_relaxed(&holds[number].key, KEY_OF(number));
+#ifdef PREPARED
+    hb_store_release(&holds[number].pair, PAIR(HOLD_STATE(UNUSED, 1), 0));
+    planted_cas(6, &words[number], 0, 1);
+    cas_pair(&holds[number].pair, HOLD_STATE(UNUSED, 1), 0, HOLD_STATE(PENDING, 2), WISH);
+#else
     hb_store_release(&holds[number].pair, PAIR(HOLD_STATE(PENDING, 1), WISH));
     planted_cas(6, &words[number], 0, 1);
-    fulfil(number, HOLD_STATE(PENDING, 1));
+#endif
+    fulfil(number, HOLD_STATE(PENDING, GENERATION));
 }
 
 static void *reserve_0(void *unused)
@@ -127,7 +143,7 @@ static void *reserve_1(void *unused)
 
 static int is_paid_out(uint64_t state, uint64_t amount, uint64_t link)
 {
-    return state == HOLD_STATE(DONE, 1) && amount == WISH && link == CHECK_OF(KEY_OF(0), WISH);
+    return state == HOLD_STATE(DONE, GENERATION) && amount == WISH && link == CHECK_OF(KEY_OF(0), WISH);
 }
 
 static void *settle_down(void *unused)
@@ -137,7 +153,7 @@ static void *settle_down(void *unused)
     read_pair(&holds[0].pair, &state, &value);
     uint64_t amount = hb_load_relaxed(&holds[0].amount), link = hb_load_relaxed(&holds[0].link);
     if (state >> 8 == UNUSED) {
-        assert(state == HOLD_STATE(UNUSED, 1));
+        assert(state == HOLD_STATE(UNUSED, 1) || state == HOLD_STATE(UNUSED, GENERATION));
         return unused;
     }
     if (state >> 8 == DONE) {

@@ -5,10 +5,11 @@
  * number; if it is not seen, the file is called damaged. So `next` is loaded with acquire: which segment is looked at
  * depends on the number, and such a dependency orders the two loads on every processor, but no language promises it.
  *
- * Each segment has one number here.
+ * A batch takes several numbers by one CAS, all of one segment; that CAS is the same step. Each segment has one number
+ * here.
  *
  * Transcribes:
- *   hbcore/_money/hold_index.pxd: take_number, is_next_segment, hold_at
+ *   hbcore/_money/hold_index.pxd: take_number, take_numbers, is_next_segment, hold_at
  *   hbcore/_money/budget_base.pyx: make_next
  * Asserts: the segment before the first one that is missing is seen.
  * Configurations:

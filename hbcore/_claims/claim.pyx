@@ -44,8 +44,7 @@ hb_this_thread()        # the thread that imports hbcore is number 1
 # ---- taking ---------------------------------------------------------------------------------------------------------
 
 cdef struct Look:
-    uint64_t digest     # hash of the root's version, of those of the words of blocks that were read, and of every state
-                        # that was seen and not free
+    uint64_t digest     # hash of the versions that were read, and of every state that was seen and not free
     bint in_hands       # whether some slots were neither free nor final
 
 
@@ -86,8 +85,8 @@ cdef int64_t search(Ledger *ledger, uint64_t cursor, uint64_t worker) noexcept n
     # two: every slot that was seen has the same state in both (no state comes back), and no block that was called full
     # had a release meanwhile. For a release pins the block's word first, which raises its version: that counts in a
     # look that has read the word. And a look that has not, because a word above calls it full, counts the version of
-    # the root, which the release raises where the word was full. If two looks differ, another thread got on, so looking again is lock-free. Slots in the hands of the dead
-    # are reclaimed after the first look.
+    # the root, which the release raises where the word was full. If two looks differ, another thread got on, so looking
+    # again is lock-free. Slots in the hands of the dead are reclaimed after the first look.
     cdef uint64_t block = cursor // BLOCK_SIZE
     cdef uint64_t before = 0
     cdef uint64_t start, next_expiry, open_count, _turn

@@ -1,8 +1,8 @@
 """The plain claims of a batch, many in one function.
 
 Nearly every claim of a batch is a plain one: its user has no claim yet, or one that cannot lapse; nobody is replacing
-the index; and the thread's next slot is free, is one of the envelope's first packets, and has its amount.
-``ledger_claim_plain`` does those one after another, at most a group of them, and leaves what is not plain to
+the index; and the thread's next slot is free, is one of the envelope's first packets, and has its amount, or else
+nothing at all is left and nothing can come back by itself. ``ledger_claim_plain`` does those one after another, at most a group of them, and leaves what is not plain to
 ``ledger_claim``. It takes the steps of ``ledger_claim`` on what is shared, in the same order. The state of the index is
 read once for all of them: a word that is replaced meanwhile is not empty any more, and publishing there fails. That the
 ledger is closed is looked at before each slot is taken, so that a thread that stands still in the middle grants one
@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.amount cimport amount_read
 from hbcore._claims.claim cimport hb_cursor, ledger_cursor
-from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_mark, open_slots
+from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_mark, free_map_none, open_slots
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, empty_word, entry_prefix, home_of, slot_mask, table_of, tombstone_word, word_kind,
 )
@@ -30,7 +30,7 @@ from hbcore._claims.ledger cimport Found, read_slot, table_at_hand, time_of_gran
 from hbcore._claims.slot cimport FREE, GRANTED, SETTLED, slot_kind, slot_state, slot_taken
 from hbcore._claims.transitions cimport put_back
 from hbcore._file.format cimport hb_slot
-from hbcore._lib.answers cimport GRANTED_NOW, REPEATED
+from hbcore._lib.answers cimport GRANTED_NOW, REPEATED, SOLD_OUT
 from hbcore._lib.atomics cimport (
     hb_cas, hb_fence_release, hb_load_acquire, hb_load_relaxed, hb_prefetch_write, hb_store_relaxed,
 )
@@ -62,6 +62,8 @@ cdef Py_ssize_t ledger_claim_plain(
     cdef uint64_t handle = hb_load_relaxed(&ledger.handle)
     cdef hb_cursor *cursor = ledger_cursor(ledger)
     cdef bint may_lapse = ledger.hold_ms != 0
+    # No slots are ever added, none comes back because it has lapsed, and the free map says that none is free.
+    cdef bint is_sold_out = ledger.grow == NULL and not may_lapse and free_map_none(&ledger.free_map)
     cdef uint64_t slots[GROUP]      # where claims may lapse: what was published, and is still to be made GRANTED
     cdef uint64_t states[GROUP]
     cdef uint64_t next_slot, open_count, end, at, home, word, prefix, state, held
@@ -89,6 +91,16 @@ cdef Py_ssize_t ledger_claim_plain(
             # The user's own claim, or another user's of the same tag; or the table is being replaced.
             if may_lapse or word & ~mask != prefix or not repeated(ledger, plain, &keys[i], word, &rows[i]):
                 break
+            i += 1
+            continue
+        if is_sold_out:
+            # As in ledger_claim: nothing is free, the ledger is open, and the user has no claim.
+            if (not free_map_none(&ledger.free_map) or hb_load_acquire(ledger.closed) != 0
+                    or hb_load_acquire(&table[at]) != empty):
+                break
+            rows[i].status = SOLD_OUT
+            rows[i].amount = 0
+            rows[i].packet = -1
             i += 1
             continue
         if next_slot >= end or hb_load_acquire(ledger.closed) != 0:

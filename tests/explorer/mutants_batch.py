@@ -21,6 +21,12 @@ STORE = ("    hb_cas, hb_fence_release,", "    hb_cas, hb_fence_release, hb_stor
 
 # name: edits of (file, old text, new text)
 MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+    "batch: what is gone does not lapse": [
+        (FILE, "ledger.grow == NULL and not may_lapse and free_map_none", "ledger.grow == NULL and free_map_none"),
+    ],
+    "batch: what is gone does not grow": [
+        (FILE, "ledger.grow == NULL and not may_lapse and free_map_none", "not may_lapse and free_map_none"),
+    ],
     "batch: grant before publish": [
         (FILE, PUBLISH, GRANT[4:] + PUBLISH),
         (FILE, GRANT, "            pass\n"),

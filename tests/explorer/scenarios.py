@@ -324,6 +324,27 @@ SCENARIOS |= {
     "a batch while the index is hastily replaced": Scenario(
         3, [("release", 1), ("claims", 1), ("claim", 2)], [("claim", 1)], hasty=True
     ),
+    "a batch where all is gone beside a release": Scenario(
+        2, [("claims", 3), ("release", 0)], [("claim", 0), ("claim", 1), ("claim", 7)]
+    ),
+    "a batch where all is gone beside a release and its user, and then again": Scenario(
+        2, [("claims", 3), ("release", 0), ("claim", 3), ("claim", 5)], [("claim", 0), ("claim", 1), ("claim", 7)]
+    ),
+    "a batch where all is gone beside a release and a claim": Scenario(
+        2, [("claims", 3), ("release", 0), ("claim", 5)], [("claim", 0), ("claim", 1), ("claim", 7)]
+    ),
+    "a batch where all is gone beside a close": Scenario(
+        1, [("claims", 3), ("close", 0), ("release", 0)], [("claim", 0), ("claim", 7)]
+    ),
+    "a batch where all is gone beside a replacement": Scenario(
+        1, [("claims", 3), ("release", 0), ("claim", 0)], [("claim", 0), ("claim", 7)], hasty=True
+    ),
+    "a batch where all is gone and lapses": Scenario(
+        1, [("claims", 3), ("expire", 0)], [("claim", 0), ("claim", 7)], expiring=True
+    ),
+    "a batch where all is gone beside an opening": Scenario(
+        2, [("open", 1), ("claims", 3)], [("claim", 0), ("claim", 7)], parts=(1,), growing=True
+    ),
     "a batch beside an opening": Scenario(4, [("open", 1), ("claims", 1), ("claims", 3)], parts=(2,)),
     "a batch whose claims may lapse": Scenario(3, [("claims", 1), ("claim", 1), ("claim", 3)], expiring=True),
     "a batch whose claims may lapse beside a find and a settle": Scenario(

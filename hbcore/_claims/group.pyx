@@ -2,7 +2,8 @@
 
 Nearly every claim of a batch is a plain one: its user has no claim yet, or one that cannot lapse; nobody is replacing
 the index; and the thread's next slot is free, is one of the envelope's first packets, and has its amount, or else
-nothing at all is left and nothing can come back by itself. ``ledger_claim_plain`` does those one after another, at most a group of them, and leaves what is not plain to
+nothing at all is left and nothing can come back by itself. ``ledger_claim_plain`` does those one after another, at most
+a group of them, and leaves what is not plain to
 ``ledger_claim``. It takes the steps of ``ledger_claim`` on what is shared, in the same order. The state of the index is
 read once for all of them: a word that is replaced meanwhile is not empty any more, and publishing there fails. That the
 ledger is closed is looked at before each slot is taken, so that a thread that stands still in the middle grants one

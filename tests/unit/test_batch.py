@@ -50,6 +50,22 @@ def test_batches_are_claims_one_after_another(data: st.DataObject) -> None:
     assert len({tuple(envelope.claims()["packet"].tolist()) for envelope in envelopes}) == 1
 
 
+@pytest.mark.parametrize("packets", [1, 40, 64, 65, 3_000])
+@pytest.mark.parametrize("terms", [{}, {"hold_seconds": 3600}, {"max_packets": 4_000}])
+def test_a_batch_that_finds_nothing_left(impl: ModuleType, packets: int, terms: dict[str, Any]) -> None:
+    envelope = impl.Engine().envelope("e", packets * 10, packets, "equal", **terms)
+    first = envelope.claim_many(np.arange(packets + 100))
+    assert first["status"].tolist() == [Status.GRANTED] * packets + [Status.SOLD_OUT] * 100
+    later = envelope.claim_many(np.arange(packets - 1, packets + 200))
+    assert later.tolist()[1:] == [(Status.SOLD_OUT, 0, -1)] * 200
+    assert later[0].tolist() == (Status.REPEATED, 10, first["packet"][packets - 1])
+    envelope.release(0)
+    again = envelope.claim_many(np.arange(packets + 50, packets + 150))
+    assert again["status"].tolist() == [Status.GRANTED] + [Status.SOLD_OUT] * 99
+    envelope.close()
+    assert (envelope.claim_many(np.arange(-100, 0))["status"] == Status.CLOSED).all()
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32, np.uint8])
 @pytest.mark.parametrize("count", [1, GROUP - 1, GROUP, GROUP + 1, 3 * GROUP])
 def test_a_user_of_a_batch_is_the_user_of_a_claim(dtype: type, count: int) -> None:

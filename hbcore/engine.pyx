@@ -37,8 +37,9 @@ cdef class Engine:
     Args:
         path: a file, created if it is not there, that every process which opens it shares; None makes an engine in
             memory, which is shared with the children that this process forks from then on.
-        capacity: bytes of address space, ``2**20 .. 2**42``; ``2**38`` if None. A claimed packet needs 64 at most, so
-            the default holds about 4 billion packets. Memory is used as it is touched, disk as envelopes are made.
+        capacity: bytes of address space, ``2**20 .. 2**42``; ``2**38`` if None. A claimed packet needs 64 at most (in
+            an envelope of ten 77, and 96 after many releases), so the default holds about 4 billion packets. Memory is
+            used as it is touched, disk as envelopes are made.
         mode: permissions of a file that is created.
         key: 32 bytes that hash the users. If None, a file keeps a key of its own in itself, readable by everybody who
             can read the file; a key that is given is never stored, and without it the file names nobody.

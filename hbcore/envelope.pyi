@@ -100,7 +100,7 @@ class Envelope:
         """
 
     def claim_many(self, users: Users, /, nth: int = 0) -> NDArray[np.void]:
-        """Claim for every user in order, without the GIL unless there are few.
+        """Claim for every user in order, without the GIL if they are more than 32.
 
         Args:
             users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or

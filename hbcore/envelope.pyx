@@ -233,7 +233,7 @@ cdef class Envelope:
         return self.raise_for(status)
 
     def claim_many(self, users, /, nth=0):
-        """Claim for every user in order, without the GIL unless there are few.
+        """Claim for every user in order, without the GIL if they are more than 32.
 
         Args:
             users: an array of any integer dtype (strides are followed, nothing is copied), of fixed-width bytes or

@@ -26,7 +26,10 @@ class ReadOnlyError(HbcoreError):
 
 
 class EngineFullError(HbcoreError):
-    """The engine's capacity, its worker table or the disk under its file is used up."""
+    """The engine's capacity, its worker table or the disk under its file is used up.
+
+    What makes something raises it, and a claim of an envelope of which so much was released that its index needs space.
+    """
 
 
 class EngineClosedError(HbcoreError):

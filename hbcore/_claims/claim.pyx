@@ -7,18 +7,19 @@ from libc.stdint cimport int64_t, uint64_t
 from hbcore._claims.free_map cimport (
     BLOCK_SIZE, free_map_mark, free_map_next, free_map_none, free_map_opened, free_map_version, open_blocks, open_slots,
 )
-from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of, index_is_crowded, table_of
+from hbcore._claims.index cimport PHASE_BITS, empty_word, entry_prefix, home_of
 from hbcore._claims.ledger cimport (
-    PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, begin_replacement, help_on,
-    ledger_is_expired, make_granted, probe, table_at_hand,
+    PATIENCE_MS, PROBE_ABSENT, PROBE_CROWDED, PROBE_FOUND, PROBE_MOVING, RETRY_LIMIT, begin_replacement, help_on,
+    ledger_is_expired, make_granted, probe, table_at_hand, wants_table,
 )
 from hbcore._claims.slot cimport FREE, HELD, slot_is_final, slot_kind, slot_payload, slot_taken
 from hbcore._claims.transitions cimport expire_due, give_back, put_back, reclaim_all
 from hbcore._file.format cimport hb_slot
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, REPEATED, SOLD_OUT
+from hbcore._lib.answers cimport CLOSED, CORRUPT, GRANTED_NOW, NO_SPACE, REPEATED, SOLD_OUT
 from hbcore._lib.atomics cimport (
-    hb_cas, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_relaxed,
+    hb_cas, hb_fence_release, hb_fetch_add_relaxed, hb_load_acquire, hb_load_relaxed, hb_store_private,
+    hb_store_relaxed,
 )
 from hbcore._lib.wide cimport hb_multiply
 
@@ -31,8 +32,6 @@ cdef enum:
     # rule, more blocks than there are threads at work.
     FAR_LOOKS = 4
     NEAR_LOOKS = 32
-    # A claim that goes so many words from its user's home looks whether tombstones crowd the index.
-    FAR_WORDS = 16
 
 cdef uint64_t NO_BLOCK = <uint64_t>-1
 
@@ -291,12 +290,6 @@ cdef int ledger_claim(
             outcome = probe(ledger, key, index_state, table, &position, found)
             if outcome != PROBE_ABSENT:
                 break
-            # A release replaces a crowded index, but for the first time a claim that has gone far does. Where there is
-            # no space for the second table, claims go on with the first until no word of it is empty.
-            if (is_far(ledger, home, position) and index_is_crowded(&ledger.index)
-                    and table_of(&ledger.index, 1) == NULL and begin_replacement(ledger, index_state) == 0):
-                outcome = PROBE_MOVING
-                break
             if not is_holding:
                 answer = hold(ledger, worker, key, is_closed, &held)
                 if answer != GRANTED_NOW:
@@ -306,6 +299,12 @@ cdef int ledger_claim(
                         return answer
                     continue
                 is_holding = True
+            # Where there is no space for the second table, claims go on with the first until no word of it is empty.
+            if wants_table(ledger, home, position, now_ms):
+                if begin_replacement(ledger, index_state) == 0:
+                    outcome = PROBE_MOVING
+                    break
+                hb_store_private(&ledger.patient_until_ms, now_ms + PATIENCE_MS)
             # Publish: this one CAS is the claim. Release: a thread that reads the word sees key and amount.
             if hb_cas(&table[position], empty_word(generation),
                       entry_prefix(&ledger.index, generation, key) | held.slot):
@@ -332,6 +331,15 @@ cdef int ledger_claim(
             break
         if outcome == PROBE_CROWDED:
             answer = begin_replacement(ledger, index_state)
+            if answer == NO_SPACE and not is_holding:
+                # No word is empty, so the user has no claim, and cannot get one before the index is replaced. If
+                # nothing is free, or the ledger is closed, the user is told that.
+                answer = hold(ledger, worker, key, is_closed, &held)
+                is_holding = answer == GRANTED_NOW
+                if is_holding:
+                    answer = NO_SPACE
+                elif answer >= 0 and hb_load_acquire(ledger.index.state) != index_state:
+                    continue
             if answer != 0:
                 if is_holding:
                     put_back(ledger, &held)
@@ -341,12 +349,6 @@ cdef int ledger_claim(
     if is_holding:
         put_back(ledger, &held)
     return REPEATED if outcome == PROBE_FOUND else CORRUPT
-
-
-cdef inline bint is_far(const Ledger *ledger, uint64_t home, uint64_t position) noexcept nogil:
-    # Return whether a path that begins at `home` has gone far until `position`. It may have gone round the end.
-    return (position - home >= FAR_WORDS
-            and (position >= home or position - home + ledger.index.word_count >= FAR_WORDS))
 
 
 cdef inline int hold(

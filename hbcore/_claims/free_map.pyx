@@ -13,10 +13,10 @@ again: a free slot never lies under a set bit, whichever process dies, and whene
   child that is not full. So no bit lies over the slot from before RELEASING until after FREE, when the pin is taken
   away: wherever a releaser dies, the slot can be seen.
 - A releaser leaves the words above the block's alone if that word was neither full nor pinned when it pinned it. Then
-  whoever made it less than full, since it last was full, has climbed to the root before taking its own pin away. (Of
-  those who died on the way the pin is still there.) So no bit lies over the word, and a CAS that would set one from a
-  look at the word when it was full fails on the version above. This is what lets many release at once: they meet at
-  the root only where a word was full.
+  whoever made it less than full, since it last was full, has climbed to the root before taking its own pin away, be it
+  a releaser or a thread that opens slots. (Of those who died on the way the pin is still there.) So no bit lies over
+  the word, and a CAS that would set one from a look at the word when it was full fails on the version above. This is
+  what lets many release at once: they meet at the root only where a word was full.
 - The thread that makes the slot FREE takes the pin away, be it the releaser or one that goes on for it. A death right
   before RELEASING or right after FREE leaves a pin for ever: then the 2,048 packets under that word are looked at, and
   not just called full, each time the rest is sold out. That costs a few microseconds, and nothing else.
@@ -25,10 +25,11 @@ again: a free slot never lies under a set bit, whichever process dies, and whene
 Setting a bit is one CAS and takes no lock, so a death leaves nothing half done.
 
 Slots can be opened while other threads search. First ``open_count`` is raised, then the bits over the first new slot
-are cleared, from its block to the root, as for a release, and last ``cleared_count`` is raised as well. A bit may lie
-over the new slots only while the two counts differ: one that is set after the clearing was set from a word that was
-read after it, and so with the new count. Any thread can finish an opening. A thread that finds nothing free does so,
-and believes only a look all through which the two counts were equal and stayed so.
+are cleared, from its block to the root, under a pin as for a release, and last ``cleared_count`` is raised as well. A
+bit may lie over the new slots, or over a word that is not full with them, only while the two counts differ: one that is
+set after the clearing was set from a word that was read after it, and so with the new count. Any thread can finish an
+opening. A thread that finds nothing free does so, and believes only a look all through which the two counts were equal
+and stayed so.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -159,21 +160,19 @@ cdef void free_map_mark(FreeMap *free_map, uint64_t block) noexcept nogil:
 
 cdef void free_map_pin(FreeMap *free_map, uint64_t block) noexcept nogil:
     # Pin a block and clear the bits over it, before a slot of the block becomes RELEASING: see the argument above.
-    uncover(free_map, block, True)
+    uncover(free_map, block, False)
 
 
-cdef inline bint may_be_covered(
-    const FreeMap *free_map, uint64_t word_number, uint64_t word, bint is_pinned
-) noexcept nogil:
-    # Return whether a bit may lie over a word of the lowest level, from what it was before a releaser pinned it: it was
-    # full, or others have pinned it, who may not have come to the root. An opening has no pin to show how far it is.
+cdef inline bint may_be_covered(const FreeMap *free_map, uint64_t word_number, uint64_t word) noexcept nogil:
+    # Return whether a bit may lie over a word of the lowest level, from what it was before it was pinned: it was full,
+    # or others have pinned it, who may not have come to the root.
     cdef uint64_t children = all_children(open_slots(free_map), 0, word_number)
-    return not is_pinned or word & children == children or pins(word) != 0
+    return word & children == children or pins(word) != 0
 
 
-cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept nogil:
-    # Clear the bits over a block, from below to the root, as far as there can be any, and pin the block's word if
-    # `is_pinned`.
+cdef void uncover(FreeMap *free_map, uint64_t block, bint is_opening) noexcept nogil:
+    # Pin the block's word, and clear the bits over the block, from below to the root, as far as there can be any. An
+    # opening climbs in any case: the word that was full before the slots were added is not full with them.
     cdef uint64_t child = block
     cdef uint64_t word, cleared
     cdef uint64_t *place
@@ -184,18 +183,18 @@ cdef void uncover(FreeMap *free_map, uint64_t block, bint is_pinned) noexcept no
             word = hb_load_acquire(place)
             # The version is raised even if the bit is clear: another thread may have looked and not set it yet.
             cleared = (word & ~(<uint64_t>1 << (child % FAN_OUT))) + (<uint64_t>1 << VERSION_SHIFT)
-            if level == 0 and is_pinned and pins(word) < PIN_LIMIT:
+            if level == 0 and pins(word) < PIN_LIMIT:
                 cleared += <uint64_t>1 << PIN_SHIFT
             if hb_cas(place, word, cleared):
                 break
-        if level == 0 and not may_be_covered(free_map, child // FAN_OUT, word, is_pinned):
+        if level == 0 and not is_opening and not may_be_covered(free_map, child // FAN_OUT, word):
             return
         child = child // FAN_OUT
 
 
 cdef void free_map_unpin(FreeMap *free_map, uint64_t block) noexcept nogil:
     # Take away a pin of a block. The thread that has made the slot FREE calls this, or one that has pinned and then not
-    # released.
+    # released, or that has opened slots.
     cdef uint64_t *place = free_map.levels[0] + block // FAN_OUT
     cdef uint64_t word = hb_load_acquire(place)
     while 0 < pins(word) < PIN_LIMIT and not hb_cas(place, word, word - (<uint64_t>1 << PIN_SHIFT)):
@@ -207,9 +206,14 @@ cdef uint64_t free_map_opened(FreeMap *free_map) noexcept nogil:
     # at the end of a look, no bit hid any of them in it.
     cdef uint64_t cleared = hb_load_acquire(free_map.cleared_count)
     cdef uint64_t count = hb_load_acquire(free_map.open_count)
+    cdef uint64_t block
     while cleared != count:     # each turn raises one of them, or another thread has
-        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
+        block = min(cleared, free_map.slot_count - 1) // BLOCK_SIZE
+        # A thread that comes late to this pins as well: it clears a bit when the opening is over, and may then stand
+        # still before it has come to the root.
+        uncover(free_map, block, True)
         hb_cas(free_map.cleared_count, cleared, count)
+        free_map_unpin(free_map, block)
         cleared = hb_load_acquire(free_map.cleared_count)
         count = hb_load_acquire(free_map.open_count)     # after the other, which is never the higher one
     return count
@@ -226,9 +230,8 @@ cdef void free_map_open(FreeMap *free_map, uint64_t count, uint64_t new_count) n
 cdef int64_t free_map_next(const FreeMap *free_map, uint64_t block, uint64_t *digest) noexcept nogil:
     # Return the first block at or after `block` that may have a free slot, or -1. The version of every word of blocks
     # that is read on the way counts in the digest: as long as that is the same, no block of the word that was passed
-    # over has begun to have anything free. Climb until a word has a clear bit at
-    # or after the place from which it was reached, then descend. Every climb that follows a descent passes 32 blocks at
-    # least, so the loop ends.
+    # over has begun to have anything free. Climb until a word has a clear bit at or after the place from which it was
+    # reached, then descend. Every climb that follows a descent passes 32 blocks at least, so the loop ends.
     cdef uint64_t child = block
     cdef uint64_t open_count = open_slots(free_map)
     cdef uint64_t number, word, open_bits

@@ -27,7 +27,7 @@ from hbcore._claims.free_map cimport BLOCK_SIZE, free_map_mark, free_map_none, o
 from hbcore._claims.index cimport (
     ENTRY, PHASE_BITS, empty_word, entry_prefix, home_of, slot_mask, table_of, tombstone_word, word_kind,
 )
-from hbcore._claims.ledger cimport Found, read_slot, table_at_hand, time_of_grant
+from hbcore._claims.ledger cimport Found, read_slot, table_at_hand, time_of_grant, wants_table
 from hbcore._claims.slot cimport FREE, GRANTED, SETTLED, slot_kind, slot_state, slot_taken
 from hbcore._claims.transitions cimport put_back
 from hbcore._file.format cimport hb_slot
@@ -104,7 +104,7 @@ cdef Py_ssize_t ledger_claim_plain(
             rows[i].packet = -1
             i += 1
             continue
-        if next_slot >= end or hb_load_acquire(ledger.closed) != 0:
+        if next_slot >= end or hb_load_acquire(ledger.closed) != 0 or wants_table(ledger, home, at, now_ms):
             break
         if next_slot % BLOCK_SIZE == 0:     # as in `take`: the block that was left is most likely full
             free_map_mark(&ledger.free_map, ((next_slot if next_slot else open_count) - 1) // BLOCK_SIZE)

@@ -3,9 +3,9 @@
 Probing is in ``ledger.pxd``, publishing in ``claim.pyx``. This file replaces generation g by g + 1, a table of the same
 size that lives in the other of two places. An envelope is made with one of these, and a claim makes the other when it
 first needs it (``begin_replacement`` in ``ledger.pxd``); a release never does, for a release must not fail for want of
-space. Every thread that meets a replacement helps, none waits, and a helper may
-die or stop at any step. The state word goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of a
-thread that has seen that the whole step is done:
+space. Every thread that meets a replacement helps, none waits, and a helper may die or stop at any step. The state word
+goes stable(g) -> reset(g) -> move(g) -> stable(g + 1), each by one CAS of a thread that has seen that the whole step is
+done:
 
 1. reset: every word of the other table becomes EMPTY(g + 1). Before that, the table is all zeros if it was never used,
    or all "moved" of generation g - 1.

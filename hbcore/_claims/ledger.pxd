@@ -3,21 +3,25 @@ from libc.stdint cimport int64_t, uint64_t
 
 from hbcore._claims.free_map cimport FreeMap
 from hbcore._claims.index cimport (
-    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_start_replacement, is_moving, slot_mask, table_of,
-    tombstone_word, word_kind,
+    ENTRY, PHASE_BITS, Index, empty_word, entry_prefix, index_is_crowded, index_start_replacement, is_moving, slot_mask,
+    table_of, tombstone_word, word_kind,
 )
 from hbcore._claims.slot cimport GRANTED, slot_is_claim, slot_kind, slot_payload, slot_state
 from hbcore._file.clock cimport hb_boot_ms, hb_now_ms
 from hbcore._file.format cimport hb_slot
 from hbcore._file.process cimport hb_file
 from hbcore._keys.user cimport UserKey
-from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_relaxed
+from hbcore._lib.atomics cimport hb_cas, hb_fence_acquire, hb_load_acquire, hb_load_private, hb_load_relaxed
 
 cdef enum:
     # Every retry means that another thread has made progress; only damage can bring about so many.
     RETRY_LIMIT = 1 << 20
     # A slot changes state a few times in one life, so a reader that is overtaken more often is in a damaged file.
     READ_LIMIT = 64
+    # A claim that goes so many words from its user's home looks whether tombstones crowd the index,
+    FAR_WORDS = 16
+    # and has its first replacement begun, if it was not found in the last second that there is no space for it.
+    PATIENCE_MS = 1000
 
 # Return whether a worker is dead for ever.
 ctypedef bint (*dead_function)(const hb_file *file, uint64_t worker) noexcept nogil
@@ -53,6 +57,7 @@ cdef struct Ledger:
     uint64_t *late_refunds      # [shared] hint: slots that were refunded after the closing
     prepare_function prepare
     meet_function meet
+    uint64_t patient_until_ms   # [private] no claim that goes far asks for the second table before this time
     grow_function grow          # NULL: no slots are ever added
     void *context               # what these three are called with
 
@@ -172,3 +177,16 @@ cdef inline int begin_replacement(Ledger *ledger, uint64_t index_state) noexcept
     if answer == 0:
         index_start_replacement(&ledger.index, index_state)
     return answer
+
+
+cdef inline bint is_far(const Ledger *ledger, uint64_t home, uint64_t position) noexcept nogil:
+    # Return whether a path that begins at `home` has gone far until `position`. It may have gone round the end.
+    return (position - home >= FAR_WORDS
+            and (position >= home or position - home + ledger.index.word_count >= FAR_WORDS))
+
+
+cdef inline bint wants_table(const Ledger *ledger, uint64_t home, uint64_t position, uint64_t now_ms) noexcept nogil:
+    # Return whether a claim whose path ends at `position` is to have the index replaced for the first time. A release
+    # does it every other time.
+    return (is_far(ledger, home, position) and index_is_crowded(&ledger.index)
+            and table_of(&ledger.index, 1) == NULL and now_ms >= hb_load_private(&ledger.patient_until_ms))

@@ -47,6 +47,7 @@ cdef void ledger_attach(
     ledger.index.state = index_state
     ledger.index.tombstones = tombstones
     ledger.handle = 0
+    ledger.patient_until_ms = 0
     ledger.grow = NULL
 
 

@@ -28,6 +28,10 @@ cdef inline uint64_t slot_payload(uint64_t state) noexcept nogil:
     return state & (((<uint64_t>1) << 42) - 1)
 
 
+cdef inline uint64_t slot_generation(uint64_t state) noexcept nogil:
+    return state >> 42 & ((1 << 19) - 1)
+
+
 cdef inline uint64_t slot_state(uint64_t kind, uint64_t previous, uint64_t payload) noexcept nogil:
     # Return a state with the same generation as `previous`.
     return kind << 61 | (previous & (((<uint64_t>1 << 19) - 1) << 42)) | payload

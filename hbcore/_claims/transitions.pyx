@@ -12,7 +12,9 @@ from hbcore._claims.index cimport (
 from hbcore._claims.ledger cimport (
     RETRY_LIMIT, help_on, ledger_find, ledger_is_expired, make_granted, read_slot, table_at_hand, time_of_grant,
 )
-from hbcore._claims.slot cimport FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_kind, slot_payload, slot_state
+from hbcore._claims.slot cimport (
+    FREE, GRANTED, HELD, REFUNDED, RELEASING, SETTLED, slot_generation, slot_kind, slot_payload, slot_state,
+)
 from hbcore._file.clock cimport hb_now_ms
 from hbcore._keys.user cimport UserKey
 from hbcore._lib.answers cimport ALREADY_SETTLED, BUSY, CORRUPT, EXPIRED, NOT_FOUND, REPEATED
@@ -20,7 +22,7 @@ from hbcore._lib.atomics cimport hb_cas, hb_fence_full, hb_fetch_add_relaxed, hb
 
 cdef enum:
     SAMPLED_FROM = 4096     # words of an index in which only some tombstones are counted
-    SAMPLE = 16
+    SAMPLE_BITS = 4         # one of 16 is
 
 cdef struct Entry:      # where a claim stands in the index
     uint64_t generation
@@ -231,24 +233,24 @@ cdef bint bury(Ledger *ledger, const UserKey *key, uint64_t slot, uint64_t relea
         if hb_load_acquire(&ledger.slots[slot].state) != releasing:
             return True
         if hb_cas(entry.place, entry.word, tombstone_word(entry.generation)):
-            count_tombstone(&ledger.index, key)
+            count_tombstone(&ledger.index, slot, releasing)
             return True
         # The word is frozen, or another thread has buried it.
     return False
 
 
-cdef inline void count_tombstone(Index *index, const UserKey *key) noexcept nogil:
-    # Count a tombstone. In a large index one key in 16 counts for all: the count is a hint, and every release of every
-    # process would want its line.
+cdef inline void count_tombstone(Index *index, uint64_t slot, uint64_t state) noexcept nogil:
+    # Count the tombstone of a slot that is being released in this state. In a large index one release in 16 counts for
+    # all, drawn by slot and generation: the count is a hint, and every release of every process would want its line.
     if index.word_count < SAMPLED_FROM:
         hb_fetch_add_relaxed(index.tombstones, 1)
-    elif key.high % SAMPLE == 0:
-        hb_fetch_add_relaxed(index.tombstones, SAMPLE)
+    elif (slot << 19 | slot_generation(state)) * <uint64_t>0x9E3779B97F4A7C15 >> (64 - SAMPLE_BITS) == 0:
+        hb_fetch_add_relaxed(index.tombstones, 1 << SAMPLE_BITS)
 
 
 cdef void relieve(Ledger *ledger) noexcept nogil:
-    # Replace the index if tombstones crowd it and it has its second table. If it has not, the next claim that goes far
-    # does it: a release must not fail for want of space.
+    # Replace the index if tombstones crowd it and it has its second table. If it has not, a claim that goes far does
+    # it, or one that finds no empty word: a release must not fail for want of space.
     cdef Index *index = &ledger.index
     cdef uint64_t state = hb_load_acquire(index.state)
     cdef uint64_t generation = state >> PHASE_BITS

@@ -171,6 +171,8 @@ cdef inline bint make(
             break
     put_back(spare)
     standing.announced = 0      # occupy has written the state, but nothing is announced by it
+    if answer == REPEATED:
+        standing.state = hb_load_acquire(&standing.hold.state)
     return answer == 0 or answer == REPEATED
 
 

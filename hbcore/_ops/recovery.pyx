@@ -80,6 +80,8 @@ cdef void recover_deck(Deck *deck, Region region) noexcept nogil:
     clear(region, table_of(index, 0), index.word_count)
     if deck.meet(deck, False) == 0:
         clear(region, table_of(index, 1), index.word_count)
+    else:
+        hb_store_relaxed(&deck.shared.second_table, 0)      # there is none, or it is damaged: a claim makes another
     hb_store_relaxed(deck.ledger.free_map.cleared_count, hb_load_relaxed(deck.ledger.free_map.open_count))
     hb_store_relaxed(index.state, 0)
     hb_store_relaxed(index.tombstones, 0)

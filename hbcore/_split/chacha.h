@@ -1,5 +1,5 @@
-/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side, in which each word of the state is a vector of eight; and
- * one block alone, in which each row of the state is a vector of four: for streams of which little is drawn.
+/* ChaCha20 (RFC 8439, section 2.3), eight blocks side by side, in which each word of the state is a vector of eight;
+ * and one block alone, in which each row of the state is a vector of four: for streams of which little is drawn.
  *
  * This is C because Cython cannot express vectors, nor one function in several instruction sets. The vectors are those
  * of GCC and Clang, on any machine; on x86-64 the widest instructions that the processor has are used. Words are

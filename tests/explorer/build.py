@@ -59,7 +59,8 @@ SMALL = (
     ("_claims/free_map.pxd", "FAN_OUT_BITS = 5", "FAN_OUT_BITS = 1"),
     ("_claims/claim.pyx", "FAR_LOOKS = 4\n", "FAR_LOOKS = 1\n"),
     ("_claims/claim.pyx", "NEAR_LOOKS = 32\n", "NEAR_LOOKS = 1\n"),
-    ("_claims/claim.pyx", "FAR_WORDS = 16\n", "FAR_WORDS = 2\n"),
+    ("_claims/ledger.pxd", "FAR_WORDS = 16\n", "FAR_WORDS = 2\n"),
+    ("_claims/ledger.pxd", "PATIENCE_MS = 1000\n", "PATIENCE_MS = 0\n"),
     # Each operation has a cursor that is new; so that they look for blocks that nobody has begun all the same.
     ("_claims/claim.pyx", "not is_new and cursor.late_at", "cursor.late_at"),
     ("_file/directory.pyx", "BUCKET_WORDS = 8", "BUCKET_WORDS = 1"),

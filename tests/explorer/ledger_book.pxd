@@ -94,7 +94,7 @@ cdef inline bint apply(Book *book, const Operation *operation, int others, bint 
         if holding.state:
             return operation.answer == REPEATED and operation.slot == holding.slot
         if operation.answer == NO_SPACE:
-            return not book.has_space
+            return not book.has_space and not book.is_closed and book.free_count > 0
         if operation.answer == CLOSED:
             return book.is_closed != 0
         if operation.answer == SOLD_OUT:

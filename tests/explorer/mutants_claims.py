@@ -260,24 +260,27 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a releaser never climbs": [
-        ("_claims/free_map.pyx", "not is_pinned or word & children == children or pins(word) != 0", "not is_pinned"),
+        ("_claims/free_map.pyx", "return word & children == children or pins(word) != 0", "return False"),
     ],
     "a releaser does not climb where others have pinned the word": [
         (
             "_claims/free_map.pyx",
-            "not is_pinned or word & children == children or pins(word) != 0",
-            "not is_pinned or word & children == children",
+            "return word & children == children or pins(word) != 0",
+            "return word & children == children",
         ),
     ],
     "a releaser does not climb where the word was full": [
-        (
-            "_claims/free_map.pyx",
-            "not is_pinned or word & children == children or pins(word) != 0",
-            "not is_pinned or pins(word) != 0",
-        ),
+        ("_claims/free_map.pyx", "return word & children == children or pins(word) != 0", "return pins(word) != 0"),
     ],
     "an opening climbs only where the word was full": [
-        ("_claims/free_map.pyx", "return not is_pinned or word & children", "return word & children"),
+        ("_claims/free_map.pyx", "level == 0 and not is_opening and not may", "level == 0 and not may"),
+    ],
+    "an opening does not pin": [
+        ("_claims/free_map.pyx", "if level == 0 and pins(word) <", "if level == 0 and not is_opening and pins(word) <"),
+        ("_claims/free_map.pyx", "        free_map_unpin(free_map, block)\n", ""),
+    ],
+    "a claim that finds no room is not told that all is gone": [
+        ("_claims/claim.pyx", "if answer == NO_SPACE and not is_holding:", "if False:"),
     ],
     "a replacement begins before its second table is there": [
         (
@@ -304,8 +307,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a claim that goes far is refused for want of room": [
         (
             "_claims/claim.pyx",
-            "begin_replacement(ledger, index_state) == 0):",
-            "begin_replacement(ledger, index_state) < 9):",
+            "begin_replacement(ledger, index_state) == 0:",
+            "begin_replacement(ledger, index_state) < 9:",
         ),
     ],
     "a frozen word is taken for buried": [

@@ -47,18 +47,19 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "slots are opened under the bits of before": [
         (
             "_claims/free_map.pyx",
-            "        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)\n",
+            "        uncover(free_map, block, True)\n",
             "",
         ),
+        ("_claims/free_map.pyx", "        free_map_unpin(free_map, block)\n", ""),
     ],
     "an opening is called finished before it is": [
         (
             "_claims/free_map.pyx",
-            """        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
+            """        uncover(free_map, block, True)
         hb_cas(free_map.cleared_count, cleared, count)
 """,
             """        hb_cas(free_map.cleared_count, cleared, count)
-        uncover(free_map, min(cleared, free_map.slot_count - 1) // BLOCK_SIZE, False)
+        uncover(free_map, block, True)
 """,
         ),
     ],

@@ -255,6 +255,9 @@ SCENARIOS |= {
     "a release below a word that grows": Scenario(
         7, [("open", 1), ("release", 0), ("claim", 5)], [("claim", user) for user in (0, 1, 2, 3, 4, 6)], parts=(2,)
     ),
+    "a release beside who helps late with an opening": Scenario(
+        5, [("open", 1), ("claim", 5), ("claim", 6), ("release", 5)], [("claim", user) for user in range(5)], parts=(1,)
+    ),
     "a release in a word that an opening makes less than full": Scenario(
         6, [("open", 1), ("release", 0), ("claim", 7)], [("claim", user) for user in (0, 1, 2, 6)], parts=(3,)
     ),
@@ -296,6 +299,12 @@ SCENARIOS |= {
     ),
     "a repeat and a stranger without room for a second table": Scenario(
         2, [("claim", 1), ("claim", 2), ("settle", 1)], [*churn(3, 7), ("claim", 1)], table="no room"
+    ),
+    "a stranger where all is gone without room for a second table": Scenario(
+        2, [("claim", 1), ("release", 3)], [*churn(5, 6), ("claim", 3), ("claim", 4)], table="no room"
+    ),
+    "a stranger beside a close without room for a second table": Scenario(
+        2, [("claim", 1), ("close", 0)], churn(5, 8), table="no room"
     ),
     "a batch without room for a second table": Scenario(3, [("claims", 1), ("claim", 2)], churn(3, 7), table="no room"),
 }

@@ -123,6 +123,25 @@ def test_an_index_without_space_for_its_second_table(packets: int, way: str, set
     engine.audit()
     assert envelope.stats().remaining == packets - len(stay) + (len(stay) > 2)
     envelope.close()
+    assert envelope.claim("another").status is Status.CLOSED
+    assert envelope.claim_many(["another"])["status"].tolist() == [Status.CLOSED]
+    engine.audit()
+
+
+def test_who_finds_nothing_left_is_told_so_though_there_is_no_space() -> None:
+    engine = hbcore.Engine(capacity=1 << 20)
+    envelope = engine.envelope("e", 60, 6)
+    for i in range(2):
+        assert envelope.claim(f"comes and goes {i}")
+        assert envelope.release(f"comes and goes {i}")
+    fill_up(engine)
+    assert (envelope.claim_many(range(6))["status"] == Status.GRANTED).all()
+    assert envelope_layout(1, 6).table_words == 8, "no word is empty"
+    assert envelope.claim("another").status is Status.SOLD_OUT
+    assert envelope.claim_many(["another", 0])["status"].tolist() == [Status.SOLD_OUT, Status.REPEATED]
+    envelope.release(0)
+    with pytest.raises(hbcore.EngineFullError):
+        envelope.claim("another")
     engine.audit()
 
 

@@ -6,7 +6,7 @@
  * succeeds on that very pair only. What complete writes beside the state is the same whichever thread writes it, and
  * the CAS that makes the hold granted releases it.
  *
- * A batch makes the hold first, without a request (UNUSED), and names it; then it writes the request into it as a second
+ * A batch makes the hold first, without a request (UNUSED), and names it; then it writes the request into it as another
  * one is written. The request is another generation than the hold was made with.
  *
  * A pair is one word here, because GenMC knows no CAS of 16 bytes: the state or the operation above, the value or the

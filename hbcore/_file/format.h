@@ -120,10 +120,10 @@ struct hb_hints {
 
 /* An envelope: its terms, and then, inside the extent, its name, a word for each stratum, the free map, the first table
  * of the index and the slots. The free map, the table and the slots have room for max_packets packets, and the table
- * and the slots begin at a cache line each. In an envelope that has room for more than HB_SMALL packets, the others do too,
- * and the hints have a line of their own behind the name, so that no release takes away a line that claims read. In a
- * small one they stand in the header, and name, strata and free map share what lines they need: packets.pxd has the
- * layout. The second table is an extent of its own (HB_KIND_TABLE), where it stands behind the extent's header. */
+ * and the slots begin at a cache line each. In an envelope that has room for more than HB_SMALL packets, the others do
+ * too, and the hints have a line of their own behind the name, so that no release takes away a line that claims read.
+ * In a small one they stand in the header, and name, strata and free map share what lines they need: packets.pxd has
+ * the layout. The second table is an extent of its own (HB_KIND_TABLE), where it stands behind the extent's header. */
 #define HB_SMALL 64
 struct hb_envelope {
     struct hb_extent extent;

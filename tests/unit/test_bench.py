@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import hbcore
 from bench import instructions, table
 from bench.installed import ROOT
 from bench.measure import findings, pages, turns
+from bench.measure.machine import cores_of, machine
 from bench.rows import claims, processes, sizes
 from hbcore import Status
 
@@ -152,6 +154,12 @@ def test_every_command_has_a_quick_form_and_says_what_it_prints() -> None:
         assert asked.returncode == 0, asked.stderr
         assert "--quick" in asked.stdout
         assert len(asked.stdout.splitlines()) > 8, name
+
+
+def test_the_machine_says_what_its_cores_share() -> None:
+    assert cores_of("0") == {0}
+    assert cores_of("0-2,8,10-11\n") == {0, 1, 2, 8, 10, 11}
+    assert re.fullmatch(r"unknown|none|L\d(\+L\d)*", machine()["cache of all"])
 
 
 def test_a_command_that_there_is_not_is_refused() -> None:

@@ -1,11 +1,11 @@
 /* Opening of slots while one thread marks and another searches.
  *
  * An opening raises open_count, then pins the word over the first new slot, clears the bits over it and raises their
- * versions, raises cleared_count as well, and takes its pin away. A bit that was set from a look with the old count is cleared, or its CAS fails on the version;
- * a bit that is set after the clearing was set from a word that was read after it, and so with the new count. A thread
- * that finds nothing free finishes an opening that another has begun, and believes only a look during which the counts
- * were equal and stayed so. (The marker's load of open_count may be relaxed: a word from after the clearing brings it
- * along.)
+ * versions, raises cleared_count as well, and takes its pin away. A bit that was set from a look with the old count is
+ * cleared, or its CAS fails on the version; a bit that is set after the clearing was set from a word that was read
+ * after it, and so with the new count. A thread that finds nothing free finishes an opening that another has begun, and
+ * believes only a look during which the counts were equal and stayed so. (The marker's load of open_count may be
+ * relaxed: a word from after the clearing brings it along.)
  *
  * There is one block of two slots. The first is granted, the second is opened, and nobody takes it.
  *

@@ -89,21 +89,7 @@ def claimer(engine: hbcore.Engine, users: range, batch: int, touched: bool) -> P
         warm_up.claim_many(np.arange(users[0], users[0] + 100))
         for user in users[:100]:
             warm_up.claim(user)
-        if batch == ONE_BY_ONE:
-            claim, numbers = envelope.claim, list(users)
-
-            def run() -> None:
-                for user in numbers:
-                    claim(user)
-
-            return run
-        keys = np.arange(users[0], users[-1] + 1)
-
-        def run_batches() -> None:
-            for start in range(0, len(keys), batch):
-                envelope.claim_many(keys[start : start + batch])
-
-        return run_batches
+        return calls(envelope.claim if batch == ONE_BY_ONE else envelope.claim_many, users, batch)
 
     return prepare
 
@@ -114,17 +100,22 @@ def for_all(engine: hbcore.Engine, call: Callable[[Any], object], numbers: range
     def prepare() -> Run:
         touch(engine, AHEAD * len(numbers))
         call(np.array([warm_up]) if batch != ONE_BY_ONE else warm_up)
-        if batch == ONE_BY_ONE:
-            return for_each(call, list(numbers))
-        keys = np.arange(numbers[0], numbers[-1] + 1)
-
-        def run_batches() -> None:
-            for start in range(0, len(keys), batch):
-                call(keys[start : start + batch])
-
-        return run_batches
+        return calls(call, numbers, batch)
 
     return prepare
+
+
+def calls(call: Callable[[Any], object], numbers: range, batch: int) -> Run:
+    """Call for these numbers, in batches or one by one."""
+    if batch == ONE_BY_ONE:
+        return for_each(call, list(numbers))
+    keys = np.arange(numbers[0], numbers[-1] + 1)
+
+    def run() -> None:
+        for start in range(0, len(keys), batch):
+            call(keys[start : start + batch])
+
+    return run
 
 
 class Slice(NamedTuple):
